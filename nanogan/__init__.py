@@ -1,0 +1,19 @@
+"""GANs by hand, at the speed of a framework: every forward and backward written out in NumPy and CuPy."""
+
+__version__ = "0.1.0"
+
+from nanogan import backend, checkpoint, data, errors, images, init, layers, models, ops, optim, training
+
+__all__ = [
+    "backend",
+    "checkpoint",
+    "data",
+    "errors",
+    "images",
+    "init",
+    "layers",
+    "models",
+    "ops",
+    "optim",
+    "training",
+]

@@ -1,0 +1,160 @@
+"""Devices and arrays: NumPy on the CPU, CuPy on the GPU.
+
+This is the only file outside ``fast/gpu`` that imports CuPy, and it does so only when a GPU is asked for. Everything
+else writes ``xp = array_module(x)`` and then the same line for both libraries.
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanogan.errors import DeviceError, UserError
+
+# ---------------------------------------------------------------------------------------------------------- arrays
+
+
+def array_module(x):
+    """Return the library that ``x`` belongs to: ``numpy``, or ``cupy`` where ``x`` is a CuPy array."""
+    cupy = sys.modules.get("cupy")  # never imported for those who only use NumPy
+    if cupy is not None and isinstance(x, cupy.ndarray):
+        return cupy
+    if not isinstance(x, (np.ndarray, np.generic)):
+        raise UserError(f"expected a NumPy or CuPy array, got {type(x).__name__}: convert it with numpy.asarray")
+    return np
+
+
+def to_numpy(x):
+    """Return ``x`` as a NumPy array; a CuPy array is copied from the device, a NumPy array is returned as it is."""
+    return x if array_module(x) is np else x.get()
+
+
+def to_device(x, device):
+    """Return ``x`` on ``device`` ("cpu", "gpu", "gpu:1" or a :class:`Device`), keeping dtype and memory order.
+
+    An array that is already there is returned as it is.
+    """
+    device = get_device(device)
+    if device.kind == "cpu":
+        return to_numpy(x)
+    xp = device.array_module
+    if isinstance(x, xp.ndarray) and x.device.id == device.index:
+        return x
+    with xp.cuda.Device(device.index):
+        if x.ndim == 4:  # CuPy's copies are C-ordered: hand over a channels-last array as the C-ordered NHWC it is
+            return xp.asarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        return xp.asarray(x)
+
+
+# --------------------------------------------------------------------------------------------------------- devices
+
+INSTALL_CUPY = 'pip install "cupy-cuda13x[ctk]" (NVIDIA driver 580 or newer) or pip install "cupy-cuda12x[ctk]"'
+
+
+@dataclass(frozen=True)
+class Device:
+    """Where arrays live: ``kind`` is "cpu" or "gpu", ``index`` counts the machine's GPUs from 0."""
+
+    kind: str
+    index: int = 0
+
+    @property
+    def array_module(self):
+        """The array library of this device."""
+        if self.kind == "cpu":
+            return np
+        import cupy
+
+        return cupy
+
+    def __str__(self):
+        return "cpu" if self.kind == "cpu" else f"gpu:{self.index}"
+
+
+def get_device(name):
+    """Return the :class:`Device` called ``name`` once it is known to work.
+
+    ``name`` is "cpu", "gpu" or "gpu:N"; "cuda" and "cuda:N" mean the same as "gpu". A GPU becomes CuPy's current device.
+
+    Raises :class:`DeviceError`, in one sentence with the remedy, if the name is unknown or the GPU cannot be used.
+    """
+    if isinstance(name, Device):
+        return name
+    kind, _, index = str(name).partition(":")
+    if kind == "cpu" and not index:
+        return Device("cpu")
+    if kind not in ("gpu", "cuda") or not (index or "0").isdecimal():
+        raise DeviceError(f"unknown device {name!r}: use cpu, gpu, or gpu:N for the GPU number N, counted from 0")
+    device = Device("gpu", int(index or 0))
+    _probe_gpu(device.index)
+    return device
+
+
+_probed = set()
+
+
+def _probe_gpu(index):
+    """Raise DeviceError unless CuPy can run a kernel and a matrix product on GPU ``index``; asked once per GPU."""
+    if index in _probed:
+        return
+    try:
+        import cupy
+    except ImportError as error:
+        raise DeviceError(f"--device gpu needs CuPy, which cannot be imported ({error}): {INSTALL_CUPY}") from None
+    if not cupy.is_available():
+        raise DeviceError(
+            "--device gpu found no usable NVIDIA GPU: CuPy is installed but sees no driver or no device; "
+            "check that nvidia-smi lists a GPU, or use --device cpu"
+        )
+    count = cupy.cuda.runtime.getDeviceCount()
+    if index >= count:
+        raise DeviceError(f"there is no gpu:{index}: this machine has {count}, numbered from 0 to {count - 1}")
+    try:
+        cupy.cuda.Device(index).use()
+        ones = cupy.ones((2, 2), np.float32)
+        works = bool(((ones + ones) @ ones == 4).all())  # one compiled kernel (NVRTC) and one product (cuBLAS)
+    except Exception as error:  # CuPy reports a missing NVRTC, cuBLAS or driver with exceptions of many kinds
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DeviceError(
+            f"--device gpu found a GPU that CuPy cannot use ({reason}): reinstall CuPy with its CUDA "
+            f"libraries, {INSTALL_CUPY}"
+        ) from None
+    if not works:
+        raise DeviceError(f"gpu:{index} computes wrongly: a product of 2 x 2 matrices of ones was not all 4")
+    _probed.add(index)
+
+
+# --------------------------------------------------------------------------------------------------------- seeding
+
+
+def seeded_rng(seed, purpose):
+    """Return NumPy's random generator for one ``purpose`` of a run, such as "weights" or "noise".
+
+    Streams of different purposes are independent, so drawing more of one leaves the others as they were. Everything
+    random is drawn by NumPy and then moved, so that a run starts from the same numbers on every device.
+    """
+    return np.random.default_rng([seed, *purpose.encode()])
+
+
+# ------------------------------------------------------------------------------------------------------ fast paths
+
+FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
+
+# (forward of nanogan.ops, kind of device) -> (serves(*args, **options), fast forward, fast backward)
+_fast_paths = {}
+
+
+def dispatch(forward, backward, *args, **options):
+    """Run a layer's operation: the one place that chooses between ``nanogan.ops`` and a fast path.
+
+    ``forward`` and ``backward`` are a pair of ``nanogan.ops``. Returns ``y, (chosen_backward, cache)``: a cache is
+    only understood by the backward of the forward that packed it, so the two travel together.
+    """
+    if FAST and _fast_paths:
+        kind = "cpu" if array_module(args[0]) is np else "gpu"
+        serves, fast_forward, fast_backward = _fast_paths.get((forward, kind), (None, None, None))
+        if serves is not None and serves(*args, **options):
+            forward, backward = fast_forward, fast_backward
+    y, cache = forward(*args, **options)
+    return y, (backward, cache)

@@ -1,0 +1,147 @@
+"""MNIST and Fashion-MNIST: found on this machine, or downloaded once."""
+
+import hashlib
+import os
+import sys
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nanogan.data.idx import read_idx
+from nanogan.errors import DataNotFound, UserError
+from nanogan.files import replacing
+
+# Mirrors are tried in turn. The MD5 sums are those that the data sets' authors publish.
+SOURCES = {
+    "mnist": {
+        "mirrors": (
+            "https://ossci-datasets.s3.amazonaws.com/mnist/",
+            "https://storage.googleapis.com/cvdf-datasets/mnist/",
+        ),
+        "md5": {
+            "train-images-idx3-ubyte.gz": "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+            "train-labels-idx1-ubyte.gz": "d53e105ee54ea40749a09fcbcd1e9432",
+            "t10k-images-idx3-ubyte.gz": "9fb629c4189551a2d022fa330f9573f3",
+            "t10k-labels-idx1-ubyte.gz": "ec29112dd5afa0611ce80d1b7f02629c",
+        },
+    },
+    "fashion-mnist": {
+        "mirrors": (
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
+        ),
+        "md5": {
+            "train-images-idx3-ubyte.gz": "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+            "train-labels-idx1-ubyte.gz": "25c81989df183df01b3e8a0aad5dffbe",
+            "t10k-images-idx3-ubyte.gz": "bef4ecab320f06d8554ea6380940ec79",
+            "t10k-labels-idx1-ubyte.gz": "bb300cfdad3c16e7a12a480ee83cd310",
+        },
+    },
+}
+TIMEOUT = 10  # seconds without an answer
+MAX_DOWNLOAD = 1 << 26  # 64 MiB; the largest file has 26
+
+
+def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
+    """Return pictures, uint8 (N, 28, 28, 1), and labels, uint8 (N,), of "mnist" or "fashion-mnist".
+
+    ``split`` is "train" or "test". The files are looked for in ``data_dir`` (itself, or a folder ``name`` in it); if
+    that is not given, in the folder ``name`` below $NANOGAN_DATA and below the user's cache; if they are in neither,
+    they are downloaded into the cache and their checksums verified.
+
+    Raises DataNotFound if they are not to be had, UserError if they are damaged or do not belong together.
+    """
+    if name not in SOURCES:
+        raise UserError(f"unknown data set {name!r}: use one of {', '.join(SOURCES)}")
+    if split not in ("train", "test"):
+        raise UserError(f"unknown split {split!r}: use train or test")
+    images_path, labels_path = _find(name, split, data_dir) or (None, None)
+    if images_path is None:
+        if data_dir is not None:
+            raise DataNotFound(f"{data_dir} holds no {_names(split)[0]} with its labels (.gz or not): check --data-dir")
+        if not download:
+            raise DataNotFound(f"{name} is not on this machine: allow the download, or name its folder with --data-dir")
+        images_path, labels_path = (_download(name, f"{file}.gz") for file in _names(split))
+
+    images, labels = read_idx(images_path), read_idx(labels_path)
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or 0 in images.shape:
+        raise UserError(
+            f"{images_path} and {labels_path} do not belong together: N pictures and N labels were expected, got arrays "
+            f"of shapes {images.shape} and {labels.shape}"
+        )
+    return images[..., None], labels
+
+
+def cache_dir():
+    """Return the user's cache folder for nanogan, wherever the system keeps such."""
+    if os.name == "nt":
+        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
+    elif sys.platform == "darwin":
+        base = "~/Library/Caches"
+    else:
+        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "nanogan"
+
+
+def _names(split):
+    part = {"train": "train", "test": "t10k"}[split]
+    return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
+
+
+def _find(name, split, data_dir):
+    """Return the paths of pictures and labels, or None. Files may carry an infix: train-first3615-images-idx3-ubyte.gz."""
+    if data_dir is not None:
+        if not Path(data_dir).is_dir():
+            raise UserError(f"there is no folder {data_dir}: check --data-dir")
+        folders = [Path(data_dir), Path(data_dir) / name]
+    else:
+        shared = os.environ.get("NANOGAN_DATA")
+        folders = ([Path(shared) / name] if shared else []) + [cache_dir() / name]
+    for folder in folders:
+        found = []
+        for file in _names(split):
+            part, rest = file.split("-", 1)
+            exact = [folder / file, folder / f"{file}.gz"]
+            similar = sorted(folder.glob(f"{part}-*{rest}")) + sorted(folder.glob(f"{part}-*{rest}.gz"))
+            found += [path for path in exact + similar if path.is_file()][:1]
+        if len(found) == 2:
+            return found
+    return None
+
+
+def _download(name, file):
+    """Return the path of ``file`` in the cache, fetched from the first mirror that delivers it whole."""
+    path = cache_dir() / name / file
+    source, failures = SOURCES[name], []
+    for mirror in source["mirrors"]:
+        try:
+            with replacing(path) as temporary:
+                digest = _fetch(mirror + file, temporary)
+                if digest != source["md5"][file]:
+                    raise ValueError(f"wrong checksum, MD5 {digest} instead of {source['md5'][file]}")
+            return path
+        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
+            failures.append(f"{mirror}: {getattr(error, 'reason', None) or error}")
+    raise DataNotFound(f"{name} could not be downloaded ({'; '.join(failures)}): name its folder with --data-dir")
+
+
+def _fetch(url, path):
+    """Write the contents of ``url`` to ``path`` under a progress bar and return their MD5 sum."""
+    digest = hashlib.md5(usedforsecurity=False)
+    request = urllib.request.Request(url, headers={"User-Agent": "nanogan"})
+    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(path, "wb") as file:
+        length = response.headers.get("Content-Length", "")
+        total = int(length) if length.isdecimal() else None
+        label = url.rsplit("/", 1)[-1]
+        with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+            received = 0
+            while block := response.read(1 << 16):
+                received += len(block)
+                if received > MAX_DOWNLOAD:
+                    raise ValueError(f"more than the {MAX_DOWNLOAD} bytes that were expected at most")
+                digest.update(block)
+                file.write(block)
+                bar.update(len(block))
+    return digest.hexdigest()

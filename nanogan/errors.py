@@ -1,0 +1,21 @@
+"""The exceptions that tell a caller, in one sentence, what to do differently."""
+
+
+class UserError(ValueError):
+    """A mistake that the caller can mend.
+
+    The text is one sentence that names what was given, what was expected and the way out. Scripts print it without a
+    traceback and exit with status 2 (see :func:`nanogan.cli.run`).
+    """
+
+
+class DeviceError(UserError):
+    """The device asked for does not exist or cannot be used here."""
+
+
+class DataNotFound(UserError):
+    """A data set is neither on this machine nor to be had over the network."""
+
+
+class TrainingDiverged(ArithmeticError):
+    """A loss became NaN or infinite; training cannot go on from these parameters."""

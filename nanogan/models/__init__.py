@@ -1,0 +1,5 @@
+"""Networks."""
+
+from nanogan.models import dcgan
+
+__all__ = ["dcgan"]

@@ -1,0 +1,129 @@
+"""The DCGAN: A. Radford, L. Metz, S. Chintala, arXiv:1511.06434, in the form of pytorch/examples' dcgan/main.py.
+
+Both networks halve or double the picture with 4x4 convolutions of stride 2, and have their widest layer at the smallest
+map. For 64 x 64 pixels and width w:
+
+    generator       z -> 8w@4x4 -> 4w@8x8 -> 2w@16x16 -> w@32x32 -> channels@64x64
+    discriminator   channels@64x64 -> w@32x32 -> 2w@16x16 -> 4w@8x8 -> 8w@4x4 -> one logit
+
+Other sizes double a smallest map of 4 to 7 pixels as often as they need: 28 = 7*2*2, 32 = 4*2*2*2, 128 = 4*2^5. With
+width=64 and 3 channels at 64 x 64 the networks are exactly pytorch/examples' (3,576,704 and 2,765,568 parameters, the
+same names); width=128 gives the 1024-512-256-128 generator of the paper's figure 1.
+"""
+
+import numpy as np
+
+from nanogan import init
+from nanogan.errors import UserError
+from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Tanh
+
+
+class Generator(Sequential):
+    """Pictures from noise: z (N, latent) or (N, latent, 1, 1) -> (N, channels, image_size, image_size), -1 to 1.
+
+    Attributes: image_size, channels, latent, width.
+    """
+
+    def forward(self, z, train=True):
+        if z.ndim not in (2, 4) or z.shape[1] != self.latent or z.size != len(z) * self.latent:
+            raise UserError(f"the generator expected z of shape (N, {self.latent}), got {z.shape}")
+        y, caches = super().forward(z.reshape(-1, self.latent, 1, 1), train=train)
+        return y, (z.shape, caches)
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        z_shape, caches = cache
+        dz = super().backward(dy, caches, need_dx=need_dx, need_dw=need_dw)
+        return dz.reshape(z_shape) if need_dx else None
+
+
+def generator(*, image_size=64, channels=3, latent=100, width=64, rng=None, dtype=np.float32):
+    """Return the generator, with parameters from :func:`nanogan.init.dcgan_`.
+
+    image_size: 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, ... ``rng`` is a numpy.random.Generator.
+    Raises UserError for a size that cannot be reached, naming the nearest ones.
+    """
+    _check_counts(channels=channels, latent=latent, width=width)
+    rng = rng or np.random.default_rng()
+    options = {"bias": False, "rng": rng, "dtype": dtype}
+
+    (_, wide, start, _), *doublings = _generator_weights(image_size, channels, latent, width)
+    layers = [ConvTranspose2d(latent, wide, kernel_size=start, stride=1, padding=0, **options)]
+    for wide, narrow, _, _ in doublings:
+        layers += [BatchNorm2d(wide, dtype=dtype), ReLU()]
+        layers += [ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1, **options)]
+    network = Generator(*layers, Tanh(), prefix="main")
+    network.image_size, network.channels, network.latent, network.width = image_size, channels, latent, width
+    return init.dcgan_(network, rng)
+
+
+def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.float32):
+    """Return the discriminator, (N, channels, image_size, image_size) -> logits (N, 1), above 0 for "real".
+
+    It ends in logits where pytorch/examples has a sigmoid: the loss takes them, and stays exact when D is sure.
+    Parameters, sizes and errors as for :func:`generator`.
+    """
+    start, doublings = plan(image_size)
+    _check_counts(channels=channels, width=width)
+    rng = rng or np.random.default_rng()
+    options = {"bias": False, "rng": rng, "dtype": dtype}
+    widths = [width * 2**i for i in range(doublings)]  # w, 2w, 4w, 8w
+
+    layers = [Conv2d(channels, width, kernel_size=4, stride=2, padding=1, **options), LeakyReLU(negative_slope=0.2)]
+    for narrow, wide in zip(widths, widths[1:], strict=False):
+        layers += [Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1, **options)]
+        layers += [BatchNorm2d(wide, dtype=dtype), LeakyReLU(negative_slope=0.2)]
+    layers += [Conv2d(widths[-1], 1, kernel_size=start, stride=1, padding=0, **options), Flatten()]
+    network = Sequential(*layers, prefix="main")
+    return init.dcgan_(network, rng)
+
+
+def options_of(state):
+    """Tell ``generator``'s options from the shapes in its state dict, so that a file of weights is enough to draw.
+
+    Works for pytorch/examples' ``netG`` too. Returns {"image_size", "channels", "latent", "width"}.
+    Raises UserError if the arrays are not those of such a generator.
+    """
+    names = sorted((name for name in state if state[name].ndim == 4), key=lambda name: (len(name), name))
+    shapes = [state[name].shape for name in names]  # in the network's order: main.0, main.3, ..., main.12
+    widths = [shape[0] for shape in shapes[1:]]  # 8w, 4w, 2w, w
+    found = None
+    if widths and widths[-1] > 0:
+        found = {
+            "image_size": shapes[0][2] * 2 ** len(widths),
+            "channels": shapes[-1][1],
+            "latent": shapes[0][0],
+            "width": widths[-1],
+        }
+    # Nothing is built from these numbers unless the file holds arrays of just these shapes.
+    if found is None or shapes != _generator_weights(**found):
+        raise UserError("a transposed convolution for the smallest map and one for each doubling were expected")
+    return found
+
+
+def _generator_weights(image_size, channels, latent, width):
+    """The shapes of the generator's convolution weights, first to last."""
+    start, doublings = plan(image_size)
+    widths = [width * 2**i for i in reversed(range(doublings))]  # 8w, 4w, 2w, w
+    outputs = zip(widths, [*widths[1:], channels], strict=True)
+    return [(latent, widths[0], start, start), *((wide, narrow, 4, 4) for wide, narrow in outputs)]
+
+
+def plan(image_size):
+    """Return (smallest map, number of doublings): 64 -> (4, 4), 28 -> (7, 2)."""
+    size, doublings = image_size, 0
+    while size >= 8 and size % 2 == 0:
+        size, doublings = size // 2, doublings + 1
+    if doublings == 0 or not 4 <= size <= 7:
+        reached = sorted(start * 2**n for start in (4, 5, 6, 7) for n in range(1, 8))
+        near = sorted(reached, key=lambda other: abs(other - image_size))[:2]
+        raise UserError(
+            f"a DCGAN cannot draw pictures of {image_size} pixels: it doubles a map of 4 to 7 pixels; "
+            f"use {min(near)} or {max(near)}"
+        )
+    return size, doublings
+
+
+def _check_counts(**counts):
+    for name, count in counts.items():
+        if not isinstance(count, int) or count < 1:
+            raise UserError(f"{name} expected a whole number of at least 1, got {count!r}")

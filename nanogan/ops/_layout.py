@@ -1,0 +1,54 @@
+"""The memory layout of activations, and the checks at the door that all operations share.
+
+Shapes are PyTorch's, (N, C, H, W). In memory the channels come last, as in torch's ``channels_last``: the C numbers of
+one pixel lie side by side. Seen as a matrix, such a batch is one row per pixel, and that view costs nothing:
+
+    x      (N, C, H, W)     x[n, c, h, w]
+    rows   (N*H*W, C)       rows[(n*H + h)*W + w, c]
+
+Every operation accepts any memory order; one that needs rows copies a batch that is not channels-last.
+"""
+
+from numbers import Integral
+
+from nanogan.errors import UserError
+
+
+def to_rows(x):
+    """(N, C, H, W) -> (N*H*W, C), one row per pixel; (N, C) is returned as it is. No copy if channels-last."""
+    return x if x.ndim == 2 else x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
+
+
+def from_rows(rows, N, H, W):
+    """(N*H*W, C) -> (N, C, H, W), channels-last in memory. The inverse of :func:`to_rows`, never a copy."""
+    return rows.reshape(N, H, W, rows.shape[1]).transpose(0, 3, 1, 2)
+
+
+def pair(value, name, *, least=0):
+    """Return ``value`` as (vertical, horizontal): torch's ``kernel_size=4`` means ``(4, 4)``. Neither is below ``least``."""
+    both = (value, value) if isinstance(value, Integral) else tuple(value)
+    if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
+        raise UserError(f"{name} expected a whole number of at least {least}, or two of them, got {value!r}")
+    return both
+
+
+def check_input(op, x, w, shape, channel_axis=1):
+    """Raise UserError unless ``x`` has ``len(shape)`` dimensions, ``w``'s dtype and the channels that ``shape`` names.
+
+    ``shape`` is what is expected, with None for a free size: ``(None, 64, None, None)``.
+    """
+    layout = "(" + ", ".join("NCHW"[i] if size is None else str(size) for i, size in enumerate(shape)) + ")"
+    if x.ndim != len(shape):
+        raise UserError(f"{op} expected an input of {len(shape)} dimensions, {layout}, got one of shape {x.shape}")
+    if shape[channel_axis] is not None and x.shape[channel_axis] != shape[channel_axis]:
+        what = "input channels" if len(shape) == 4 else "input features"
+        raise UserError(f"{op} expected {shape[channel_axis]} {what}, got {x.shape[channel_axis]} (x has shape {x.shape})")
+    check_dtype(op, x, w)
+
+
+def check_dtype(op, x, w=None):
+    """Raise UserError unless ``x`` holds floating-point numbers, of ``w``'s dtype where there is a ``w``."""
+    if x.dtype.kind != "f":
+        raise UserError(f"{op} expected floating-point numbers, got {x.dtype}: scale pictures with x / 127.5 - 1 first")
+    if w is not None and x.dtype != w.dtype:
+        raise UserError(f"{op} expected {w.dtype}, the dtype of its parameters, got {x.dtype}: use x.astype({str(w.dtype)!r})")

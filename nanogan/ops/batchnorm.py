@@ -1,0 +1,110 @@
+"""Batch normalisation over the rows of a matrix: one column per channel, one row per pixel.
+
+In train mode every channel is shifted and scaled to mean 0 and variance 1 over the batch,
+
+    mean = sum x / M        var = sum (x - mean)^2 / M        xhat = (x - mean) / sqrt(var + eps)
+    y = gamma * xhat + beta
+
+**The backward pass.** dgamma = sum dy * xhat and dbeta = sum dy, over the rows. For dx, take dxhat = gamma * dy and note
+that x[i] reaches the loss along three ways: through its own xhat[i], and through mean and var into all of xhat. Writing
+out d xhat[j] / d x[i] = (delta_ij - 1/M - xhat[i]*xhat[j] / M) / sqrt(var + eps) and summing over j,
+
+    dx = gamma / sqrt(var + eps) * (dy - mean(dy) - xhat * mean(dy * xhat))
+
+In words: dx is dy with its mean and its part along xhat taken out, because the normalisation would undo a change of x
+in those two directions. (So dy = ones gives dx = 0 whatever the code computes: check with a random dy.)
+
+In eval mode mean and var are constants, the running statistics, and dx = gamma / sqrt(var + eps) * dy.
+
+Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167; running statistics as in torch.nn.BatchNorm2d.
+"""
+
+from nanogan.backend import array_module
+from nanogan.errors import UserError
+from nanogan.ops._layout import check_input, from_rows, to_rows
+
+
+def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
+    """Normalise each channel of x (N, C, H, W) or (N, C); gamma, beta, running_mean and running_var are (C,).
+
+    In train mode the running statistics are updated in place, the one side effect in ``nanogan.ops``:
+
+        running = (1 - momentum) * running + momentum * batch's, with the unbiased variance, sum (x - mean)^2 / (M - 1)
+
+    Returns y of x's shape and the cache for :func:`batchnorm_backward`.
+    Raises UserError for a wrong number of channels or dimensions, another dtype than gamma's, one value per channel.
+    """
+    xp = array_module(x)
+    check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
+    rows = to_rows(x)  # (M, C), M = N*H*W
+    M = len(rows)
+
+    if train:
+        if M < 2:
+            raise UserError(f"BatchNorm expected more than one value per channel in train mode, got x of shape {x.shape}")
+        mean = column_mean(rows)  # (C,)
+        centred = rows - mean  # (M, C)
+        # A mean rounded to float32 is off by up to 1e-7 of itself, which matters where the mean is large beside the
+        # spread; what is left of it in ``centred`` is small, and so is known precisely.
+        rest = column_mean(centred)
+        mean += rest
+        centred -= rest
+        var = column_mean(centred * centred)  # (C,)
+        running_mean *= 1 - momentum
+        running_mean += momentum * mean
+        running_var *= 1 - momentum
+        running_var += momentum * M / (M - 1) * var
+    else:
+        centred = rows - running_mean
+        var = running_var
+
+    inv_std = 1 / xp.sqrt(var + eps)  # (C,)
+    centred *= inv_std
+    xhat = centred  # (M, C)
+    y = gamma * xhat
+    y += beta
+    return _like(y, x), (xhat, inv_std, gamma, train)
+
+
+def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
+    """Return dx of dy's shape, dgamma (C,), dbeta (C,); None for what is not needed."""
+    xhat, inv_std, gamma, train = cache
+    dy_rows = to_rows(dy)  # (M, C)
+    M = len(dy_rows)
+    dx = dgamma = dbeta = None
+
+    if need_dw or train:  # in train mode dx needs the two sums as well
+        # y = gamma * xhat + beta
+        dgamma = M * column_mean(dy_rows * xhat)  # (C,)
+        dbeta = M * column_mean(dy_rows)  # (C,)
+    if need_dx:
+        if train:
+            # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat))
+            dx = xhat * (-dgamma / M)
+            dx += dy_rows
+            dx -= dbeta / M
+            dx *= gamma * inv_std
+        else:
+            dx = dy_rows * (gamma * inv_std)
+        dx = _like(dx, dy)
+    if not need_dw:
+        dgamma = dbeta = None
+    return dx, dgamma, dbeta
+
+
+def column_mean(rows):
+    """Mean of each column of rows (M, C), in blocks: many short sums lose fewer digits than a long one.
+
+    Adding 65,536 numbers one after the other in float32 costs 5 of its 24 bits; adding 256 sums of 256 numbers costs 1.
+    """
+    xp = array_module(rows)
+    M, C = rows.shape
+    block = max(1, int(M**0.5))
+    whole = M // block * block
+    ones = xp.ones(block, dtype=rows.dtype)
+    sums = ones @ rows[:whole].reshape(-1, block, C)  # (M // block, C): ones @ a sums a's rows, at matmul's speed
+    return (sums.sum(axis=0) + rows[whole:].sum(axis=0)) / M
+
+
+def _like(rows, x):
+    return rows if x.ndim == 2 else from_rows(rows, x.shape[0], x.shape[2], x.shape[3])

@@ -1,0 +1,202 @@
+"""Two-dimensional convolution, and the transposed convolution that runs it backwards.
+
+**The idea.** A convolution is one matrix product once every window of the input is written out as a row. With a 2x2
+kernel, stride 1, no padding and one channel, a picture of 2 x 3 pixels has two windows:
+
+    x =  a b c        cols =  a b d e      w_rows =  w00 w01 w10 w11       y = cols @ w_rows.T
+         d e f                b c e f
+
+``im2col`` gathers those rows. Its transpose, ``col2im``, scatters a row back to the pixels that it came from, and adds
+where windows overlap (b and e stand in two rows of ``cols``, so they receive two numbers). That pair is all there is:
+
+    convolution            forward   y  = im2col(x) @ w_rows.T
+                           backward  dw = dy.T @ im2col(x)           from d(A B) = dA B + A dB
+                                     dx = col2im(dy @ w_rows)
+    transposed convolution forward   y  = col2im(x @ w_rows)         the convolution's dx
+                           backward  dx = im2col(dy) @ w_rows.T      the convolution's forward
+                                     dw = x.T @ im2col(dy)
+
+So the transposed convolution (the DCGAN paper's "fractionally-strided" one) is the transpose of the convolution's
+matrix, not its inverse: <conv(x), y> = <x, conv_transpose(y)> for all x and y, which the tests check.
+
+**Shapes.** x (N, C, H, W), w (F, C, KH, KW), y (N, F, OH, OW), with
+
+    OH = floor((H + 2*padding - KH) / stride) + 1        convolution
+    OH = (H - 1)*stride - 2*padding + KH + output_padding        transposed convolution
+
+Sources: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285; names and
+meanings of the options are those of torch.nn.functional.conv2d and conv_transpose2d.
+"""
+
+from nanogan.backend import array_module
+from nanogan.errors import UserError
+from nanogan.ops._layout import check_input, from_rows, pair, to_rows
+
+
+def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
+    """Convolve a batch of pictures (strictly: correlate; the kernel is not flipped).
+
+        y[n, f, oh, ow] = b[f] + sum over c, kh, kw of  w[f, c, kh, kw] * x_padded[n, c, oh*stride + kh, ow*stride + kw]
+
+    x (N, C, H, W), w (F, C, KH, KW), b (F,) or None; ``stride`` and ``padding`` are numbers or (vertical, horizontal).
+    Returns y (N, F, OH, OW) and the cache for :func:`conv2d_backward`. The cache holds x and w by reference.
+
+    Raises UserError for a wrong number of channels or dimensions, another dtype than w's, a kernel larger than x.
+    """
+    F, C, KH, KW = w.shape
+    check_input("Conv2d", x, w, (None, C, None, None))
+    stride, padding = pair(stride, "stride", least=1), pair(padding, "padding")
+    OH, OW = conv2d_output_size(x.shape[2:], (KH, KW), stride, padding)
+
+    cols = im2col(x, (KH, KW), stride, padding, (OH, OW))  # (N*OH*OW, KH*KW*C)
+    y = cols @ weight_rows(w).T  # (N*OH*OW, F)
+    if b is not None:
+        y += b
+    return from_rows(y, len(x), OH, OW), (x, w, b, stride, padding)
+
+
+def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """Return dx (N, C, H, W), dw (F, C, KH, KW), db (F,) for dy (N, F, OH, OW); None for what is not needed.
+
+    ``cols`` is gathered again rather than kept: it is KH*KW/stride^2 times the size of x (4 times in a DCGAN).
+    """
+    x, w, b, stride, padding = cache
+    kernel_size, output_size = w.shape[2:], dy.shape[2:]
+    dx = dw = db = None
+    dy_rows = to_rows(dy)  # (N*OH*OW, F)
+
+    if need_dw:
+        # y = cols @ w_rows.T + b
+        cols = im2col(x, kernel_size, stride, padding, output_size)  # (N*OH*OW, KH*KW*C)
+        dw = weight_from_rows(dy_rows.T @ cols, kernel_size)  # (F, C, KH, KW)
+        db = None if b is None else dy_rows.sum(axis=0)  # (F,)
+    if need_dx:
+        # y = cols @ w_rows.T  and  cols = im2col(x)
+        dcols = dy_rows @ weight_rows(w)  # (N*OH*OW, KH*KW*C)
+        dx = col2im(dcols, x.shape, kernel_size, stride, padding, output_size)  # (N, C, H, W)
+    return dx, dw, db
+
+
+def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
+    """Transposed convolution: every pixel of x paints the kernel, scaled by its value, onto a larger picture.
+
+        y_padded[n, f, h*stride + kh, w*stride + kw] += x[n, c, h, w] * w[c, f, kh, kw],   then ``padding`` is cut off
+
+    x (N, C, H, W), w (C, F, KH, KW), b (F,) or None. Note w's order: inputs first, as in torch. ``output_padding`` adds
+    rows at the bottom and columns at the right, to choose among the sizes that the convolution maps to H x W.
+    Returns y (N, F, OH, OW) and the cache for :func:`conv_transpose2d_backward`.
+
+    Raises UserError for a wrong number of channels or dimensions, another dtype than w's, an output_padding that is not
+    smaller than the stride, or an empty output.
+    """
+    C, F, KH, KW = w.shape
+    check_input("ConvTranspose2d", x, w, (None, C, None, None))
+    stride, padding = pair(stride, "stride", least=1), pair(padding, "padding")
+    output_padding = pair(output_padding, "output_padding")
+    N, _, H, W = x.shape
+    OH, OW = conv_transpose2d_output_size((H, W), (KH, KW), stride, padding, output_padding)
+
+    cols = to_rows(x) @ weight_rows(w)  # (N*H*W, KH*KW*F)
+    y = col2im(cols, (N, F, OH, OW), (KH, KW), stride, padding, (H, W))  # (N, F, OH, OW)
+    if b is not None:
+        y += b[:, None, None]
+    return y, (x, w, b, stride, padding)
+
+
+def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """Return dx (N, C, H, W), dw (C, F, KH, KW), db (F,) for dy (N, F, OH, OW); None for what is not needed."""
+    x, w, b, stride, padding = cache
+    kernel_size = w.shape[2:]
+    N, C, H, W = x.shape
+    dx = dw = db = None
+
+    # y = col2im(cols)  with  cols = x_rows @ w_rows
+    dcols = im2col(dy, kernel_size, stride, padding, (H, W))  # (N*H*W, KH*KW*F)
+    if need_dw:
+        dw = weight_from_rows(to_rows(x).T @ dcols, kernel_size)  # (C, F, KH, KW)
+        db = None if b is None else to_rows(dy).sum(axis=0)  # (F,)
+    if need_dx:
+        dx = from_rows(dcols @ weight_rows(w).T, N, H, W)  # (N, C, H, W)
+    return dx, dw, db
+
+
+# -------------------------------------------------------------------------------------- windows to rows, and back
+
+
+def im2col(x, kernel_size, stride, padding, output_size, *, fill=0):
+    """Write OH x OW windows of x (N, C, H, W) out as rows: (N*OH*OW, KH*KW*C).
+
+    A row runs over the window's pixels in reading order and, within a pixel, over its channels. ``output_size`` is
+    (OH, OW); ``fill`` is the value of the padding.
+    """
+    xp = array_module(x)
+    N, C, H, W = x.shape
+    (KH, KW), (SH, SW), (PH, PW), (OH, OW) = kernel_size, stride, padding, output_size
+
+    padded = x.transpose(0, 2, 3, 1)  # (N, H, W, C): in memory order, so that whole pixels are copied below
+    if PH or PW:
+        padded = xp.full((N, H + 2 * PH, W + 2 * PW, C), fill, dtype=x.dtype)
+        padded[:, PH : PH + H, PW : PW + W] = x.transpose(0, 2, 3, 1)
+
+    # A view in which windows[n, oh, ow, kh, kw, c] is padded[n, oh*SH + kh, ow*SW + kw, c]: the next window is SH rows
+    # or SW columns on in memory. Nothing is copied before the reshape.
+    n, h, w, c = padded.strides
+    windows = xp.lib.stride_tricks.as_strided(padded, (N, OH, OW, KH, KW, C), (n, SH * h, SW * w, h, w, c))
+    return windows.reshape(N * OH * OW, KH * KW * C)
+
+
+def col2im(cols, shape, kernel_size, stride, padding, output_size):
+    """Add rows of windows, (N*OH*OW, KH*KW*C), into a picture of ``shape`` (N, C, H, W): the transpose of im2col.
+
+    Windows overlap, so one statement cannot add them all: a pixel would occur twice in it. But the pixels at position
+    (kh, kw) of every window are all different, and form a strided slice. So the loop runs over the kernel's positions.
+    """
+    xp = array_module(cols)
+    N, C, H, W = shape
+    (KH, KW), (SH, SW), (PH, PW), (OH, OW) = kernel_size, stride, padding, output_size
+
+    windows = cols.reshape(N, OH, OW, KH, KW, C)
+    padded = xp.zeros((N, H + 2 * PH, W + 2 * PW, C), dtype=cols.dtype)
+    for kh in range(KH):
+        for kw in range(KW):
+            padded[:, kh : kh + SH * OH : SH, kw : kw + SW * OW : SW] += windows[:, :, :, kh, kw]
+    return padded[:, PH : PH + H, PW : PW + W].transpose(0, 3, 1, 2)
+
+
+def weight_rows(w):
+    """(F, C, KH, KW) -> (F, KH*KW*C), in the order of a row of cols. No copy if w is channels-last, as layers keep it."""
+    return w.transpose(0, 2, 3, 1).reshape(len(w), -1)
+
+
+def weight_from_rows(rows, kernel_size):
+    """(F, KH*KW*C) -> (F, C, KH, KW): the inverse of :func:`weight_rows`."""
+    return rows.reshape(len(rows), *kernel_size, -1).transpose(0, 3, 1, 2)
+
+
+# ----------------------------------------------------------------------------------------------------------- sizes
+
+
+def conv2d_output_size(input_size, kernel_size, stride, padding):
+    """Return (OH, OW) of a convolution: how many windows fit, floor((size + 2*padding - kernel) / stride) + 1."""
+    fits = [size + 2 * p - k for size, k, p in zip(input_size, kernel_size, padding, strict=True)]
+    if min(fits) < 0:
+        raise UserError(
+            f"Conv2d expected pictures of at least the kernel's size {tuple(kernel_size)}, got {tuple(input_size)} "
+            f"with padding {tuple(padding)}: use larger pictures, a smaller kernel or more padding"
+        )
+    return tuple(room // s + 1 for room, s in zip(fits, stride, strict=True))
+
+
+def conv_transpose2d_output_size(input_size, kernel_size, stride, padding, output_padding):
+    """Return (OH, OW) of a transposed convolution, (size - 1)*stride - 2*padding + kernel + output_padding."""
+    if any(op >= s for op, s in zip(output_padding, stride, strict=True)):
+        raise UserError(
+            f"ConvTranspose2d expected an output_padding smaller than the stride {stride}, got {output_padding}"
+        )
+    options = zip(input_size, kernel_size, stride, padding, output_padding, strict=True)
+    output_size = tuple((size - 1) * s - 2 * p + k + op for size, k, s, p, op in options)
+    if min(output_size) < 1:
+        raise UserError(
+            f"ConvTranspose2d would make pictures of {output_size} pixels from {tuple(input_size)}: use less padding"
+        )
+    return output_size

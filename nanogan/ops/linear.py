@@ -1,0 +1,53 @@
+"""The fully connected layer, and the table look-up that is its special case for one-hot inputs."""
+
+from nanogan.backend import array_module
+from nanogan.errors import UserError
+from nanogan.ops._layout import check_input
+
+
+def linear_forward(x, w, b=None):
+    """y = x @ w.T + b, as torch.nn.functional.linear.
+
+    x (N, C), w (F, C), b (F,) or None. Returns y (N, F) and the cache for :func:`linear_backward`.
+    Raises UserError for a wrong number of features or dimensions, or another dtype than w's.
+    """
+    check_input("Linear", x, w, (None, w.shape[1]))
+    y = x @ w.T  # (N, F)
+    if b is not None:
+        y += b
+    return y, (x, w, b)
+
+
+def linear_backward(dy, cache, need_dx=True, need_dw=True):
+    """Return dx (N, C), dw (F, C), db (F,) for dy (N, F); None for what is not needed."""
+    x, w, b = cache
+    # y[n, f] = sum over c of x[n, c] * w[f, c] + b[f]: each factor's gradient is dy times the other factor, summed over
+    # the index that the factor does not have.
+    dx = dy @ w if need_dx else None  # (N, C): summed over f
+    dw = dy.T @ x if need_dw else None  # (F, C): summed over n
+    db = dy.sum(axis=0) if need_dw and b is not None else None  # (F,): summed over n
+    return dx, dw, db
+
+
+def embedding_forward(indices, w):
+    """y[..., :] = w[indices[...]]: row number ``indices`` of the table w, as torch.nn.functional.embedding.
+
+    indices: whole numbers of any shape, 0 <= index < K; w (K, F). Returns y (*indices.shape, F) and the cache for
+    :func:`embedding_backward`. Raises UserError for an index outside the table.
+    """
+    K = len(w)
+    if indices.dtype.kind not in "iu":
+        raise UserError(f"Embedding expected whole numbers as indices, got {indices.dtype}")
+    if indices.size and not (int(indices.min()) >= 0 and int(indices.max()) < K):
+        raise UserError(f"Embedding expected indices from 0 to {K - 1}, got {int(indices.min())} to {int(indices.max())}")
+    return w[indices], (indices, w)
+
+
+def embedding_backward(dy, cache, need_dx=True, need_dw=True):
+    """Return None (whole numbers have no gradient) and dw (K, F) for dy (*indices.shape, F)."""
+    indices, w = cache
+    if not need_dw:
+        return None, None
+    dw = array_module(w).zeros_like(w)
+    array_module(w).add.at(dw, indices, dy)  # not dw[indices] += dy, which keeps one of the rows that share an index
+    return None, dw

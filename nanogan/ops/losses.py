@@ -1,0 +1,169 @@
+"""Losses: one number for a batch, and its gradient.
+
+Every forward takes ``reduction="mean"`` (over all elements) or ``"sum"`` and returns a 0-dimensional array of the input's
+dtype on the input's device, so that a GPU need not be waited for. Every backward takes dy, the gradient of the loss
+itself: 1.0 where training starts, a weight where several losses are added.
+
+Targets are an array of the input's shape, or one number for the whole batch.
+"""
+
+from numbers import Real
+
+from nanogan.backend import array_module
+from nanogan.errors import UserError
+from nanogan.ops._layout import check_dtype
+from nanogan.ops.activations import stable_sigmoid
+
+
+def bce_forward(p, target, *, weight=None, reduction="mean"):
+    """Binary cross entropy of probabilities, as torch.nn.functional.binary_cross_entropy.
+
+        loss = mean of  -weight * (target * log p + (1 - target) * log(1 - p)),   each log at least -100
+
+    p of any shape, 0 <= p <= 1 (outside, the logarithm is NaN); ``weight`` broadcasts to p. Returns the loss and the
+    cache for :func:`bce_backward`. After a sigmoid, :func:`bce_with_logits_forward` on its input is exact where this
+    one is clamped.
+    """
+    xp = array_module(p)
+    target = _check_target("bce", p, target)
+    with _quiet(xp):  # log 0 is -inf, which the clamp makes -100
+        log_p, log_q = xp.maximum(xp.log(p), -100), xp.maximum(xp.log(1 - p), -100)
+    losses = -(target * log_p + (1 - target) * log_q)
+    return _reduce(losses, weight, reduction), (p, target, weight, reduction)
+
+
+def bce_backward(dy, cache):
+    """Return dp = dy * weight * (p - target) / (p (1 - p)) / M, with p (1 - p) at least 1e-12 as in torch."""
+    p, target, weight, reduction = cache
+    xp = array_module(p)
+    return _expand(dy, (p - target) / xp.maximum(p * (1 - p), 1e-12), weight, reduction)
+
+
+def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, reduction="mean"):
+    """Binary cross entropy of sigmoid(logits), without the overflow, as torch's binary_cross_entropy_with_logits.
+
+    With softplus(x) = log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), both terms are finite for every logit:
+
+        -log sigmoid(x) = softplus(-x)        -log(1 - sigmoid(x)) = x + softplus(-x)
+        loss = mean of  weight * ((1 - target) * x + (1 + (pos_weight - 1) * target) * softplus(-x))
+
+    logits of any shape; ``weight`` and ``pos_weight`` broadcast to it. Returns the loss and the cache for
+    :func:`bce_with_logits_backward`.
+    """
+    xp = array_module(logits)
+    target = _check_target("bce_with_logits", logits, target)
+    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
+    softplus = xp.maximum(-logits, 0) + xp.log1p(xp.exp(-abs(logits)))
+    losses = (1 - target) * logits + positive * softplus
+    return _reduce(losses, weight, reduction), (logits, target, positive, weight, reduction)
+
+
+def bce_with_logits_backward(dy, cache):
+    """Return dlogits = dy * weight * ((1 - target) - positive * sigmoid(-x)) / M.
+
+    Without pos_weight that is (sigmoid(x) - target) / M: what D believes less what is true.
+    """
+    logits, target, positive, weight, reduction = cache
+    return _expand(dy, (1 - target) - positive * stable_sigmoid(-logits), weight, reduction)
+
+
+def mse_forward(x, target, *, reduction="mean"):
+    """loss = mean of (x - target)^2, x of any shape. Returns the loss and the cache for :func:`mse_backward`."""
+    difference = x - _check_target("mse", x, target)
+    return _reduce(difference * difference, None, reduction), (difference, reduction)
+
+
+def mse_backward(dy, cache):
+    """Return dx = dy * 2 (x - target) / M."""
+    difference, reduction = cache
+    return _expand(dy, 2 * difference, None, reduction)
+
+
+def l1_forward(x, target, *, reduction="mean"):
+    """loss = mean of |x - target|, x of any shape. Returns the loss and the cache for :func:`l1_backward`."""
+    difference = x - _check_target("l1", x, target)
+    return _reduce(abs(difference), None, reduction), (difference, reduction)
+
+
+def l1_backward(dy, cache):
+    """Return dx = dy * sign(x - target) / M; 0 where they are equal."""
+    difference, reduction = cache
+    return _expand(dy, array_module(difference).sign(difference), None, reduction)
+
+
+def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, reduction="mean"):
+    """Softmax cross entropy, as torch.nn.functional.cross_entropy on class numbers.
+
+        log p = logits - log sum e^logits        q = (1 - label_smoothing) * onehot(labels) + label_smoothing / K
+        loss = sum over n, k of  -weight[k] * q[n, k] * log p[n, k]  / sum over n of weight[labels[n]]
+
+    logits (N, K); labels (N,), whole numbers from 0 to K - 1; weight (K,) or None for ones. ``reduction="sum"`` leaves
+    the division out. Returns the loss and the cache for :func:`cross_entropy_backward`.
+    """
+    xp = array_module(logits)
+    check_dtype("cross_entropy", logits)
+    if logits.ndim != 2 or labels.shape != logits.shape[:1] or labels.dtype.kind not in "iu":
+        raise UserError(
+            f"cross_entropy expected logits (N, K) and N whole numbers as labels, got logits of shape {logits.shape} "
+            f"and labels of shape {labels.shape}, {labels.dtype}"
+        )
+    N, K = logits.shape
+    if N and not (int(labels.min()) >= 0 and int(labels.max()) < K):
+        raise UserError(f"cross_entropy expected labels from 0 to {K - 1}, got {int(labels.min())} to {int(labels.max())}")
+
+    shifted = logits - logits.max(axis=1, keepdims=True)  # the largest is 0, so that exp cannot overflow
+    log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))  # (N, K)
+    onehot = labels[:, None] == xp.arange(K)  # (N, K)
+    wq = (1 - label_smoothing) * onehot.astype(logits.dtype) + label_smoothing / K
+    divisor = N
+    if weight is not None:
+        wq *= weight
+        divisor = weight[labels].sum()
+    if reduction == "mean":
+        wq /= divisor
+    return -(wq * log_p).sum(), (log_p, wq)
+
+
+def cross_entropy_backward(dy, cache):
+    """Return dlogits (N, K) = dy * (p * sum over k of wq - wq), where wq is weight * q (over the divisor).
+
+    log p[k] = logits[k] - log sum e^logits, and the slope of that logarithm along logits[j] is p[j].
+    """
+    log_p, wq = cache
+    p = array_module(log_p).exp(log_p)
+    return dy * (p * wq.sum(axis=1, keepdims=True) - wq)
+
+
+# -------------------------------------------------------------------------------------------------- shared by them
+
+
+def _check_target(op, x, target):
+    """Return ``target`` as a number, or as an array of x's shape and dtype."""
+    check_dtype(op, x)
+    if isinstance(target, Real):
+        return float(target)
+    if target.shape != x.shape:
+        raise UserError(f"{op} expected a target of the input's shape {x.shape}, got {target.shape}")
+    return target.astype(x.dtype, copy=False)
+
+
+def _reduce(losses, weight, reduction):
+    if reduction not in ("mean", "sum"):
+        raise UserError(f"reduction expected 'mean' or 'sum', got {reduction!r}")
+    if weight is not None:
+        losses = losses * weight
+    return losses.mean() if reduction == "mean" else losses.sum()
+
+
+def _expand(dy, slope, weight, reduction):
+    """The gradient of :func:`_reduce`: every element's slope, times its weight, times dy, over the count."""
+    if weight is not None:
+        slope = slope * weight
+    return slope * (dy / slope.size if reduction == "mean" else dy)
+
+
+def _quiet(xp):
+    """NumPy warns of log 0; CuPy has no warnings, and its errstate knows no ``divide``."""
+    import contextlib
+
+    return xp.errstate(divide="ignore") if xp.__name__ == "numpy" else contextlib.nullcontext()

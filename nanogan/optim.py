@@ -1,0 +1,133 @@
+"""Optimisers, in PyTorch's formulas. They change a network's parameters in place, from its gradients.
+
+    optimizer = Adam(network, lr=2e-4, betas=(0.5, 0.999))
+    network.zero_grad(); ... backward ...; optimizer.step()
+"""
+
+from nanogan.backend import array_module
+from nanogan.errors import UserError
+
+
+class Optimizer:
+    """What the optimisers share: the network, the learning rate ``lr``, and per-parameter state that can be saved."""
+
+    slots = ()  # names of the arrays kept for each parameter
+
+    def __init__(self, network, lr, weight_decay):
+        if not 0 <= lr < float("inf"):
+            raise UserError(f"{type(self).__name__} expected a learning rate lr >= 0, got {lr}")
+        if not weight_decay >= 0:
+            raise UserError(f"{type(self).__name__} expected weight_decay >= 0, got {weight_decay}")
+        self.network, self.lr, self.weight_decay = network, lr, weight_decay
+        self.steps = 0
+        self.state = {
+            f"{name}.{slot}": array_module(parameter).zeros_like(parameter)
+            for name, parameter, _ in network.named_parameters()
+            for slot in self.slots
+        }
+
+    def step(self):
+        """Change every parameter once."""
+        self.steps += 1
+        for name, parameter, gradient in self.network.named_parameters():
+            if self.weight_decay:
+                gradient = gradient + self.weight_decay * parameter  # the gradient of weight_decay/2 * |parameter|^2
+            self._update(parameter, gradient, *(self.state[f"{name}.{slot}"] for slot in self.slots))
+
+    def _update(self, parameter, gradient, *slots):
+        raise TypeError(f"{type(self).__name__} expected its own _update(parameter, gradient, *slots): write it")
+
+    def zero_grad(self):
+        """Set the network's gradients to zero."""
+        self.network.zero_grad()
+
+    def state_dict(self):
+        """Return what the next steps depend on besides parameters: ``{"steps": int, "lr": float, "state": {...}}``."""
+        return {"steps": self.steps, "lr": self.lr, "state": dict(self.state)}
+
+    def load_state_dict(self, saved):
+        """Go on from :meth:`state_dict`'s result; the arrays are copied."""
+        if saved["state"].keys() != self.state.keys():
+            raise UserError(f"this state belongs to another {type(self).__name__}: its parameters have other names")
+        for name, array in self.state.items():
+            if saved["state"][name].shape != array.shape:
+                raise UserError(f"this state belongs to another network: {name} has another shape than {array.shape}")
+        for name, array in self.state.items():
+            array[...] = array_module(array).asarray(saved["state"][name])
+        self.steps, self.lr = int(saved["steps"]), float(saved["lr"])
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent with momentum, as torch.optim.SGD.
+
+        v = momentum * v + g        parameter -= lr * v
+    """
+
+    slots = ("momentum_buffer",)
+
+    def __init__(self, network, *, lr, momentum=0.0, weight_decay=0.0):
+        if not 0 <= momentum < 1:
+            raise UserError(f"SGD expected a momentum with 0 <= momentum < 1, got {momentum}")
+        super().__init__(network, lr, weight_decay)
+        self.momentum = momentum
+
+    def _update(self, parameter, gradient, v):
+        v *= self.momentum
+        v += gradient
+        parameter -= self.lr * v
+
+
+class Adam(Optimizer):
+    """Adam, as torch.optim.Adam; GANs are trained with betas=(0.5, 0.999).
+
+        m = beta1 * m + (1 - beta1) * g              mean of the gradient
+        v = beta2 * v + (1 - beta2) * g^2            mean of its square
+        m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)        both start at 0: this makes up for it
+        parameter -= lr * m' / (sqrt(v') + eps)
+
+    Source: D. Kingma, J. Ba, arXiv:1412.6980, algorithm 1.
+    """
+
+    slots = ("exp_avg", "exp_avg_sq")  # torch's names
+
+    def __init__(self, network, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
+            raise UserError(f"Adam expected two betas with 0 <= beta < 1, got {betas}")
+        if not eps > 0:
+            raise UserError(f"Adam expected eps > 0, got {eps}")
+        super().__init__(network, lr, weight_decay)
+        self.betas, self.eps = tuple(betas), eps
+
+    def _update(self, parameter, gradient, m, v):
+        xp = array_module(parameter)
+        beta1, beta2 = self.betas
+        m *= beta1
+        m += (1 - beta1) * gradient
+        v *= beta2
+        v += (1 - beta2) * gradient * gradient
+        m_scale = 1 / (1 - beta1**self.steps)
+        v_scale = 1 / (1 - beta2**self.steps)
+        root = xp.sqrt(v)
+        root *= v_scale**0.5  # sqrt(v'), with one pass over the array for the square root and the correction
+        root += self.eps
+        parameter -= (self.lr * m_scale) * m / root
+
+
+class LinearDecay:
+    """Lower an optimiser's learning rate in a straight line to 0: constant for ``hold`` steps, then falling.
+
+        lr = lr at the start * min(1, (total - steps) / (total - hold))
+
+    ``total`` and ``hold`` count optimiser steps. Call :meth:`step` after ``optimizer.step()``. (CycleGAN holds half.)
+    """
+
+    def __init__(self, optimizer, *, total, hold=0):
+        if not 0 <= hold < total:
+            raise UserError(f"LinearDecay expected 0 <= hold < total steps, got hold={hold}, total={total}")
+        self.optimizer, self.total, self.hold = optimizer, total, hold
+        self.initial_lr = optimizer.lr
+
+    def step(self):
+        """Set the learning rate for the optimiser's next step."""
+        left = max(0, self.total - self.optimizer.steps)
+        self.optimizer.lr = self.initial_lr * min(1.0, left / (self.total - self.hold))

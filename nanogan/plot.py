@@ -1,0 +1,77 @@
+"""A line plot, drawn with Pillow: what a training's log looks like."""
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from nanogan.files import replacing
+
+INK, FAINT, PAPER = "#222222", "#dddddd", "#ffffff"
+COLOURS = ("#1f77b4", "#d95f02", "#2a9d4f", "#8e44ad")
+
+
+def save_training_plot(path, columns):
+    """Draw a training's losses, and what D believes, against the step.
+
+    ``columns`` holds equally long sequences under the names of log.csv: step, loss_d, loss_g, d_x, d_g_z_before.
+    """
+    width, height = 900, 640
+    sheet = Image.new("RGB", (width, height), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default()
+    step = np.asarray(columns["step"], float)
+    losses = {"Loss_D": columns["loss_d"], "Loss_G": columns["loss_g"]}
+    beliefs = {"D(x): real pictures": columns["d_x"], "D(G(z)): drawn pictures": columns["d_g_z_before"]}
+    _panel(draw, font, (60, 40, width - 20, 290), step, losses, "losses")
+    _panel(draw, font, (60, 350, width - 20, 600), step, beliefs, "how real D finds them (1: real, 0: drawn)", (0, 1))
+    draw.text((width - 20, height - 20), "step", INK, font, anchor="rs")
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def _panel(draw, font, box, x, series, title, limits=None):
+    """Draw ``series``, {label: values}, inside ``box`` (left, top, right, bottom): faint as it is, bold smoothed."""
+    left, top, right, bottom = box
+    series = {label: np.asarray(values, float) for label, values in series.items()}
+    if limits is None:  # the usual range: a few spikes may leave it
+        low, high = 0.0, max(1e-9, max(np.percentile(values, 99.5) for values in series.values()) * 1.05)
+    else:
+        low, high = limits
+    span = max(1.0, x[-1] - x[0])
+
+    def place(xs, ys):
+        across = left + (xs - x[0]) / span * (right - left)
+        down = bottom - (np.clip(ys, low, high) - low) / (high - low) * (bottom - top)
+        return list(zip(across.tolist(), down.tolist(), strict=True))
+
+    for value in np.linspace(low, high, 5):
+        ((_, y),) = place(x[:1], np.array([value]))
+        draw.line((left, y, right, y), FAINT)
+        draw.text((left - 6, y), f"{value:.3g}", INK, font, anchor="rm")
+    for value in np.linspace(x[0], x[-1], 5):
+        ((across, _),) = place(np.array([value]), np.array([low]))
+        draw.text((across, bottom + 5), f"{value:.0f}", INK, font, anchor="mt")
+
+    across = left
+    draw.text((left, top - 26), title, INK, font)
+    for (label, values), colour in zip(series.items(), COLOURS, strict=False):
+        keep = np.unique(np.linspace(0, len(x) - 1, 900).round().astype(int))  # more points than pixels show nothing
+        draw.line(place(x[keep], values[keep]), _fade(colour), 1)
+        draw.line(place(x[keep], _smooth(values)[keep]), colour, 2)
+        draw.line((across, top - 6, across + 18, top - 6), colour, 3)
+        draw.text((across + 24, top - 6), label, INK, font, anchor="lm")
+        across += 40 + draw.textlength(label, font)
+
+
+def _smooth(values):
+    """Running mean over about a fiftieth of the length; shorter windows at both ends."""
+    half = max(1, len(values) // 100)
+    total = np.concatenate([[0.0], np.cumsum(values)])
+    first = np.maximum(np.arange(len(values)) - half, 0)
+    last = np.minimum(np.arange(len(values)) + half + 1, len(values))
+    return (total[last] - total[first]) / (last - first)
+
+
+def _fade(colour):
+    """The colour, two thirds of the way to paper."""
+    channels = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return tuple((2 * 255 + channel) // 3 for channel in channels)

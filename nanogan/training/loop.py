@@ -1,0 +1,95 @@
+"""The loop round the step: progress, log, pictures, checkpoints."""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nanogan import checkpoint, images, plot
+from nanogan.backend import Device, array_module, to_device
+from nanogan.cli import ctrl_c_between_steps
+from nanogan.errors import TrainingDiverged
+from nanogan.training.adversarial import adversarial_step, sample
+from nanogan.training.log import Log, log_line
+
+
+def train(
+    g,
+    d,
+    opt_g,
+    opt_d,
+    loader,
+    *,
+    epochs,
+    out,
+    noise_rng,
+    fixed_z,
+    device="cpu",
+    log_every=100,
+    sample_every=None,
+    max_steps=None,
+):
+    """Train generator ``g`` against discriminator ``d`` for ``epochs`` rounds of ``loader``; return True if completed.
+
+    noise_rng: the numpy.random.Generator of each step's z ~ N(0, 1). fixed_z (N, latent): the noise of the sample
+    pictures, drawn after every epoch and every ``sample_every`` steps. ``log_every`` steps a line is printed.
+    ``max_steps`` ends the run early. After Ctrl-C the step is finished, everything is saved, and False is returned.
+
+    Below ``out``: real.png, samples/*.png, log.csv, losses.png, training.gif, generator.safetensors and
+    discriminator.safetensors.
+
+    Raises TrainingDiverged if a loss or a parameter is not finite; the checkpoint of the last sample is kept.
+    """
+    out = Path(out)
+    steps_per_epoch = len(loader)
+    total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+    read_every = 1 if Device("cpu") == device or device == "cpu" else log_every
+    log, frames, saved_at, step = Log(out / "log.csv"), [], None, 0
+    start = time.perf_counter()
+
+    with ctrl_c_between_steps() as stop, tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
+        try:
+            for epoch in range(1, epochs + 1):
+                for real in loader.epoch(epoch):
+                    if step == 0:
+                        images.save_grid(out / "real.png", real[: len(fixed_z)])
+                    z = to_device(noise_rng.standard_normal((len(real), g.latent), dtype=np.float32), device)
+                    result = adversarial_step(g, d, opt_g, opt_d, real, z)
+                    step += 1
+                    log.add(epoch, step, result, time.perf_counter() - start)
+                    bar.update()
+
+                    ends = step == total or stop()
+                    samples_due = ends or step % steps_per_epoch == 0 or (sample_every and step % sample_every == 0)
+                    if step % log_every == 0 or step % read_every == 0 or samples_due:
+                        row = log.flush()
+                        bar.set_postfix(Loss_D=f"{row['loss_d']:.3f}", Loss_G=f"{row['loss_g']:.3f}", refresh=False)
+                    if step % log_every == 0 or step == 1 or ends:
+                        tqdm.write(log_line(log.flush(), epochs, steps_per_epoch))
+                    if samples_due:
+                        _check_parameters(g, d, step)
+                        frames.append(out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png")
+                        images.save_grid(frames[-1], sample(g, fixed_z))
+                        checkpoint.save(out / "generator.safetensors", g)
+                        checkpoint.save(out / "discriminator.safetensors", d)
+                        saved_at = step
+                    if ends:
+                        return step == total
+        except TrainingDiverged as error:
+            kept = f"the checkpoint of step {saved_at} is kept in {out}" if saved_at else "no checkpoint was saved yet"
+            raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
+        finally:
+            log.close()
+            if frames:
+                images.save_gif(out / "training.gif", frames)
+            if log.rows:
+                plot.save_training_plot(out / "losses.png", log.columns())
+
+
+def _check_parameters(*networks_and_step):
+    *networks, step = networks_and_step
+    for network in networks:
+        for name, parameter, _ in network.named_parameters():
+            if not bool(array_module(parameter).isfinite(parameter).all()):
+                raise TrainingDiverged(f"after step {step} the parameter {name} was no longer finite; try a lower --lr")
