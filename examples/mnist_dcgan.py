@@ -12,7 +12,6 @@ Without MNIST and without a network it trains on built-in digits, and says so.
 
 import json
 import sys
-from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
@@ -49,7 +48,7 @@ def parse_arguments():
     train.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=2e-4, help="Adam's learning rate")
     train.add_argument("--beta1", type=cli.at_least(float, 0, high=0.999), default=0.5, help="Adam's first beta")
     train.add_argument("--log-every", type=count, default=100, metavar="STEPS", help="print a line")
-    train.add_argument("--sample-every", type=count, default=200, metavar="STEPS", help="draw and save, as each epoch does")
+    train.add_argument("--sample-every", type=count, default=200, metavar="STEPS", help="draw and save")
 
     draw = parser.add_argument_group("drawing")
     draw.add_argument("--generate", type=count, metavar="N", help="draw N pictures with --checkpoint, and do not train")
@@ -85,9 +84,7 @@ def train(args):
     dcgan.plan(args.image_size)  # a wrong size is told before anything is read or written
     out = writable_folder(args.out)
     name, pictures = load_data(args)
-    loader = Loader(
-        pictures, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last and not args.dry_run, device=device
-    )
+    loader = Loader(pictures, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last, device=device)
 
     channels = pictures.shape[3]
     rng = backend.seeded_rng(args.seed, "weights")
@@ -119,7 +116,9 @@ def train(args):
         sample_every=args.sample_every,
         max_steps=DRY_STEPS if args.dry_run else None,
     )
-    print(f"{'done' if completed else 'stopped'}: samples/, training.gif, losses.png, generator.safetensors are in {out}")
+    print(
+        f"{'done' if completed else 'stopped'}: {out} holds samples/, training.gif, losses.png, generator.safetensors"
+    )
     return 0 if completed else 130
 
 

@@ -75,7 +75,7 @@ class Device:
 def get_device(name):
     """Return the :class:`Device` called ``name`` once it is known to work.
 
-    ``name`` is "cpu", "gpu" or "gpu:N"; "cuda" and "cuda:N" mean the same as "gpu". A GPU becomes CuPy's current device.
+    ``name`` is "cpu", "gpu" or "gpu:N"; "cuda" and "cuda:N" mean the same. A GPU becomes CuPy's current device.
 
     Raises :class:`DeviceError`, in one sentence with the remedy, if the name is unknown or the GPU cannot be used.
     """

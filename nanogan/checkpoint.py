@@ -1,7 +1,8 @@
 """Networks in files: safetensors with PyTorch's parameter names, so that torch opens them and nothing is executed.
 
-    checkpoint.save("generator.safetensors", g)          # torch: netG.load_state_dict(load_file("generator.safetensors"))
-    g = checkpoint.load_generator("generator.safetensors")
+checkpoint.save("generator.safetensors", g)
+g = checkpoint.load_generator("generator.safetensors")
+netG.load_state_dict(safetensors.torch.load_file("generator.safetensors"))        # in torch
 """
 
 import os

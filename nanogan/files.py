@@ -26,7 +26,7 @@ def replacing(path):
 
 
 def writable_folder(path):
-    """Make the folder ``path`` if need be and return it as a Path. Raises UserError if files cannot be written there."""
+    """Make the folder ``path`` if need be and return it as a Path. Raises UserError if it cannot be written to."""
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)

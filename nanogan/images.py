@@ -13,7 +13,7 @@ from nanogan.files import replacing
 
 
 def to_uint8(pictures):
-    """(N, C, H, W) from -1 to 1 -> uint8 (N, H, W, C) from 0 to 255; values outside are clipped. uint8 is returned as is."""
+    """(N, C, H, W) from -1 to 1 -> uint8 (N, H, W, C); values outside are clipped, uint8 is returned as it is."""
     if pictures.ndim != 4:
         raise UserError(f"expected a batch of pictures (N, C, H, W), got an array of shape {pictures.shape}")
     pictures = to_numpy(pictures)

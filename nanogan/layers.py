@@ -69,7 +69,7 @@ class Layer:
         return sum(parameter.size for _, parameter, _ in self.named_parameters())
 
     def state_dict(self):
-        """Return ``{name: array}`` of all parameters and buffers under torch's names: the arrays themselves, no copies."""
+        """Return ``{name: array}`` of all parameters and buffers under torch's names: the arrays, not copies."""
         return {
             join(prefix, name): array
             for prefix, layer in self.named_layers()
@@ -98,7 +98,7 @@ class Layer:
     # ---------------------------------------------------------------------------------------- moving and converting
 
     def to(self, device):
-        """Move all arrays to ``device`` ("cpu", "gpu", "gpu:1") and return the layer. Optimisers are made after this."""
+        """Move all arrays to ``device`` ("cpu", "gpu", "gpu:1") and return the layer. Make optimisers after this."""
         device = get_device(device)
         return self._replace_arrays(lambda array: to_device(array, device))
 
@@ -166,9 +166,7 @@ class Conv2d(_Affine):
     ):
         KH, KW = pair(kernel_size, "kernel_size", least=1)
         shape = (out_channels, in_channels, KH, KW)
-        super().__init__(
-            shape, out_channels, in_channels * KH * KW, bias, rng, dtype, stride=stride, padding=padding
-        )
+        super().__init__(shape, out_channels, in_channels * KH * KW, bias, rng, dtype, stride=stride, padding=padding)
 
 
 class ConvTranspose2d(_Affine):
@@ -213,7 +211,9 @@ class Linear(_Affine):
 
 
 class BatchNorm2d(Layer):
-    """Batch normalisation of (N, num_features, H, W), as torch.nn.BatchNorm2d; see :func:`nanogan.ops.batchnorm_forward`.
+    """Batch normalisation of (N, num_features, H, W), as torch.nn.BatchNorm2d.
+
+    See :func:`nanogan.ops.batchnorm_forward`.
 
     Parameters: weight (gamma), bias (beta). Buffers: running_mean, running_var, num_batches_tracked.
     """

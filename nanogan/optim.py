@@ -1,7 +1,7 @@
 """Optimisers, in PyTorch's formulas. They change a network's parameters in place, from its gradients.
 
-    optimizer = Adam(network, lr=2e-4, betas=(0.5, 0.999))
-    network.zero_grad(); ... backward ...; optimizer.step()
+optimizer = Adam(network, lr=2e-4, betas=(0.5, 0.999))
+network.zero_grad(); ... backward ...; optimizer.step()
 """
 
 from nanogan.backend import array_module
@@ -60,7 +60,7 @@ class Optimizer:
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as torch.optim.SGD.
 
-        v = momentum * v + g        parameter -= lr * v
+    v = momentum * v + g        parameter -= lr * v
     """
 
     slots = ("momentum_buffer",)

@@ -18,7 +18,7 @@ class Loader:
 
     def __init__(self, images, *, batch_size, seed=0, shuffle=True, drop_last=False, device="cpu", dtype=np.float32):
         if images.ndim != 4 or images.dtype != np.uint8:
-            raise UserError(f"Loader expected pictures as uint8 (N, H, W, C), got {images.dtype} of shape {images.shape}")
+            raise UserError(f"Loader expected uint8 pictures (N, H, W, C), got {images.dtype} of shape {images.shape}")
         if batch_size < 1:
             raise UserError(f"Loader expected a batch size of at least 1, got {batch_size}")
         if len(images) < batch_size:

@@ -68,8 +68,8 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or 0 in images.shape:
         raise UserError(
-            f"{images_path} and {labels_path} do not belong together: N pictures and N labels were expected, got arrays "
-            f"of shapes {images.shape} and {labels.shape}"
+            f"{images_path} and {labels_path} do not belong together: N pictures and N labels were expected, got "
+            f"arrays of shapes {images.shape} and {labels.shape}"
         )
     return images[..., None], labels
 
@@ -91,7 +91,7 @@ def _names(split):
 
 
 def _find(name, split, data_dir):
-    """Return the paths of pictures and labels, or None. Files may carry an infix: train-first3615-images-idx3-ubyte.gz."""
+    """Return the paths of pictures and labels, or None. A part may be named: train-first3615-images-idx3-ubyte.gz."""
     if data_dir is not None:
         if not Path(data_dir).is_dir():
             raise UserError(f"there is no folder {data_dir}: check --data-dir")

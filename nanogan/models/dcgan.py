@@ -11,6 +11,8 @@ width=64 and 3 channels at 64 x 64 the networks are exactly pytorch/examples' (3
 same names); width=128 gives the 1024-512-256-128 generator of the paper's figure 1.
 """
 
+import itertools
+
 import numpy as np
 
 from nanogan import init
@@ -69,7 +71,7 @@ def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.flo
     widths = [width * 2**i for i in range(doublings)]  # w, 2w, 4w, 8w
 
     layers = [Conv2d(channels, width, kernel_size=4, stride=2, padding=1, **options), LeakyReLU(negative_slope=0.2)]
-    for narrow, wide in zip(widths, widths[1:], strict=False):
+    for narrow, wide in itertools.pairwise(widths):
         layers += [Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1, **options)]
         layers += [BatchNorm2d(wide, dtype=dtype), LeakyReLU(negative_slope=0.2)]
     layers += [Conv2d(widths[-1], 1, kernel_size=start, stride=1, padding=0, **options), Flatten()]

@@ -25,7 +25,7 @@ def from_rows(rows, N, H, W):
 
 
 def pair(value, name, *, least=0):
-    """Return ``value`` as (vertical, horizontal): torch's ``kernel_size=4`` means ``(4, 4)``. Neither is below ``least``."""
+    """Return ``value`` as (vertical, horizontal), neither below ``least``: torch's ``kernel_size=4`` means (4, 4)."""
     both = (value, value) if isinstance(value, Integral) else tuple(value)
     if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
         raise UserError(f"{name} expected a whole number of at least {least}, or two of them, got {value!r}")
@@ -41,8 +41,9 @@ def check_input(op, x, w, shape, channel_axis=1):
     if x.ndim != len(shape):
         raise UserError(f"{op} expected an input of {len(shape)} dimensions, {layout}, got one of shape {x.shape}")
     if shape[channel_axis] is not None and x.shape[channel_axis] != shape[channel_axis]:
+        wanted, got = shape[channel_axis], x.shape[channel_axis]
         what = "input channels" if len(shape) == 4 else "input features"
-        raise UserError(f"{op} expected {shape[channel_axis]} {what}, got {x.shape[channel_axis]} (x has shape {x.shape})")
+        raise UserError(f"{op} expected {wanted} {what}, got {got} (x has shape {x.shape})")
     check_dtype(op, x, w)
 
 
@@ -51,4 +52,14 @@ def check_dtype(op, x, w=None):
     if x.dtype.kind != "f":
         raise UserError(f"{op} expected floating-point numbers, got {x.dtype}: scale pictures with x / 127.5 - 1 first")
     if w is not None and x.dtype != w.dtype:
-        raise UserError(f"{op} expected {w.dtype}, the dtype of its parameters, got {x.dtype}: use x.astype({str(w.dtype)!r})")
+        raise UserError(
+            f"{op} expected {w.dtype}, its parameters' dtype, got {x.dtype}: use x.astype({str(w.dtype)!r})"
+        )
+
+
+def check_classes(op, indices, K):
+    """Raise UserError unless ``indices`` are whole numbers from 0 to K - 1. (Waits for a GPU.)"""
+    if indices.dtype.kind not in "iu":
+        raise UserError(f"{op} expected whole numbers from 0 to {K - 1}, got {indices.dtype}")
+    if indices.size and not (int(indices.min()) >= 0 and int(indices.max()) < K):
+        raise UserError(f"{op} expected numbers from 0 to {K - 1}, got {int(indices.min())} to {int(indices.max())}")

@@ -86,7 +86,7 @@ def dropout_forward(x, *, p=0.5, rng=None, train=True):
     if not train or p == 0:
         return x, None
     if rng is None:
-        raise UserError("Dropout expected rng=numpy.random.default_rng(seed) in train mode: its zeros are drawn at random")
+        raise UserError("Dropout expected rng=numpy.random.default_rng(seed) in train mode, to draw its zeros")
     xp = array_module(x)
     kept = xp.asarray(rng.random(x.shape, dtype=x.dtype) >= p)
     scale = kept.astype(x.dtype) / (1 - p)

@@ -5,9 +5,9 @@ In train mode every channel is shifted and scaled to mean 0 and variance 1 over 
     mean = sum x / M        var = sum (x - mean)^2 / M        xhat = (x - mean) / sqrt(var + eps)
     y = gamma * xhat + beta
 
-**The backward pass.** dgamma = sum dy * xhat and dbeta = sum dy, over the rows. For dx, take dxhat = gamma * dy and note
-that x[i] reaches the loss along three ways: through its own xhat[i], and through mean and var into all of xhat. Writing
-out d xhat[j] / d x[i] = (delta_ij - 1/M - xhat[i]*xhat[j] / M) / sqrt(var + eps) and summing over j,
+**The backward pass.** dgamma = sum dy * xhat and dbeta = sum dy, over the rows. For dx, note that
+x[i] reaches the loss along three ways: through its own xhat[i], and through mean and var into all of xhat. Writing out
+d xhat[j] / d x[i] = (delta_ij - 1/M - xhat[i]*xhat[j] / M) / sqrt(var + eps) and summing over j,
 
     dx = gamma / sqrt(var + eps) * (dy - mean(dy) - xhat * mean(dy * xhat))
 
@@ -41,7 +41,7 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
 
     if train:
         if M < 2:
-            raise UserError(f"BatchNorm expected more than one value per channel in train mode, got x of shape {x.shape}")
+            raise UserError(f"BatchNorm expected more than one value per channel to train, got x of shape {x.shape}")
         mean = column_mean(rows)  # (C,)
         centred = rows - mean  # (M, C)
         # A mean rounded to float32 is off by up to 1e-7 of itself, which matters where the mean is large beside the

@@ -164,7 +164,7 @@ def col2im(cols, shape, kernel_size, stride, padding, output_size):
 
 
 def weight_rows(w):
-    """(F, C, KH, KW) -> (F, KH*KW*C), in the order of a row of cols. No copy if w is channels-last, as layers keep it."""
+    """(F, C, KH, KW) -> (F, KH*KW*C), in the order of a row of cols. No copy if channels-last, as layers keep w."""
     return w.transpose(0, 2, 3, 1).reshape(len(w), -1)
 
 

@@ -1,8 +1,7 @@
 """The fully connected layer, and the table look-up that is its special case for one-hot inputs."""
 
 from nanogan.backend import array_module
-from nanogan.errors import UserError
-from nanogan.ops._layout import check_input
+from nanogan.ops._layout import check_classes, check_input
 
 
 def linear_forward(x, w, b=None):
@@ -36,10 +35,7 @@ def embedding_forward(indices, w):
     :func:`embedding_backward`. Raises UserError for an index outside the table.
     """
     K = len(w)
-    if indices.dtype.kind not in "iu":
-        raise UserError(f"Embedding expected whole numbers as indices, got {indices.dtype}")
-    if indices.size and not (int(indices.min()) >= 0 and int(indices.max()) < K):
-        raise UserError(f"Embedding expected indices from 0 to {K - 1}, got {int(indices.min())} to {int(indices.max())}")
+    check_classes("Embedding", indices, K)
     return w[indices], (indices, w)
 
 
