@@ -118,8 +118,8 @@ class Layer:
 
 
 def join(prefix, name):
-    """ "main.0" and "weight" -> "main.0.weight"."""
-    return f"{prefix}.{name}" if prefix else name
+    """ "main.0" and "weight" -> "main.0.weight"; either may be empty."""
+    return ".".join(part for part in (prefix, name) if part)
 
 
 # ---------------------------------------------------------------------------------------- layers with parameters
@@ -428,4 +428,4 @@ class Sequential(Layer):
         return f"{type(self).__name__}(\n{lines}\n)"
 
 
-__all__ = [name for name, value in dict(globals()).items() if isinstance(value, type) and issubclass(value, Layer)]
+__all__ = [name for name, value in dict(globals()).items() if isinstance(value, type) and issubclass(value, Layer) and name[0] != "_"]

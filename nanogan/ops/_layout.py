@@ -11,6 +11,7 @@ Every operation accepts any memory order; one that needs rows copies a batch tha
 
 from numbers import Integral
 
+from nanogan.backend import array_module
 from nanogan.errors import UserError
 
 
@@ -26,7 +27,7 @@ def from_rows(rows, N, H, W):
 
 def pair(value, name, *, least=0):
     """Return ``value`` as (vertical, horizontal), neither below ``least``: torch's ``kernel_size=4`` means (4, 4)."""
-    both = (value, value) if isinstance(value, Integral) else tuple(value)
+    both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
         raise UserError(f"{name} expected a whole number of at least {least}, or two of them, got {value!r}")
     return both
@@ -37,6 +38,7 @@ def check_input(op, x, w, shape, channel_axis=1):
 
     ``shape`` is what is expected, with None for a free size: ``(None, 64, None, None)``.
     """
+    array_module(x)
     layout = "(" + ", ".join("NCHW"[i] if size is None else str(size) for i, size in enumerate(shape)) + ")"
     if x.ndim != len(shape):
         raise UserError(f"{op} expected an input of {len(shape)} dimensions, {layout}, got one of shape {x.shape}")
@@ -48,7 +50,8 @@ def check_input(op, x, w, shape, channel_axis=1):
 
 
 def check_dtype(op, x, w=None):
-    """Raise UserError unless ``x`` holds floating-point numbers, of ``w``'s dtype where there is a ``w``."""
+    """Raise UserError unless ``x`` is an array of floating-point numbers, of ``w``'s dtype where there is a ``w``."""
+    array_module(x)
     if x.dtype.kind != "f":
         raise UserError(f"{op} expected floating-point numbers, got {x.dtype}: scale pictures with x / 127.5 - 1 first")
     if w is not None and x.dtype != w.dtype:

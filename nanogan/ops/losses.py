@@ -42,29 +42,33 @@ def bce_backward(dy, cache):
 def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, reduction="mean"):
     """Binary cross entropy of sigmoid(logits), without the overflow, as torch's binary_cross_entropy_with_logits.
 
-    With softplus(x) = log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), both terms are finite for every logit:
+        loss = mean of  weight * (pos_weight * target * softplus(-x) + (1 - target) * softplus(x))
 
-        -log sigmoid(x) = softplus(-x)        -log(1 - sigmoid(x)) = x + softplus(-x)
-        loss = mean of  weight * ((1 - target) * x + (1 + (pos_weight - 1) * target) * softplus(-x))
-
-    logits of any shape; ``weight`` and ``pos_weight`` broadcast to it. Returns the loss and the cache for
+    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every logit x. ``weight`` and
+    ``pos_weight`` broadcast to the logits, which have any shape. Returns the loss and the cache for
     :func:`bce_with_logits_backward`.
     """
-    xp = array_module(logits)
     target = _check_target("bce_with_logits", logits, target)
-    positive = 1 if pos_weight is None else 1 + (pos_weight - 1) * target
-    softplus = xp.maximum(-logits, 0) + xp.log1p(xp.exp(-abs(logits)))
-    losses = (1 - target) * logits + positive * softplus
-    return _reduce(losses, weight, reduction), (logits, target, positive, weight, reduction)
+    for_real = target if pos_weight is None else pos_weight * target
+    losses = for_real * softplus(-logits) + (1 - target) * softplus(logits)
+    return _reduce(losses, weight, reduction), (logits, target, for_real, weight, reduction)
 
 
 def bce_with_logits_backward(dy, cache):
-    """Return dlogits = dy * weight * ((1 - target) - positive * sigmoid(-x)) / M.
+    """Return dlogits = dy * weight * ((1 - target) * sigmoid(x) - pos_weight * target * sigmoid(-x)) / M.
 
-    Without pos_weight that is (sigmoid(x) - target) / M: what D believes less what is true.
+    Without pos_weight that is (sigmoid(x) - target) / M, what D believes less what is true. Written as here no digit is
+    lost where the two are close.
     """
-    logits, target, positive, weight, reduction = cache
-    return _expand(dy, (1 - target) - positive * stable_sigmoid(-logits), weight, reduction)
+    logits, target, for_real, weight, reduction = cache
+    slope = (1 - target) * stable_sigmoid(logits) - for_real * stable_sigmoid(-logits)
+    return _expand(dy, slope, weight, reduction)
+
+
+def softplus(x):
+    """log(1 + e^x) = max(x, 0) + log(1 + e^-|x|), which does not overflow."""
+    xp = array_module(x)
+    return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x)))
 
 
 def mse_forward(x, target, *, reduction="mean"):

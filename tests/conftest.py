@@ -1,0 +1,51 @@
+"""What all tests share: the array libraries, and a data folder that holds nothing unless a test asks for it."""
+
+import os
+
+import numpy as np
+import pytest
+
+from nanogan import backend
+from nanogan.errors import DeviceError
+
+REAL_DATA = os.environ.get("NANOGAN_DATA")
+
+
+def _gpu_problem():
+    try:
+        backend.get_device("gpu")
+    except DeviceError as error:
+        return str(error)
+    return None
+
+
+GPU_PROBLEM = _gpu_problem()
+
+
+@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+def device(request):
+    """The device to compute on; the GPU's tests are skipped, with the reason, where there is none."""
+    if request.param == "gpu" and GPU_PROBLEM:
+        pytest.skip(GPU_PROBLEM)
+    return request.param
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(autouse=True)
+def no_data_of_this_machine(monkeypatch, tmp_path_factory):
+    """Neither the user's data nor the network: what a test finds is what it made."""
+    monkeypatch.delenv("NANOGAN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.getbasetemp() / "empty-cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path_factory.getbasetemp() / "empty-cache"))
+
+
+@pytest.fixture
+def real_data():
+    """The folder of real data sets, named by NANOGAN_DATA where the tests were started."""
+    if not REAL_DATA:
+        pytest.skip("NANOGAN_DATA names no folder of real data sets")
+    return REAL_DATA

@@ -1,0 +1,148 @@
+"""Every operation: against torch, against finite differences, and against the contract of DESIGN's operations."""
+
+import inspect
+
+import numpy as np
+import pytest
+import torch
+
+from nanogan import ops
+from nanogan.backend import to_device, to_numpy
+from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
+from tests.ops.cases import CASES
+
+# Rounding of one operation: 2^-53 and 2^-24 times the square root of the longest sum here, with a margin of 10.
+TOLERANCE = {np.float64: 1e-13, np.float32: 1e-5}
+
+cases = pytest.mark.parametrize("case", CASES, ids=str)
+dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
+
+
+def forward(case, inputs):
+    """Run the forward on arrays or, by name, what they were replaced with."""
+    positional = {name: array for name, array in inputs.items() if name not in ("weight", "pos_weight")}
+    options = case.options | {name: inputs[name] for name in inputs if name not in positional}
+    if "rng" in options:
+        options["rng"] = np.random.default_rng(options["rng"])  # the same zeros at every call
+    return getattr(ops, f"{case.op}_forward")(*positional.values(), **options)
+
+
+def backward(case, dy, cache, **needs):
+    """Run the backward and return {input's name: gradient}."""
+    gradients = getattr(ops, f"{case.op}_backward")(dy, cache, **needs)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+    return {name: g for name, g in zip(case.differentiable, gradients, strict=False) if name is not None}
+
+
+def draw_dy(rng, y, device):
+    """A random gradient of y's shape and dtype, so that no symmetry of ones hides a mistake."""
+    if y.ndim == 0:
+        return float(rng.uniform(0.5, 2.0))
+    return to_device(channels_last(rng.standard_normal(y.shape).astype(y.dtype)), device)
+
+
+def torch_results(case, inputs, dy):
+    tensors = {name: torch.tensor(array) for name, array in inputs.items()}
+    for name in case.differentiable:
+        if name is not None:
+            tensors[name].requires_grad_()
+    names = [name for name in case.differentiable if name is not None]
+    y = case.torch(*tensors.values())
+    y.backward(torch.tensor(dy, dtype=y.dtype))
+    return y.detach().numpy(), {name: tensors[name].grad.numpy() for name in names}
+
+
+def test_every_operation_has_a_case():
+    operations = {name.rsplit("_", 1)[0] for name in ops.__all__}
+    assert operations == {case.op for case in CASES}
+
+
+@pytest.mark.parametrize("name", sorted({name.rsplit("_", 1)[0] for name in ops.__all__}))
+def test_every_operation_is_a_documented_pair_with_keyword_options(name):
+    forward, backward = getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward")
+    assert forward.__doc__
+    assert backward.__doc__
+    assert list(inspect.signature(backward).parameters)[:2] == ["dy", "cache"]
+    arrays = {"x", "w", "b", "p", "logits", "target", "labels", "indices"}
+    arrays |= {"gamma", "beta", "running_mean", "running_var"}
+    for parameter in inspect.signature(forward).parameters.values():
+        assert parameter.name in arrays or parameter.kind is inspect.Parameter.KEYWORD_ONLY
+
+
+@cases
+@dtypes
+@pytest.mark.parametrize("order", ["channels-last", "channels-first"])
+def test_values_and_gradients_are_torchs(case, dtype, order, device, rng):
+    inputs = case.draw(rng, dtype)
+    arrange = channels_last if order == "channels-last" else np.ascontiguousarray
+    y, cache = forward(case, {name: to_device(arrange(a), device) for name, a in inputs.items()})
+    dy = draw_dy(rng, y, device)
+    gradients = backward(case, dy, cache)
+
+    expected_y, expected = torch_results(case, inputs, dy if y.ndim == 0 else to_numpy(dy))
+    assert y.dtype == dtype
+    assert relative_error(to_numpy(y), expected_y) < TOLERANCE[dtype]
+    for name, gradient in expected.items():
+        assert gradients[name].dtype == dtype, name
+        assert relative_error(to_numpy(gradients[name]), gradient) < TOLERANCE[dtype], name
+
+
+@cases
+def test_gradients_are_the_slopes_of_the_forward(case, rng):
+    """Along a random direction, and element by element: a mistake in one element shows in the second."""
+    inputs = case.draw(rng, np.float64)
+    y, cache = forward(case, {name: array.copy() for name, array in inputs.items()})
+    dy = draw_dy(rng, y, "cpu")
+    gradients = backward(case, dy, cache)
+
+    def loss():  # running statistics are inputs too, and change: each run gets its own copies
+        return np.sum(dy * forward(case, {name: array.copy() for name, array in inputs.items()})[0])
+
+    arrays = [inputs[name] for name in gradients]
+    # float64 differences at eps = 1e-6 are good to about 1e-10 / 1e-6 * 2^-53 ~ 1e-9 of the loss
+    assert directional_error(loss, arrays, list(gradients.values()), rng) < 1e-7
+    for name, gradient in gradients.items():
+        assert relative_error(gradient, elementwise_gradient(loss, inputs[name])) < 1e-7, name
+
+
+@cases
+def test_backward_changes_neither_dy_nor_cache_and_can_run_twice(case, device, rng):
+    inputs = {name: to_device(channels_last(a), device) for name, a in case.draw(rng, np.float32).items()}
+    y, cache = forward(case, inputs)
+    dy = draw_dy(rng, y, device)
+    dy_before = dy if y.ndim == 0 else to_numpy(dy).copy()
+    inputs_before = {name: to_numpy(array).copy() for name, array in inputs.items()}
+    first = backward(case, dy, cache)
+    kept = {name: to_numpy(gradient).copy() for name, gradient in first.items()}
+    second = backward(case, dy, cache)
+    for name in first:
+        np.testing.assert_array_equal(to_numpy(second[name]), kept[name])
+    np.testing.assert_array_equal(to_numpy(dy) if y.ndim else dy, dy_before)
+    for name, array in inputs.items():
+        np.testing.assert_array_equal(to_numpy(array), inputs_before[name])
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if len(case.differentiable) > 1], ids=str)
+def test_what_is_not_needed_is_none_and_the_rest_is_the_same(case, device, rng):
+    inputs = {name: to_device(channels_last(a), device) for name, a in case.draw(rng, np.float32).items()}
+    y, cache = forward(case, inputs)
+    dy = draw_dy(rng, y, device)
+    everything = backward(case, dy, cache)
+    for needs in ({"need_dx": False}, {"need_dw": False}, {"need_dx": False, "need_dw": False}):
+        for name, gradient in backward(case, dy, cache, **needs).items():
+            needed = needs.get("need_dx", True) if name == "x" else needs.get("need_dw", True)
+            if needed:
+                np.testing.assert_array_equal(to_numpy(gradient), to_numpy(everything[name]))
+            else:
+                assert gradient is None, name
+
+
+@pytest.mark.parametrize("case", [case for case in CASES if case.op in ("relu", "tanh", "conv2d")], ids=str)
+def test_inputs_may_be_read_only(case, rng):
+    inputs = case.draw(rng, np.float64)
+    for array in inputs.values():
+        array.setflags(write=False)
+    y, cache = forward(case, inputs)
+    dy = draw_dy(rng, y, "cpu")
+    dy.setflags(write=False)
+    assert backward(case, dy, cache)["x"].shape == inputs["x"].shape

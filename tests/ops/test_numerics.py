@@ -1,0 +1,158 @@
+"""Where rounding, extreme values and ties decide."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from nanogan import ops
+from nanogan.errors import UserError
+from tests.helpers import relative_error
+
+EXTREME = [-1e4, -100.0, -89.0, -20.0, 0.0, 20.0, 89.0, 100.0, 1e4]
+
+
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_bce_with_logits_is_finite_and_torchs_at_extreme_logits(target, dtype):
+    logits = np.array(EXTREME, dtype)
+    loss, cache = ops.bce_with_logits_forward(logits, target, reduction="sum")
+    dlogits = ops.bce_with_logits_backward(1.7, cache)
+    t = torch.tensor(logits.astype(np.float64), requires_grad=True)
+    expected = F.binary_cross_entropy_with_logits(t, torch.full_like(t, target), reduction="sum")
+    (1.7 * expected).backward()
+    assert np.isfinite(loss)
+    assert loss.dtype == dlogits.dtype == dtype
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-6)
+    # torch's own gradient is sigmoid(x) - target, which rounds to a multiple of 2^-53 when the target is 1
+    np.testing.assert_allclose(dlogits, t.grad.numpy(), rtol=1e-5, atol=1e-15)
+
+
+def test_bce_clamps_the_logarithms_as_torch_does():
+    p, target = np.array([0.0, 1.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 1.0])
+    loss, cache = ops.bce_forward(p, target)
+    t = torch.tensor(p, requires_grad=True)
+    expected = F.binary_cross_entropy(t, torch.tensor(target))
+    expected.backward()
+    assert float(loss) == expected.item() == 50.0
+    np.testing.assert_allclose(ops.bce_backward(1.0, cache), t.grad.numpy(), rtol=1e-8)  # torch's 1e-12 is a float32
+
+
+def test_cross_entropy_does_not_overflow():
+    logits, labels = np.array([[1e4, -1e4, 0.0], [100.0, 100.0, 100.0]], np.float32), np.array([1, 2])
+    loss, cache = ops.cross_entropy_forward(logits, labels)
+    t = torch.tensor(logits, requires_grad=True)
+    expected = F.cross_entropy(t, torch.tensor(labels))
+    expected.backward()
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-6)
+    np.testing.assert_allclose(ops.cross_entropy_backward(1.0, cache), t.grad.numpy(), rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sigmoid_and_tanh_do_not_overflow(dtype):
+    x = np.array(EXTREME, dtype)
+    with np.errstate(over="raise", invalid="raise", divide="raise"):
+        y, _ = ops.sigmoid_forward(x)
+        ops.tanh_forward(x)
+    np.testing.assert_allclose(y, torch.sigmoid(torch.tensor(x)).numpy(), rtol=1e-6, atol=1e-38)
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1e4, 1.0), (-300.0, 0.01), (0.0, 1.0)])
+def test_batchnorm_in_float32_survives_a_large_offset(mean, std, rng):
+    """E[x^2] - E[x]^2 would have no correct digit here. Compared with float64 on the same rounded input."""
+    x = (mean + std * rng.standard_normal((16, 3, 16, 16))).astype(np.float32)
+    ones, zeros = np.ones(3, np.float32), np.zeros(3, np.float32)
+    y, _ = ops.batchnorm_forward(x, ones, zeros, zeros.copy(), ones.copy())
+    double = x.astype(np.float64)
+    expected = F.batch_norm(torch.tensor(double), None, None, training=True).numpy()
+    ours = relative_error(y, expected)
+    torchs = relative_error(F.batch_norm(torch.tensor(x), None, None, training=True).numpy(), expected)
+    assert ours < max(2 * torchs, 1e-6)
+
+
+def test_batchnorm_of_constant_channels_is_beta(rng):
+    x = np.broadcast_to(np.array([3.0, -1e4], np.float32)[:, None, None], (4, 2, 5, 5))
+    gamma, beta = np.array([2.0, 3.0], np.float32), np.array([0.5, -0.5], np.float32)
+    running = np.zeros(2, np.float32)
+    y, cache = ops.batchnorm_forward(x, gamma, beta, running, np.ones(2, np.float32))
+    np.testing.assert_allclose(y, np.broadcast_to(beta[:, None, None], x.shape), atol=1e-6)
+    dx, _, _ = ops.batchnorm_backward(rng.standard_normal(x.shape).astype(np.float32), cache)
+    assert np.isfinite(dx).all()
+
+
+def test_batchnorm_updates_running_statistics_as_torch_does(rng):
+    x = rng.standard_normal((4, 3, 5, 5)) * 2 + 1
+    mean, var = rng.standard_normal(3), rng.uniform(0.5, 2, 3)
+    t_mean, t_var = torch.tensor(mean), torch.tensor(var)
+    ops.batchnorm_forward(x, np.ones(3), np.zeros(3), mean, var, momentum=0.3)
+    F.batch_norm(torch.tensor(x), t_mean, t_var, training=True, momentum=0.3)
+    np.testing.assert_allclose(mean, t_mean.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(var, t_var.numpy(), rtol=1e-12)  # the unbiased variance, not the one that normalises
+
+    before = mean.copy(), var.copy()
+    ops.batchnorm_forward(x, np.ones(3), np.zeros(3), mean, var, train=False)
+    np.testing.assert_array_equal((mean, var), before)
+
+
+def test_batchnorm_refuses_one_value_per_channel(rng):
+    with pytest.raises(UserError, match="more than one value per channel"):
+        ops.batchnorm_forward(rng.standard_normal((1, 3)), np.ones(3), np.zeros(3), np.zeros(3), np.ones(3))
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+def test_the_slope_at_zero_is_torchs(name):
+    x = np.array([-1.0, -0.0, 0.0, 1.0])
+    y, cache = getattr(ops, f"{name}_forward")(x)
+    dx = getattr(ops, f"{name}_backward")(np.array([3.0, 5.0, 7.0, 11.0]), cache)
+    t = torch.tensor(x, requires_grad=True)
+    getattr(F, name)(t).backward(torch.tensor([3.0, 5.0, 7.0, 11.0]))
+    np.testing.assert_array_equal(dx, t.grad.numpy())
+
+
+def test_max_pool_gives_ties_to_the_first_as_torch_does(rng):
+    x = rng.integers(0, 2, (2, 3, 6, 6)).astype(float)
+    y, cache = ops.max_pool2d_forward(x, kernel_size=3, stride=2, padding=1)
+    dy = rng.standard_normal(y.shape)
+    t = torch.tensor(x, requires_grad=True)
+    F.max_pool2d(t, 3, 2, 1).backward(torch.tensor(dy))
+    np.testing.assert_allclose(ops.max_pool2d_backward(dy, cache), t.grad.numpy(), rtol=1e-12)
+
+
+def test_embedding_adds_up_rows_that_share_an_index():
+    _, cache = ops.embedding_forward(np.array([1, 1, 0]), np.zeros((3, 2)))
+    _, dw = ops.embedding_backward(np.array([[1.0, 2.0], [10.0, 20.0], [5.0, 7.0]]), cache)
+    np.testing.assert_array_equal(dw, [[5.0, 7.0], [11.0, 22.0], [0.0, 0.0]])
+
+
+def test_dropout_keeps_the_expectation_and_draws_anew(rng):
+    x = np.ones((200, 200), np.float32)
+    first, _ = ops.dropout_forward(x, p=0.25, rng=rng)
+    second, _ = ops.dropout_forward(x, p=0.25, rng=rng)
+    assert set(np.unique(first)) == {np.float32(0), np.float32(1 / 0.75)}
+    assert first.mean() == pytest.approx(1, abs=5 * (0.25 / 0.75 / x.size) ** 0.5)  # five standard deviations
+    assert (first != second).any()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ops.embedding_forward(np.array([0, 3]), np.zeros((3, 2))), "numbers from 0 to 2, got 0 to 3"),
+        (lambda: ops.embedding_forward(np.array([-1]), np.zeros((3, 2))), "numbers from 0 to 2, got -1"),
+        (lambda: ops.embedding_forward(np.array([0.5]), np.zeros((3, 2))), "whole numbers from 0 to 2, got float64"),
+        (lambda: ops.cross_entropy_forward(np.zeros((2, 3)), np.array([0, 3])), "from 0 to 2, got 0 to 3"),
+        (lambda: ops.cross_entropy_forward(np.zeros((2, 3)), np.array([0])), r"labels \(N,\), got shapes \(2, 3\)"),
+        (lambda: ops.bce_with_logits_forward(np.zeros((2, 1)), np.zeros(2)), r"input's shape \(2, 1\), got \(2,\)"),
+        (lambda: ops.mse_forward(np.zeros(2), 0, reduction="none"), "'mean' or 'sum', got 'none'"),
+        (lambda: ops.leaky_relu_forward(np.zeros(2), negative_slope=2), "negative_slope from 0 to 1, got 2"),
+        (lambda: ops.dropout_forward(np.zeros(2), p=1.0), "0 <= p < 1, got 1.0"),
+        (lambda: ops.dropout_forward(np.zeros(2), p=0.5), "expected rng="),
+        (lambda: ops.linear_forward(np.zeros((2, 3)), np.zeros((4, 5))), "expected 5 input features, got 3"),
+        (lambda: ops.reshape_forward(np.zeros((2, 12)), shape=(3, 5)), "expected 15 numbers per picture"),
+        (lambda: ops.upsample_forward(np.zeros((1, 1, 2, 2)), scale_factor=0), "of at least 1, got 0"),
+        (lambda: ops.max_pool2d_forward(np.zeros((1, 1, 4, 4)), kernel_size=2, padding=2), "at most half"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(call, message):
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,105 @@
+"""Optimisers: torch's numbers, step after step, and state that can be taken up again."""
+
+import numpy as np
+import pytest
+import torch
+
+from nanogan.errors import UserError
+from nanogan.layers import Linear
+from nanogan.optim import SGD, Adam, LinearDecay
+
+SETTINGS = [
+    (Adam, torch.optim.Adam, {"lr": 2e-3, "betas": (0.5, 0.999)}),
+    (Adam, torch.optim.Adam, {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-4, "weight_decay": 0.1}),
+    (SGD, torch.optim.SGD, {"lr": 0.1}),
+    (SGD, torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
+]
+
+
+def network(dtype=np.float64):
+    return Linear(4, 3, rng=np.random.default_rng(0), dtype=dtype)
+
+
+def set_gradients(layer, rng):
+    """Gradients of very different size, as in a GAN; some exactly 0."""
+    for name, gradient in layer.grads.items():
+        gradient[...] = rng.standard_normal(gradient.shape) * 10.0 ** rng.integers(-6, 3, gradient.shape)
+        gradient[rng.random(gradient.shape) < 0.1] = 0
+        assert gradient.dtype == layer.params[name].dtype
+
+
+@pytest.mark.parametrize(("ours", "theirs", "options"), SETTINGS)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-12), (np.float32, 2e-5)])
+def test_200_steps_are_torchs(ours, theirs, options, dtype, tolerance, rng):
+    layer = network(dtype)
+    tensors = {name: torch.tensor(array.copy(), requires_grad=True) for name, array in layer.params.items()}
+    mine, other = ours(layer, **options), theirs(tensors.values(), **options)
+    for _ in range(200):
+        set_gradients(layer, rng)
+        for name, tensor in tensors.items():
+            tensor.grad = torch.tensor(layer.grads[name].copy())
+        mine.step()
+        other.step()
+    for name, tensor in tensors.items():
+        scale = np.abs(tensor.detach().numpy()).max()
+        np.testing.assert_allclose(layer.params[name], tensor.detach().numpy(), rtol=0, atol=tolerance * scale)
+        assert layer.params[name].dtype == dtype
+
+
+@pytest.mark.parametrize(("kind", "_theirs", "options"), SETTINGS)
+def test_a_saved_state_continues_to_the_bit(kind, _theirs, options, rng):
+    straight, resumed = network(), network()
+    whole = kind(straight, **options)
+    first = kind(resumed, **options)
+    gradients = [np.random.default_rng(i) for i in range(20)], [np.random.default_rng(i) for i in range(20)]
+    for i in range(20):
+        set_gradients(straight, gradients[0][i])
+        whole.step()
+    for i in range(10):
+        set_gradients(resumed, gradients[1][i])
+        first.step()
+    second = kind(resumed, **(options | {"lr": 123.0}))  # the saved learning rate wins
+    second.load_state_dict(first.state_dict())
+    for i in range(10, 20):
+        set_gradients(resumed, gradients[1][i])
+        second.step()
+    for name in straight.params:
+        np.testing.assert_array_equal(straight.params[name], resumed.params[name])
+
+
+def test_a_step_leaves_the_gradients_alone(rng):
+    layer = network()
+    set_gradients(layer, rng)
+    before = {name: gradient.copy() for name, gradient in layer.grads.items()}
+    Adam(layer, lr=0.1, weight_decay=0.1).step()
+    for name, gradient in layer.grads.items():
+        np.testing.assert_array_equal(gradient, before[name])
+
+
+def test_linear_decay_holds_and_then_falls_to_zero():
+    optimizer = SGD(network(), lr=0.8)
+    schedule = LinearDecay(optimizer, total=10, hold=6)
+    rates = []
+    for _ in range(12):
+        rates.append(optimizer.lr)
+        optimizer.step()
+        schedule.step()
+    np.testing.assert_allclose(rates, [0.8] * 7 + [0.6, 0.4, 0.2, 0.0, 0.0], atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: Adam(network(), lr=-1), "lr >= 0, got -1"),
+        (lambda: Adam(network(), lr=float("nan")), "lr >= 0, got nan"),
+        (lambda: Adam(network(), lr=1, betas=(0.5, 1.0)), "0 <= beta < 1"),
+        (lambda: Adam(network(), lr=1, eps=0), "eps > 0"),
+        (lambda: SGD(network(), lr=1, momentum=1.0), "0 <= momentum < 1"),
+        (lambda: SGD(network(), lr=1, weight_decay=-1), "weight_decay >= 0"),
+        (lambda: LinearDecay(SGD(network(), lr=1), total=3, hold=3), "0 <= hold < total"),
+        (lambda: Adam(network()).load_state_dict({"steps": 1, "lr": 1, "state": {}}), "another Adam"),
+    ],
+)
+def test_wrong_settings_get_one_sentence(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
