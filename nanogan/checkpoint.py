@@ -19,7 +19,7 @@ from nanogan.models import dcgan
 
 def save(path, network):
     """Write ``network``'s parameters and buffers; the file is replaced as a whole."""
-    state = {name: np.ascontiguousarray(to_numpy(array)) for name, array in network.state_dict().items()}
+    state = {name: np.asarray(to_numpy(array), order="C") for name, array in network.state_dict().items()}
     with replacing(path) as temporary:
         safetensors.numpy.save_file(state, temporary)
 

@@ -428,4 +428,8 @@ class Sequential(Layer):
         return f"{type(self).__name__}(\n{lines}\n)"
 
 
-__all__ = [name for name, value in dict(globals()).items() if isinstance(value, type) and issubclass(value, Layer) and name[0] != "_"]
+__all__ = [
+    name
+    for name, value in dict(globals()).items()
+    if isinstance(value, type) and issubclass(value, Layer) and name[0] != "_"
+]

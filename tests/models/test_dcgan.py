@@ -1,0 +1,132 @@
+"""The DCGAN networks: pytorch/examples' at 64 x 64, and every other size that can be reached."""
+
+import numpy as np
+import pytest
+
+from nanogan.errors import UserError
+from nanogan.models import dcgan
+from tests import torch_dcgan
+from tests.helpers import channels_last, relative_error
+
+import torch  # isort: skip
+
+
+def test_at_64_pixels_they_are_pytorch_examples_networks():
+    g, d = dcgan.generator(image_size=64, channels=3), dcgan.discriminator(image_size=64, channels=3)
+    assert g.parameter_count() == 3_576_704
+    assert d.parameter_count() == 2_765_568
+    weights = {name: array.shape for name, array in g.state_dict().items() if array.ndim == 4}
+    assert weights == {
+        "main.0.weight": (100, 512, 4, 4),
+        "main.3.weight": (512, 256, 4, 4),
+        "main.6.weight": (256, 128, 4, 4),
+        "main.9.weight": (128, 64, 4, 4),
+        "main.12.weight": (64, 3, 4, 4),
+    }
+    assert [name for name, array in d.state_dict().items() if array.ndim == 4] == [
+        f"main.{i}.weight" for i in (0, 2, 5, 8, 11)
+    ]
+
+
+def test_width_128_is_the_papers_generator():
+    g = dcgan.generator(image_size=64, channels=3, width=128)
+    assert [array.shape[0] for array in g.state_dict().values() if array.ndim == 4] == [100, 1024, 512, 256, 128]
+
+
+@pytest.mark.parametrize("image_size", [8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_size_goes_there_and_back(image_size, channels, rng):
+    g = dcgan.generator(image_size=image_size, channels=channels, latent=5, width=1, rng=rng)
+    d = dcgan.discriminator(image_size=image_size, channels=channels, width=1, rng=rng)
+    fake, g_cache = g.forward(rng.standard_normal((2, 5), dtype=np.float32))
+    assert fake.shape == (2, channels, image_size, image_size)
+    assert np.abs(fake).max() <= 1
+    logits, cache = d.forward(fake)
+    assert logits.shape == (2, 1)
+    dfake = d.backward(rng.standard_normal(logits.shape).astype(np.float32), cache)
+    assert g.backward(dfake, g_cache).shape == (2, 5)
+
+
+def test_z_may_have_torchs_four_dimensions(rng):
+    g = dcgan.generator(image_size=8, latent=5, width=2, rng=rng)
+    z = rng.standard_normal((3, 5), dtype=np.float32)
+    flat, _ = g.forward(z, train=False)
+    y, cache = g.forward(z.reshape(3, 5, 1, 1), train=False)
+    np.testing.assert_array_equal(y, flat)
+    assert g.backward(rng.standard_normal(y.shape).astype(np.float32), cache).shape == (3, 5, 1, 1)
+
+
+def test_values_and_gradients_are_torchs(rng):
+    for image_size in (16, 28):
+        d = dcgan.discriminator(image_size=image_size, channels=2, width=4, rng=rng, dtype=np.float64)
+        theirs = torch_dcgan.copy_of(d)
+        x = channels_last(rng.standard_normal((3, 2, image_size, image_size)))
+        logits, cache = d.forward(x)
+        dy = rng.standard_normal(logits.shape)
+        dx = d.backward(dy, cache)
+        t = torch.tensor(x, requires_grad=True)
+        theirs(t).backward(torch.tensor(dy))
+        assert relative_error(dx, t.grad.numpy()) < 1e-11
+        expected = dict(theirs.named_parameters())
+        for name, _, gradient in d.named_parameters():
+            assert relative_error(gradient, expected[name].grad.numpy()) < 1e-11, name
+
+
+def test_parameters_start_as_in_the_paper():
+    g = dcgan.generator(image_size=32, width=32, rng=np.random.default_rng(0))
+    for name, parameter, _ in g.named_parameters():
+        mean, std = {True: (0, 0.02), False: (1, 0.02)}[parameter.ndim == 4]
+        if name.endswith("bias"):
+            mean, std = 0, 0
+        many = 6 / parameter.size**0.5  # six standard errors
+        assert parameter.mean() == pytest.approx(mean, abs=std * many + 1e-12), name
+        assert parameter.std() == pytest.approx(std, rel=many, abs=1e-12), name
+
+
+def test_the_seed_decides_the_parameters():
+    def state(seed):
+        return dcgan.generator(image_size=8, width=2, rng=np.random.default_rng(seed)).state_dict()["main.0.weight"]
+
+    np.testing.assert_array_equal(state(1), state(1))
+    assert (state(1) != state(2)).all()
+
+
+def test_options_are_told_by_a_files_shapes(rng):
+    for options in (
+        {"image_size": 28, "channels": 1, "latent": 7, "width": 3},
+        {"image_size": 64, "channels": 3, "latent": 100, "width": 4},
+        {"image_size": 8, "channels": 1, "latent": 2, "width": 1},
+    ):
+        assert dcgan.options_of(dcgan.generator(**options).state_dict()) == options
+
+
+def test_shapes_in_a_file_cannot_ask_for_more_memory_than_they_take():
+    """Thirty tiny arrays that look like thirty doublings would need 2^30 pixels."""
+    state = {f"main.{3 * i}.weight": np.zeros((1, 1, 4, 4), np.float32) for i in range(31)}
+    with pytest.raises(UserError, match="one for each doubling were expected"):
+        dcgan.options_of(state)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: dcgan.generator(image_size=36), "cannot draw pictures of 36 pixels.*use 32 or 40"),
+        (lambda: dcgan.discriminator(image_size=29), "cannot draw pictures of 29 pixels.*use 28 or 32"),
+        (lambda: dcgan.generator(image_size=4), "use 8 or 10|use 8 or 12"),
+        (lambda: dcgan.generator(image_size=1), "cannot draw pictures of 1 pixels"),
+        (lambda: dcgan.generator(width=0), "width expected a whole number of at least 1, got 0"),
+        (lambda: dcgan.generator(channels=1.5), "channels expected a whole number"),
+        (
+            lambda: dcgan.generator(image_size=8, width=1).forward(np.zeros((2, 99), np.float32)),
+            r"expected z of shape \(N, 100\), got \(2, 99\)",
+        ),
+        (
+            lambda: dcgan.discriminator(image_size=8, width=1).forward(np.zeros((2, 1, 8, 8), np.float32)),
+            r"Conv2d expected 3 input channels, got 1",
+        ),
+        (lambda: dcgan.options_of({"a": np.zeros(3)}), "were expected"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(call, message):
+    with pytest.raises(UserError, match=message):
+        call()

@@ -1,0 +1,110 @@
+"""Grids, PNG, GIF, resizing, the plot of a training: read back and compared pixel by pixel."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanogan import images, plot
+from nanogan.errors import UserError
+
+
+def test_pixels_from_minus_one_to_one():
+    x = np.array([-2.0, -1.0, -0.996, 0.0, 1.0, 1.5], np.float32).reshape(1, 1, 2, 3)
+    assert images.to_uint8(x).ravel().tolist() == [0, 0, 1, 128, 255, 255]
+
+
+def test_a_picture_survives_the_way_through_the_loader(rng):
+    pixels = rng.integers(0, 256, (3, 4, 5, 3)).astype(np.uint8)
+    floats = (pixels.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
+    np.testing.assert_array_equal(images.to_uint8(floats), pixels)
+
+
+@pytest.mark.parametrize(
+    ("count", "columns", "rows_columns"),
+    [(1, None, (1, 1)), (5, None, (2, 3)), (64, None, (8, 8)), (7, 3, (3, 3)), (3, 8, (1, 8))],
+)
+def test_a_grid_of_any_count(count, columns, rows_columns):
+    pictures = np.arange(1, count + 1, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 6, 1), np.uint8)
+    sheet = images.grid(pictures, columns=columns, margin=1, background=200)
+    rows, columns = rows_columns
+    assert sheet.shape == (1 + rows * 5, 1 + columns * 7, 1)
+    for i in range(count):
+        top, left = 1 + i // columns * 5, 1 + i % columns * 7
+        assert (sheet[top : top + 4, left : left + 6] == i + 1).all()
+    assert (sheet == 200).sum() == sheet.size - count * 24
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_png_holds_the_pixels(tmp_path, channels, rng):
+    pixels = rng.integers(0, 256, (7, 9, channels)).astype(np.uint8)
+    images.save_png(tmp_path / "below" / "it.png", pixels)
+    with Image.open(tmp_path / "below" / "it.png") as image:
+        assert image.mode == {1: "L", 3: "RGB"}[channels]
+        np.testing.assert_array_equal(np.asarray(image).reshape(pixels.shape), pixels)
+
+
+def test_a_gif_has_a_frame_for_each_file_or_evenly_spaced_ones(tmp_path):
+    paths = []
+    for i in range(12):
+        paths.append(tmp_path / f"{i}.png")
+        images.save_png(paths[-1], np.full((8, 8, 1), 20 * i, np.uint8))
+    images.save_gif(tmp_path / "all.gif", paths)
+    images.save_gif(tmp_path / "some.gif", paths, max_frames=4)
+    for name, shades in (("all.gif", range(0, 240, 20)), ("some.gif", (0, 80, 140, 220))):
+        with Image.open(tmp_path / name) as gif:
+            found = []
+            for i in range(gif.n_frames):
+                gif.seek(i)
+                found.append(gif.convert("L").getpixel((0, 0)))
+        assert found == list(shades)
+
+
+def test_resizing_keeps_what_it_shows(rng):
+    pictures = np.zeros((2, 28, 28, 1), np.uint8)
+    pictures[0, :14] = 255
+    pictures[1, :, :14] = 255
+    for size in (8, 32, 64):
+        resized = images.resize(pictures, size)
+        assert resized.shape == (2, size, size, 1)
+        assert resized.dtype == np.uint8
+        assert resized[0, 0, -1] == resized[1, -1, 0] == 255
+        assert resized[0, -1, 0] == resized[1, 0, -1] == 0
+    colour = rng.integers(0, 256, (2, 8, 8, 3)).astype(np.uint8)
+    assert images.resize(colour, 8) is colour
+    assert images.resize(colour, 16).shape == (2, 16, 16, 3)
+
+
+def test_a_training_plot_shows_its_curves(tmp_path):
+    """A curve that rises ends above where it began: look for its colour at both ends."""
+    steps = np.arange(1, 501)
+    columns = {"step": steps, "loss_d": steps / 500, "loss_g": 1 - steps / 500, "d_x": steps / 500}
+    columns["d_g_z_before"] = 0 * steps
+    plot.save_training_plot(tmp_path / "losses.png", columns)
+    with Image.open(tmp_path / "losses.png") as image:
+        pixels = np.asarray(image).astype(int)
+    colour = np.array([int(plot.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    rows, across = np.nonzero((np.abs(pixels[45:290] - colour) < 12).all(axis=2))
+    left, right = rows[across < 120].mean(), rows[across > 820].mean()
+    assert left > right + 100
+
+
+def test_a_plot_of_one_step_and_of_equal_numbers(tmp_path):
+    for count in (1, 2):
+        columns = {name: [0.0] * count for name in ("loss_d", "loss_g", "d_x", "d_g_z_before")}
+        plot.save_training_plot(tmp_path / "losses.png", columns | {"step": list(range(1, count + 1))})
+        assert (tmp_path / "losses.png").stat().st_size > 1000
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda path: images.grid(np.zeros((0, 1, 4, 4))), "at least one picture, got none"),
+        (lambda path: images.grid(np.zeros((1, 4, 4))), r"batch of pictures \(N, C, H, W\)"),
+        (lambda path: images.save_png(path, np.zeros((4, 4, 2), np.uint8)), "1 or 3 channels"),
+        (lambda path: images.save_gif(path, []), "at least one picture"),
+    ],
+)
+def test_wrong_input_gets_one_sentence(call, message, tmp_path):
+    with pytest.raises(UserError, match=message):
+        call(tmp_path / "it.png")
+    assert list(tmp_path.iterdir()) == []
