@@ -148,8 +148,8 @@ def test_the_weights_of_a_stranger(real_data):
     if not os.path.isdir(folder):
         pytest.skip("no weights in NANOGAN_DATA")
     from nanogan.data import load_mnist
-    from nanogan.layers import Conv2d, Flatten, LeakyReLU, Sequential, Sigmoid
     from nanogan.layers import BatchNorm2d as Norm
+    from nanogan.layers import Conv2d, Flatten, LeakyReLU, Sequential, Sigmoid
 
     def conv(c, f, stride=2, padding=1):
         return Conv2d(c, f, kernel_size=4, stride=stride, padding=padding, bias=False)

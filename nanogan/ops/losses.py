@@ -44,8 +44,8 @@ def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, red
 
         loss = mean of  weight * (pos_weight * target * softplus(-x) + (1 - target) * softplus(x))
 
-    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every logit x. ``weight`` and
-    ``pos_weight`` broadcast to the logits, which have any shape. Returns the loss and the cache for
+    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every logit x. The logits
+    may have any shape, to which ``weight`` and ``pos_weight`` broadcast. Returns the loss and the cache for
     :func:`bce_with_logits_backward`.
     """
     target = _check_target("bce_with_logits", logits, target)

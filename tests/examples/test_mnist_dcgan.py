@@ -1,0 +1,238 @@
+"""The MNIST example as a user starts it: what it writes, what it says, and how it stops."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+from PIL import Image
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "mnist_dcgan.py"
+TINY = ("--data", "digits", "--width", "4", "--batch-size", "16", "--latent", "8")
+
+
+def start(*arguments, folder, **options):
+    environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # no network
+    return subprocess.Popen(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        cwd=folder,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def run(*arguments, folder):
+    process = start(*arguments, folder=folder)
+    out, err = process.communicate(timeout=120)
+    return process.returncode, out, err
+
+
+def succeed(*arguments, folder):
+    code, out, err = run(*arguments, folder=folder)
+    assert code == 0, err
+    return out
+
+
+def files(folder):
+    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A dry run's folder and what it printed."""
+    folder = tmp_path_factory.mktemp("trained")
+    out = succeed(*TINY, "--dry-run", "--out", "run", folder=folder)
+    return folder, out
+
+
+def test_a_dry_run_leaves_everything_a_run_leaves(trained):
+    folder, _ = trained
+    assert files(folder) == [
+        "run/discriminator.safetensors",
+        "run/generator.safetensors",
+        "run/log.csv",
+        "run/losses.png",
+        "run/options.json",
+        "run/real.png",
+        "run/samples/epoch_001_step_000004.png",
+        "run/training.gif",
+    ]
+    for name in ("real.png", "losses.png", "training.gif", "samples/epoch_001_step_000004.png"):
+        with Image.open(folder / "run" / name) as image:
+            image.load()
+            assert min(image.size) > 28
+    options = json.loads((folder / "run/options.json").read_text())
+    assert options["data"] == "digits"
+    assert options["seed"] == 0
+    assert options["width"] == 4
+
+
+def test_the_log_line_is_the_familiar_one_and_the_csv_has_every_step(trained):
+    folder, out = trained
+    lines = [line for line in out.splitlines() if line.startswith("[")]
+    assert [line.split()[0] for line in lines] == [f"[1/1][{i}/4]" for i in (1, 2, 3, 4)]
+    for word in ("Loss_D: ", "Loss_G: ", "D(x): ", "D(G(z)): ", " before D's step, ", " after"):
+        assert word in lines[0]
+    with open(folder / "run/log.csv", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
+    assert lines[2].split("Loss_D: ")[1].split()[0] == f"{float(rows[2]['loss_d']):.4f}"
+    assert lines[2].split("D(G(z)): ")[1].split()[0] == f"{float(rows[2]['d_g_z_before']):.4f}"
+    assert float(rows[0]["seconds"]) <= float(rows[3]["seconds"])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_seed_others(trained, tmp_path):
+    folder, _ = trained
+    for seed, same in ((0, True), (1, False)):
+        succeed(*TINY, "--dry-run", "--out", f"seed{seed}", "--seed", seed, folder=tmp_path)
+        for name in ("generator.safetensors", "discriminator.safetensors", "samples/epoch_001_step_000004.png"):
+            assert ((tmp_path / f"seed{seed}" / name).read_bytes() == (folder / "run" / name).read_bytes()) == same
+
+
+def test_pictures_are_drawn_with_a_saved_generator(trained, tmp_path):
+    weights = trained[0] / "run/generator.safetensors"
+    out = succeed("--generate", 7, "--checkpoint", weights, "--out", "grid", folder=tmp_path)
+    assert "7 pictures: grid/generated.png" in out
+    succeed("--generate", 7, "--checkpoint", weights, "--out", "single", "--single-files", folder=tmp_path)
+    assert files(tmp_path) == ["grid/generated.png", *(f"single/generated_{i}.png" for i in range(1, 8))]
+    with Image.open(tmp_path / "single/generated_4.png") as fourth, Image.open(tmp_path / "grid/generated.png") as grid:
+        assert fourth.size == (28, 28)
+        top, left = 2 + 1 * 30, 2 + 0 * 30  # 7 pictures stand in rows of 3
+        np.testing.assert_array_equal(np.asarray(grid)[top : top + 28, left : left + 28], np.asarray(fourth))
+
+
+def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
+    code, out, err = run("--width", 2, "--dry-run", folder=tmp_path)
+    assert code == 0, err
+    assert "digits: 256 pictures of 28 x 28" in out
+    (line,) = [line for line in err.splitlines() if "MNIST" in line]
+    assert "built-in digits" in line
+    assert "--data-dir" in line
+
+
+def test_other_sizes_are_resized_to(tmp_path):
+    out = succeed(*TINY, "--image-size", 32, "--dry-run", "--out", "run", folder=tmp_path)
+    assert "pictures of 32 x 32" in out
+    with Image.open(tmp_path / "run/real.png") as image:
+        assert image.size == (2 + 8 * 34, 2 + 8 * 34) or image.size[0] == 2 + 4 * 34
+
+
+def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
+    process = start(*TINY, "--epochs", 1000, "--log-every", 1, "--out", "run", folder=tmp_path)
+    try:
+        for line in process.stdout:
+            if line.startswith("[1/1000][5/"):
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    assert "stopped" in out
+    with open(tmp_path / "run/log.csv", newline="") as file:
+        last = list(csv.DictReader(file))[-1]["step"]
+    assert (tmp_path / f"run/samples/epoch_001_step_{int(last):06d}.png").exists()
+    assert safetensors.numpy.load_file(tmp_path / "run/generator.safetensors")
+    assert (tmp_path / "run/training.gif").exists()
+
+
+def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+    arguments = (*TINY, "--lr", "1e30", "--sample-every", 1, "--epochs", 1, "--out", "run")
+    code, out, err = run(*arguments, folder=tmp_path)
+    assert code == 1
+    assert "Traceback" not in err
+    message = [line for line in err.splitlines() if "error" in line]
+    assert len(message) == 1
+    assert "training stopped" in message[0]
+    assert "step" in message[0]
+    assert "--lr" in message[0]
+    for path in (tmp_path / "run").glob("*.safetensors"):
+        assert all(np.isfinite(array).all() for array in safetensors.numpy.load_file(path).values())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--device", "tpu"), "unknown device 'tpu'"),
+        (("--data", "imagenet"), "invalid choice: 'imagenet'"),
+        (("--image-size", "30"), "cannot draw pictures of 30 pixels"),
+        (("--image-size", "big"), "expected a whole number of at least 1, got 'big'"),
+        (("--epochs", "0"), "expected a whole number of at least 1, got '0'"),
+        (("--batch-size", "-4"), "expected a whole number of at least 1, got '-4'"),
+        (("--lr", "0"), "expected a number above 0, got '0'"),
+        (("--lr", "nan"), "expected a number above 0, got 'nan'"),
+        (("--lr", "inf"), "expected a number above 0, got 'inf'"),
+        (("--beta1", "1"), "at most 0.999, got '1'"),
+        (("--data-dir", "nowhere"), "there is no folder nowhere"),
+        (("--data-dir", "."), "holds no train-images-idx3-ubyte"),
+        (("--data", "mnist"), "mnist could not be downloaded"),
+        (("--data", "digits", "--batch-size", "30000"), "a batch of 30000 was asked for, but there are 20000 pictures"),
+        (("--out", "file"), "cannot write to the output folder file"),
+        (("--generate", "4", "--checkpoint", "nothing"), "there is no checkpoint nothing"),
+        (("--generate", "4", "--checkpoint", "file"), "not a whole safetensors file"),
+        (("--generate", "0"), "of at least 1, got '0'"),
+        (("--epoch", "3"), "unrecognized arguments: --epoch"),
+    ],
+)
+def test_a_users_mistake_gets_one_sentence_and_status_2(tmp_path, arguments, message):
+    (tmp_path / "file").write_text("this is no checkpoint and no folder")
+    code, _, err = run(*arguments, folder=tmp_path)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+    assert len([line for line in err.splitlines() if "error: " in line]) == 1
+    leftovers = [name for name in files(tmp_path) if name != "file"]
+    assert leftovers == []
+
+
+def test_gpu_that_is_not_there(tmp_path):
+    from tests.conftest import GPU_PROBLEM
+
+    if not GPU_PROBLEM:
+        pytest.skip("there is a GPU")
+    code, _, err = run("--device", "gpu", "--dry-run", folder=tmp_path)
+    assert code == 2
+    assert "error: --device gpu" in err
+    assert "Traceback" not in err
+
+
+def test_help_tells_every_option(tmp_path):
+    out = succeed("--help", folder=tmp_path)
+    for flag in [
+        "--device",
+        "--seed",
+        "--out",
+        "--dry-run",
+        "--epochs",
+        "--batch-size",
+        "--image-size",
+        "--latent",
+        "--width",
+        "--lr",
+        "--beta1",
+        "--data",
+        "--data-dir",
+        "--generate",
+        "--checkpoint",
+        "--single-files",
+        "--log-every",
+        "--sample-every",
+        "--drop-last",
+    ]:
+        assert flag in out
+
+
+def test_real_mnist_trains(tmp_path, real_data):
+    out = succeed("--width", 4, "--dry-run", "--data-dir", real_data, "--out", "run", folder=tmp_path)
+    assert "mnist: 256 pictures" in out
