@@ -8,12 +8,12 @@ import pytest
 import safetensors.torch
 import torch
 
+from benchmarks import torch_dcgan
 from nanogan import checkpoint
 from nanogan.errors import UserError
 from nanogan.files import replacing, writable_folder
 from nanogan.models import dcgan
 from nanogan.training import sample
-from tests import torch_dcgan
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 from nanogan.errors import UserError
 
 CANVAS = 96  # pixels of the drawing that is distorted
+STROKES = 3  # thicknesses: 0, 1, 2 pixels of the canvas added all round
 DRAWN = 56  # pixels of the distorted drawing, halved at the end: smooth edges, as MNIST's
 
 
@@ -21,10 +22,10 @@ def builtin_digits(count=20_000, *, seed=0, progress=None):
         raise UserError("the built-in digits expected a Pillow with FreeType, which its wheels have: reinstall pillow")
     rng = np.random.default_rng([seed, *b"digits"])
     labels = rng.integers(0, 10, count).astype(np.uint8)
-    glyphs = {(digit, stroke): _glyph(digit, stroke) for digit in range(10) for stroke in range(6)}
+    glyphs = {(digit, stroke): _glyph(digit, stroke) for digit in range(10) for stroke in range(STROKES)}
     images = np.empty((count, 28, 28, 1), np.uint8)
     for i in (progress or iter)(range(count)):
-        glyph = glyphs[int(labels[i]), int(rng.integers(0, 6))]
+        glyph = glyphs[int(labels[i]), int(rng.integers(STROKES))]
         images[i, :, :, 0] = _distorted(glyph, rng)
     return images, labels
 
@@ -44,7 +45,7 @@ def _glyph(digit, stroke):
 def _distorted(glyph, rng):
     """Return the drawing under a random affine map, uint8 (28, 28)."""
     angle, slant = rng.normal(0, 0.12), rng.normal(0.1, 0.2)  # in radians; and as a share of the height
-    width, height = rng.uniform(0.6, 0.95, 2) * DRAWN / CANVAS  # pixels of the result per pixel of the canvas
+    width, height = rng.uniform(0.95, 1.4, 2) * DRAWN / CANVAS  # pixels of the result per pixel of the canvas
     rotation = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
     forward = rotation @ np.array([[1, -slant], [0, 1]]) @ np.diag([width, height])
     inverse = np.linalg.inv(forward)  # Pillow asks where each pixel of the result comes from

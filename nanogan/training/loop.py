@@ -7,7 +7,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanogan import checkpoint, images, plot
-from nanogan.backend import Device, array_module, to_device
+from nanogan.backend import array_module, get_device, to_device
 from nanogan.cli import ctrl_c_between_steps
 from nanogan.errors import TrainingDiverged
 from nanogan.training.adversarial import adversarial_step, sample
@@ -44,11 +44,15 @@ def train(
     out = Path(out)
     steps_per_epoch = len(loader)
     total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
-    read_every = 1 if Device("cpu") == device or device == "cpu" else log_every
+    read_every = 1 if get_device(device).kind == "cpu" else log_every  # reading makes a GPU wait
     log, frames, saved_at, step = Log(out / "log.csv"), [], None, 0
     start = time.perf_counter()
 
-    with ctrl_c_between_steps() as stop, tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar:
+    with (
+        ctrl_c_between_steps() as stop,
+        tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar,
+        np.errstate(over="ignore", invalid="ignore"),  # told once, as TrainingDiverged
+    ):
         try:
             for epoch in range(1, epochs + 1):
                 for real in loader.epoch(epoch):
@@ -68,7 +72,7 @@ def train(
                     if step % log_every == 0 or step == 1 or ends:
                         tqdm.write(log_line(log.flush(), epochs, steps_per_epoch))
                     if samples_due:
-                        _check_parameters(g, d, step)
+                        _check_parameters(g, d, step=step)
                         frames.append(out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png")
                         images.save_grid(frames[-1], sample(g, fixed_z))
                         checkpoint.save(out / "generator.safetensors", g)
@@ -87,8 +91,7 @@ def train(
                 plot.save_training_plot(out / "losses.png", log.columns())
 
 
-def _check_parameters(*networks_and_step):
-    *networks, step = networks_and_step
+def _check_parameters(*networks, step):
     for network in networks:
         for name, parameter, _ in network.named_parameters():
             if not bool(array_module(parameter).isfinite(parameter).all()):

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from benchmarks import torch_dcgan
 from nanogan.errors import UserError
 from nanogan.models import dcgan
-from tests import torch_dcgan
 from tests.helpers import channels_last, relative_error
 
 import torch  # isort: skip

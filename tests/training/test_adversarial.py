@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import torch
 
+from benchmarks import torch_dcgan
 from nanogan.backend import to_device, to_numpy
 from nanogan.models import dcgan
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
 from nanogan.optim import SGD, Adam
 from nanogan.training import adversarial_step, sample
-from tests import torch_dcgan
 from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
 
 SIZE, CHANNELS, LATENT, WIDTH, BATCH = 16, 2, 6, 4, 8

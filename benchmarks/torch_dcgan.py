@@ -1,7 +1,18 @@
-"""pytorch/examples' DCGAN and training step, in torch: the oracle of the training tests."""
+"""pytorch/examples' DCGAN and training step, in torch: the rival of the benchmarks and the oracle of the tests."""
 
 import torch
 from torch import nn
+
+
+class Network(nn.Module):
+    """Layers in a row, under the name that pytorch/examples gives them."""
+
+    def __init__(self, modules):
+        super().__init__()
+        self.main = nn.Sequential(*modules)
+
+    def forward(self, x):
+        return self.main(x)
 
 
 def copy_of(network):
@@ -20,17 +31,18 @@ def copy_of(network):
             modules.append(nn.LeakyReLU(layer.options["negative_slope"]))
         else:
             modules.append({"ReLU": nn.ReLU, "Tanh": nn.Tanh, "Flatten": nn.Flatten}[name]())
-    result = nn.Module()
-    result.main = nn.Sequential(*modules)
-    result.forward = lambda x: result.main(x)
+    result = Network(modules)
     state = {name: torch.tensor(array.copy()) for name, array in network.state_dict().items()}
     dtype = state["main.0.weight"].dtype
     result.to(dtype).load_state_dict(state)
     return result
 
 
-def step(g, d, opt_g, opt_d, real, z):
-    """One step as pytorch/examples' main.py does it, with logits; returns the five numbers of its log line."""
+def step(g, d, opt_g, opt_d, real, z, *, freeze_d=False):
+    """One step as pytorch/examples' main.py does it, with logits; returns the five numbers of its log line.
+
+    ``freeze_d`` spares torch the weight gradients of D in G's step, which the script computes and throws away.
+    """
     loss = nn.BCEWithLogitsLoss()
     opt_d.zero_grad()
     real_logits = d(real)
@@ -42,10 +54,12 @@ def step(g, d, opt_g, opt_d, real, z):
     loss_fake.backward()
     opt_d.step()
 
+    d.requires_grad_(not freeze_d)
     opt_g.zero_grad()
     new_logits = d(fake)
     loss_g = loss(new_logits, torch.ones_like(new_logits))
     loss_g.backward()
     opt_g.step()
+    d.requires_grad_(True)
     probabilities = [torch.sigmoid(logits).mean() for logits in (real_logits, fake_logits, new_logits)]
     return [float(value.detach()) for value in (loss_real + loss_fake, loss_g, *probabilities)]

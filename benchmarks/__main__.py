@@ -1,0 +1,6 @@
+"""``python -m benchmarks`` is ``python -m benchmarks.step``, the whole training step."""
+
+from benchmarks.step import main
+
+if __name__ == "__main__":
+    main()
