@@ -72,10 +72,14 @@ def load_data(args):
         except DataNotFound as error:
             if args.data != "auto" or args.data_dir is not None:
                 raise
-            print(f"MNIST is not here ({error}), so this run uses the built-in digits.", file=sys.stderr)
+            print(
+                f"This run uses the built-in digits, because {error}: the folder with train-images-idx3-ubyte.gz and "
+                "train-labels-idx1-ubyte.gz.",
+                file=sys.stderr,
+            )
             name = "digits"
     if pictures is None:
-        pictures, _ = builtin_digits(count or 20_000, seed=args.seed, progress=progress("drawing digits"))
+        pictures, _ = builtin_digits(count or 60_000, seed=args.seed, progress=progress("drawing digits"))
     return name, images.resize(pictures[:count], args.image_size, progress=progress("resizing"))
 
 

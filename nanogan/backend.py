@@ -50,7 +50,7 @@ def to_device(x, device):
 def _keep_freed_memory():
     """Make the C library keep freed arrays for the next ones instead of handing them back to the system each time.
 
-    Getting pages back from the system costs as much as filling them: a training step of the MNIST example took 2.2 times
+    Getting pages back from the system costs as much as filling them: a step of the MNIST example took 2.2 times
     as long. glibc keeps blocks up to the size of the largest that it ever mapped and freed, 32 MiB at most (mallopt(3),
     M_MMAP_THRESHOLD). So it is shown one; no page of it is touched. Other C libraries do not mind.
     """

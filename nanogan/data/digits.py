@@ -10,7 +10,7 @@ STROKES = 3  # thicknesses: 0, 1, 2 pixels of the canvas added all round
 DRAWN = 56  # pixels of the distorted drawing, halved at the end: smooth edges, as MNIST's
 
 
-def builtin_digits(count=20_000, *, seed=0, progress=None):
+def builtin_digits(count=60_000, *, seed=0, progress=None):
     """Return ``count`` pictures of digits, uint8 (N, 28, 28, 1), white on black like MNIST's, and labels, uint8 (N,).
 
     Every picture has a random thickness, slant, rotation, width, height, position and blur. The same seed gives the

@@ -115,7 +115,7 @@ def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
     code, out, err = run("--width", 2, "--dry-run", folder=tmp_path)
     assert code == 0, err
     assert "digits: 256 pictures of 28 x 28" in out
-    (line,) = [line for line in err.splitlines() if "MNIST" in line]
+    (line,) = [line for line in err.splitlines() if "mnist could not be downloaded" in line]
     assert "built-in digits" in line
     assert "--data-dir" in line
 
@@ -177,7 +177,7 @@ def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         (("--data-dir", "nowhere"), "there is no folder nowhere"),
         (("--data-dir", "."), "holds no train-images-idx3-ubyte"),
         (("--data", "mnist"), "mnist could not be downloaded"),
-        (("--data", "digits", "--batch-size", "30000"), "a batch of 30000 was asked for, but there are 20000 pictures"),
+        (("--data", "digits", "--batch-size", "70000"), "a batch of 70000 was asked for, but there are 60000 pictures"),
         (("--out", "file"), "cannot write to the output folder file"),
         (("--generate", "4", "--checkpoint", "nothing"), "there is no checkpoint nothing"),
         (("--generate", "4", "--checkpoint", "file"), "not a whole safetensors file"),

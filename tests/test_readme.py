@@ -1,0 +1,40 @@
+"""The README's Python runs, and the files that it shows or names exist."""
+
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_python_in_the_readme_runs(capsys):
+    blocks = re.findall(r"```python\n(.*?)```", README, flags=re.DOTALL)
+    assert len(blocks) == 2
+    names = {}
+    for block in blocks:
+        exec(block, names)
+    assert "StepResult(loss_d=" in capsys.readouterr().out
+    assert names["dx2"].shape == (8, 3, 16, 16)
+    assert names["pictures"].shape == (8, 3, 32, 32)
+
+
+def test_what_the_readme_links_to_exists():
+    links = re.findall(r"\]\(([^)#]+)\)", README)
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_the_quoted_lines_stand_in_the_code():
+    quoted = re.search(r"as it stands there:\n\n```\n(.*?)```", README, flags=re.DOTALL).group(1)
+    source = (ROOT / "nanogan/ops/conv.py").read_text(encoding="utf-8")
+    for line in quoted.strip().splitlines():
+        assert line in source, line
+
+
+def test_every_flag_in_the_readme_exists():
+    source = "".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "nanogan/cli.py", *ROOT.glob("examples/*.py"))
+    )
+    for flag in set(re.findall(r"(?<= )--[a-z-]+", README)) - {"--help"}:
+        assert f'"{flag}"' in source, flag
