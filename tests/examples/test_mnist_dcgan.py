@@ -114,7 +114,7 @@ def test_pictures_are_drawn_with_a_saved_generator(trained, tmp_path):
 def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
     code, out, err = run("--width", 2, "--dry-run", folder=tmp_path)
     assert code == 0, err
-    assert "digits: 256 pictures of 28 x 28" in out
+    assert "digits: 128 pictures of 28 x 28" in out
     (line,) = [line for line in err.splitlines() if "mnist could not be downloaded" in line]
     assert "built-in digits" in line
     assert "--data-dir" in line
@@ -235,4 +235,4 @@ def test_help_tells_every_option(tmp_path):
 
 def test_real_mnist_trains(tmp_path, real_data):
     out = succeed("--width", 4, "--dry-run", "--data-dir", real_data, "--out", "run", folder=tmp_path)
-    assert "mnist: 256 pictures" in out
+    assert "mnist: 128 pictures" in out
