@@ -4,6 +4,7 @@ import os
 import platform
 import resource
 import sys
+import time
 
 import numpy as np
 import PIL
@@ -31,8 +32,6 @@ def describe():
 
 def sgemm_peak(size=4096, rounds=3):
     """Return the GFLOP/s of NumPy's float32 matrix product, the ceiling of every convolution here."""
-    import time
-
     a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
     times = []
     for _ in range(rounds + 1):

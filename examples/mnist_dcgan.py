@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from nanogan import __version__, backend, checkpoint, cli, images, training
 from nanogan.data import Loader, builtin_digits, load_mnist
-from nanogan.errors import DataNotFound, UserError
+from nanogan.errors import DataNotFound
 from nanogan.files import replacing, writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
@@ -28,7 +28,7 @@ DRY_STEPS = 4
 
 def parse_arguments():
     parser = cli.parser("Train a DCGAN on MNIST, or draw pictures with a trained one.", out="runs/mnist_dcgan")
-    count = cli.at_least(int, 1)
+    count = cli.at_least(int, 1, high=1_000_000)
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
@@ -52,9 +52,17 @@ def parse_arguments():
 
     draw = parser.add_argument_group("drawing")
     draw.add_argument("--generate", type=count, metavar="N", help="draw N pictures with --checkpoint, and do not train")
-    draw.add_argument("--checkpoint", metavar="FILE", default="runs/mnist_dcgan/generator.safetensors")
+    draw.add_argument(
+        "--checkpoint", metavar="FILE", help="a saved generator (default: runs/mnist_dcgan/generator.safetensors)"
+    )
     draw.add_argument("--single-files", action="store_true", help="one file for each picture instead of one grid")
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.generate is None and (args.single_files or args.checkpoint is not None):
+        parser.error("--single-files and --checkpoint draw with a trained network: add --generate N")
+    if args.data == "digits" and args.data_dir is not None:
+        parser.error("--data digits is built in: leave --data-dir out, or use --data mnist")
+    args.checkpoint = args.checkpoint or "runs/mnist_dcgan/generator.safetensors"
+    return args
 
 
 def load_data(args):
@@ -73,7 +81,7 @@ def load_data(args):
             if args.data != "auto" or args.data_dir is not None:
                 raise
             print(
-                f"This run uses the built-in digits, because {error}: the folder with train-images-idx3-ubyte.gz and "
+                f"This run uses built-in digits, since {error}, with train-images-idx3-ubyte.gz and "
                 "train-labels-idx1-ubyte.gz.",
                 file=sys.stderr,
             )
@@ -149,8 +157,6 @@ def main():
     args = parse_arguments()
     if args.generate is None:
         return train(args)
-    if args.single_files and args.generate > 1_000_000:
-        raise UserError(f"--single-files writes at most 1,000,000 files, {args.generate} were asked for")
     return generate(args)
 
 

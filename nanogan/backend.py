@@ -25,13 +25,24 @@ def array_module(x):
     return np
 
 
+def channels_last(x):
+    """Return ``x`` with the same shape and values; if it has 4 dimensions, its channels come last in memory."""
+    if x.ndim != 4:
+        return x
+    return array_module(x).ascontiguousarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+
+
 def to_numpy(x):
     """Return ``x`` as a NumPy array; a CuPy array is copied from the device, a NumPy array is returned as it is."""
-    return x if array_module(x) is np else x.get()
+    if array_module(x) is np:
+        return x
+    if x.ndim == 4:  # copies between host and device are C-ordered: copy a channels-last array as the NHWC that it is
+        return channels_last(x).transpose(0, 2, 3, 1).get().transpose(0, 3, 1, 2)
+    return x.get()
 
 
 def to_device(x, device):
-    """Return ``x`` on ``device`` ("cpu", "gpu", "gpu:1" or a :class:`Device`), keeping dtype and memory order.
+    """Return ``x`` on ``device`` ("cpu", "gpu", "gpu:1" or a :class:`Device`); 4-D arrays arrive channels-last.
 
     An array that is already there is returned as it is.
     """
@@ -42,9 +53,16 @@ def to_device(x, device):
     if isinstance(x, xp.ndarray) and x.device.id == device.index:
         return x
     with xp.cuda.Device(device.index):
-        if x.ndim == 4:  # CuPy's copies are C-ordered: hand over a channels-last array as the C-ordered NHWC it is
-            return xp.asarray(x.transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
+        if x.ndim == 4:
+            return xp.asarray(channels_last(x).transpose(0, 2, 3, 1)).transpose(0, 3, 1, 2)
         return xp.asarray(x)
+
+
+def copy_into(target, source):
+    """Copy ``source``, on either device, into the array ``target``."""
+    target[...] = (
+        source if array_module(target) is array_module(source) else array_module(target).asarray(to_numpy(source))
+    )
 
 
 def _keep_freed_memory():
@@ -52,7 +70,7 @@ def _keep_freed_memory():
 
     Getting pages back from the system costs as much as filling them: a step of the MNIST example took 2.2 times
     as long. glibc keeps blocks up to the size of the largest that it ever mapped and freed, 32 MiB at most (mallopt(3),
-    M_MMAP_THRESHOLD). So it is shown one; no page of it is touched. Other C libraries do not mind.
+    M_MMAP_THRESHOLD). So it is shown one; no page of it is touched. Other C libraries are unaffected.
     """
     np.empty((32 << 20) - (64 << 10), np.uint8)
 
@@ -100,6 +118,7 @@ def get_device(name):
         raise DeviceError(f"unknown device {name!r}: use cpu, gpu, or gpu:N for the GPU number N, counted from 0")
     device = Device("gpu", int(index or 0))
     _probe_gpu(device.index)
+    device.array_module.cuda.Device(device.index).use()
     return device
 
 
@@ -113,11 +132,11 @@ def _probe_gpu(index):
     try:
         import cupy
     except ImportError as error:
-        raise DeviceError(f"--device gpu needs CuPy, which cannot be imported ({error}): {INSTALL_CUPY}") from None
+        raise DeviceError(f"device gpu needs CuPy, which cannot be imported ({error}): {INSTALL_CUPY}") from None
     if not cupy.is_available():
         raise DeviceError(
-            "--device gpu found no usable NVIDIA GPU: CuPy is installed but sees no driver or no device; "
-            "check that nvidia-smi lists a GPU, or use --device cpu"
+            "device gpu is not to be had: CuPy is installed but finds no NVIDIA driver or no GPU; "
+            "check that nvidia-smi lists one, or use device cpu"
         )
     count = cupy.cuda.runtime.getDeviceCount()
     if index >= count:
@@ -129,7 +148,7 @@ def _probe_gpu(index):
     except Exception as error:  # CuPy reports a missing NVRTC, cuBLAS or driver with exceptions of many kinds
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DeviceError(
-            f"--device gpu found a GPU that CuPy cannot use ({reason}): reinstall CuPy with its CUDA "
+            f"device gpu is there, but CuPy cannot use it ({reason}): reinstall CuPy with its CUDA "
             f"libraries, {INSTALL_CUPY}"
         ) from None
     if not works:

@@ -1,8 +1,9 @@
 """Networks in files: safetensors with PyTorch's parameter names, so that torch opens them and nothing is executed.
 
-checkpoint.save("generator.safetensors", g)
-g = checkpoint.load_generator("generator.safetensors")
-netG.load_state_dict(safetensors.torch.load_file("generator.safetensors"))        # in torch
+    checkpoint.save("generator.safetensors", g)
+    g = checkpoint.load_generator("generator.safetensors")
+
+In torch: ``netG.load_state_dict(safetensors.torch.load_file("generator.safetensors"))``.
 """
 
 import os
@@ -21,7 +22,10 @@ def save(path, network):
     """Write ``network``'s parameters and buffers; the file is replaced as a whole."""
     state = {name: np.asarray(to_numpy(array), order="C") for name, array in network.state_dict().items()}
     with replacing(path) as temporary:
-        safetensors.numpy.save_file(state, temporary)
+        try:
+            safetensors.numpy.save_file(state, temporary)
+        except safetensors.SafetensorError as error:  # its name for every failure to write
+            raise OSError(f"{path} could not be written ({error})") from None
 
 
 def read(path):
@@ -34,9 +38,13 @@ def read(path):
         raise UserError(f"there is no checkpoint {path}: train one first, or check the path")
     try:
         return safetensors.numpy.load_file(path)
-    except (safetensors.SafetensorError, KeyError, ValueError, OSError) as error:
+    except (safetensors.SafetensorError, KeyError, ValueError, OSError, TypeError, AttributeError) as error:
+        # the last two: number formats that NumPy does not have, such as bfloat16
         reason = str(error).splitlines()[0]
-        hint = "convert torch's .pt and .pth files with safetensors.torch.save_file(torch.load(path), new_path)"
+        hint = (
+            "convert torch's .pt and .pth files with "
+            'safetensors.torch.save_file(torch.load(path, weights_only=True, map_location="cpu"), new_path)'
+        )
         raise UserError(f"{path} is not a whole safetensors file ({reason}); {hint}") from None
 
 
@@ -50,7 +58,7 @@ def load(path, network):
 
 
 def load_generator(path):
-    """Return the DCGAN generator saved in ``path``, on the CPU; its size is told by the shapes of its arrays.
+    """Return the DCGAN generator saved in ``path``, on the CPU; its size is inferred from the shapes of its arrays.
 
     Also opens pytorch/examples' ``netG``, once it is saved as safetensors.
     """
@@ -58,6 +66,8 @@ def load_generator(path):
     try:
         network = dcgan.generator(**dcgan.options_of(state))
         network.load_state_dict(state)
+        if not all(np.isfinite(array).all() for array in state.values()):
+            raise UserError("its weights are not finite numbers")
     except UserError as error:
         raise UserError(f"{path} is not a DCGAN generator: {error}") from None
     return network

@@ -1,9 +1,8 @@
 """What all scripts share: the common flags, and exits that say in one sentence what went wrong."""
 
 import argparse
-import signal
+import os
 import sys
-from contextlib import contextmanager
 
 from nanogan.errors import TrainingDiverged, UserError
 
@@ -15,7 +14,7 @@ def parser(description, *, out):
     )
     result.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N for one of several")
     result.add_argument("--seed", type=at_least(int, 0), default=0, help="same seed, same machine: same result")
-    result.add_argument("--out", default=out, metavar="DIR", help="folder for everything that is written")
+    result.add_argument("--out", default=out, metavar="DIR", help="output folder; a run in it is replaced")
     result.add_argument("--dry-run", action="store_true", help="a few steps of the real thing, in seconds")
     return result
 
@@ -41,7 +40,7 @@ def at_least(kind, low, *, above=False, high=None):
 def run(main):
     """Call ``main()`` and exit: 0 if it returns, 2 for a user's mistake, 1 for other failures, 130 after Ctrl-C.
 
-    Errors that a user can mend, full disks and exhausted memory are told in one sentence, without a traceback.
+    Errors that a user can mend, full disks and exhausted memory are reported in one sentence, without a traceback.
     """
     name = sys.argv[0].rsplit("/", 1)[-1]
     try:
@@ -50,35 +49,14 @@ def run(main):
         code, message = 2, f"error: {error}"
     except TrainingDiverged as error:
         code, message = 1, f"error: {error}"
+    except BrokenPipeError:  # the reader of our output, such as head, has gone
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
+        code, message = 1, "error: nobody reads the output any more: stopped"
     except OSError as error:
         code, message = 1, f"error: {error}"
     except MemoryError as error:
-        code, message = 1, f"error: out of memory ({error}): use a smaller --batch-size, --width or --image-size"
+        code, message = 1, f"error: out of memory ({error}): use smaller batches, networks or pictures, or draw fewer"
     except KeyboardInterrupt:
         code, message = 130, "stopped"
     print(f"{name}: {message}", file=sys.stderr)
     sys.exit(code)
-
-
-@contextmanager
-def ctrl_c_between_steps():
-    """Yield a function that says whether Ctrl-C was pressed, so that a step is finished first.
-
-    A second Ctrl-C stops at once. Outside the main thread, where signals cannot be caught, it is always False.
-    """
-    pressed = []
-
-    def note(number, frame):
-        if pressed:
-            raise KeyboardInterrupt
-        pressed.append(number)
-
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)

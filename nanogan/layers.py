@@ -6,13 +6,26 @@
 A cache belongs to the caller. So one discriminator can have a real and a fake batch alive at once, and their backwards
 may run in either order. It holds parameters by reference: step the optimiser only when no cache is still to be used.
 
-To write a layer of your own, subclass :class:`Layer`, fill ``params`` in ``__init__``, and define the two methods.
+A layer of your own subclasses :class:`Layer`, registers its parameters, and defines the two methods:
+
+    class Scale(Layer):
+        def __init__(self):
+            super().__init__()
+            self.add_param("weight", np.ones((), np.float32))
+
+        def forward(self, x, train=True):
+            return self.params["weight"] * x, x
+
+        def backward(self, dy, cache, need_dx=True, need_dw=True):
+            x = cache
+            self.add_grads(weight=(dy * x).sum() if need_dw else None)
+            return self.params["weight"] * dy if need_dx else None
 """
 
 import numpy as np
 
 from nanogan import init, ops
-from nanogan.backend import array_module, dispatch, get_device, to_device
+from nanogan.backend import array_module, copy_into, dispatch, get_device, to_device
 from nanogan.errors import UserError
 from nanogan.ops._layout import pair
 
@@ -93,7 +106,7 @@ class Layer:
             more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
             raise UserError(f"these weights belong to another network: {'; '.join(problems[:4])}{more}")
         for name, array in own.items():
-            array[...] = array_module(array).asarray(state[name])
+            copy_into(array, state[name])
 
     # ---------------------------------------------------------------------------------------- moving and converting
 
@@ -132,6 +145,8 @@ class _Affine(Layer):
 
     def __init__(self, shape, outputs, fan_in, bias, rng, dtype, **options):
         super().__init__()
+        if min(shape) < 1:
+            raise UserError(f"{type(self).__name__} expected at least one input and one output, got weight {shape}")
         rng = rng or np.random.default_rng()
         self.options = options
         self.add_param("weight", init.kaiming_uniform(rng, shape, fan_in, dtype))
@@ -346,7 +361,7 @@ class Dropout(_Plain):
 
     operation = ops.dropout_forward, ops.dropout_backward
 
-    def __init__(self, p=0.5, *, rng=None):
+    def __init__(self, *, p=0.5, rng=None):
         super().__init__(p=p)
         self.rng = rng or np.random.default_rng()
 
@@ -379,12 +394,12 @@ class Flatten(_Plain):
 
 
 class Reshape(_Plain):
-    """(N, ...) -> (N, *shape): ``Reshape(128, 7, 7)``."""
+    """(N, ...) -> (N, *shape): ``Reshape(128, 7, 7)`` or ``Reshape((128, 7, 7))``."""
 
     operation = ops.reshape_forward, ops.reshape_backward
 
     def __init__(self, *shape):
-        super().__init__(shape=shape)
+        super().__init__(shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
 
 
 # ------------------------------------------------------------------------------------------------------ containers
@@ -414,6 +429,8 @@ class Sequential(Layer):
         return dy if need_dx else None
 
     def named_layers(self, prefix=""):
+        if self.params or self.buffers:
+            yield prefix, self
         for i, layer in enumerate(self.layers):
             yield from layer.named_layers(join(join(prefix, self.prefix), str(i)))
 

@@ -1,10 +1,14 @@
-"""Optimisers, in PyTorch's formulas. They change a network's parameters in place, from its gradients.
+"""Optimisers, in PyTorch's formulas. They change a network's parameters in place, from its gradients:
 
-optimizer = Adam(network, lr=2e-4, betas=(0.5, 0.999))
-network.zero_grad(); ... backward ...; optimizer.step()
+    optimizer = Adam(network, lr=2e-4, betas=(0.5, 0.999))
+    network.zero_grad()
+    ...  # a backward, which adds into the gradients
+    optimizer.step()
+
+An optimiser's state belongs to the device that the network is on when the optimiser is made.
 """
 
-from nanogan.backend import array_module
+from nanogan.backend import array_module, copy_into
 from nanogan.errors import UserError
 
 
@@ -18,7 +22,8 @@ class Optimizer:
             raise UserError(f"{type(self).__name__} expected a learning rate lr >= 0, got {lr}")
         if not weight_decay >= 0:
             raise UserError(f"{type(self).__name__} expected weight_decay >= 0, got {weight_decay}")
-        self.network, self.lr, self.weight_decay = network, lr, weight_decay
+        self.network, self.lr, self.weight_decay = network, float(lr), float(weight_decay)
+        self.initial_lr = self.lr  # what a schedule starts from
         self.steps = 0
         self.state = {
             f"{name}.{slot}": array_module(parameter).zeros_like(parameter)
@@ -42,8 +47,13 @@ class Optimizer:
         self.network.zero_grad()
 
     def state_dict(self):
-        """Return what the next steps depend on besides parameters: ``{"steps": int, "lr": float, "state": {...}}``."""
-        return {"steps": self.steps, "lr": self.lr, "state": dict(self.state)}
+        """Return what the next steps depend on besides parameters: ``{"steps", "lr", "initial_lr", "state"}``."""
+        return {
+            "steps": self.steps,
+            "lr": self.lr,
+            "initial_lr": self.initial_lr,
+            "state": dict(self.state),
+        }
 
     def load_state_dict(self, saved):
         """Go on from :meth:`state_dict`'s result; the arrays are copied."""
@@ -53,8 +63,9 @@ class Optimizer:
             if saved["state"][name].shape != array.shape:
                 raise UserError(f"this state belongs to another network: {name} has another shape than {array.shape}")
         for name, array in self.state.items():
-            array[...] = array_module(array).asarray(saved["state"][name])
+            copy_into(array, saved["state"][name])
         self.steps, self.lr = int(saved["steps"]), float(saved["lr"])
+        self.initial_lr = float(saved["initial_lr"])
 
 
 class SGD(Optimizer):
@@ -116,18 +127,18 @@ class Adam(Optimizer):
 class LinearDecay:
     """Lower an optimiser's learning rate in a straight line to 0: constant for ``hold`` steps, then falling.
 
-        lr = lr at the start * min(1, (total - steps) / (total - hold))
+        lr = optimizer.initial_lr * min(1, (total - steps) / (total - hold))
 
-    ``total`` and ``hold`` count optimiser steps. Call :meth:`step` after ``optimizer.step()``. (CycleGAN holds half.)
+    ``total`` and ``hold`` count optimiser steps, which the optimiser's state knows, so a resumed run goes on as it was.
+    Call :meth:`step` after ``optimizer.step()``. (CycleGAN holds half.)
     """
 
     def __init__(self, optimizer, *, total, hold=0):
         if not 0 <= hold < total:
             raise UserError(f"LinearDecay expected 0 <= hold < total steps, got hold={hold}, total={total}")
         self.optimizer, self.total, self.hold = optimizer, total, hold
-        self.initial_lr = optimizer.lr
 
     def step(self):
         """Set the learning rate for the optimiser's next step."""
         left = max(0, self.total - self.optimizer.steps)
-        self.optimizer.lr = self.initial_lr * min(1.0, left / (self.total - self.hold))
+        self.optimizer.lr = self.optimizer.initial_lr * min(1.0, left / (self.total - self.hold))

@@ -5,6 +5,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nanogan.files import replacing
 
+SHOWN = ("loss_d", "loss_g", "d_x", "d_g_z_before")
 INK, FAINT, PAPER = "#222222", "#dddddd", "#ffffff"
 COLOURS = ("#1f77b4", "#d95f02", "#2a9d4f", "#8e44ad")
 
@@ -12,13 +13,18 @@ COLOURS = ("#1f77b4", "#d95f02", "#2a9d4f", "#8e44ad")
 def save_training_plot(path, columns):
     """Draw a training's losses, and what D believes, against the step.
 
-    ``columns`` holds equally long sequences under the names of log.csv: step, loss_d, loss_g, d_x, d_g_z_before.
+    ``columns`` holds equally long sequences under the names of log.csv: step, loss_d, loss_g, d_x, d_g_z_before. Steps
+    with a number that is not finite are left out; nothing is written if none is left.
     """
     width, height = 900, 640
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default()
-    step = np.asarray(columns["step"], float)
+    finite = np.all([np.isfinite(columns[name]) for name in SHOWN], axis=0)  # a diverged run ends in NaN
+    columns = {name: np.asarray(columns[name], float)[finite] for name in ("step", *SHOWN)}
+    step = columns["step"]
+    if len(step) == 0:
+        return
     losses = {"Loss_D": columns["loss_d"], "Loss_G": columns["loss_g"]}
     beliefs = {"D(x): real pictures": columns["d_x"], "D(G(z)): drawn pictures": columns["d_g_z_before"]}
     _panel(draw, font, (60, 40, width - 20, 290), step, losses, "losses")

@@ -41,7 +41,7 @@ def test_without_cupy_the_remedy_is_named(monkeypatch):
 
 def test_without_a_driver(monkeypatch):
     fake_cupy(monkeypatch, is_available=lambda: False)
-    with pytest.raises(DeviceError, match="no usable NVIDIA GPU.*nvidia-smi"):
+    with pytest.raises(DeviceError, match="finds no NVIDIA driver or no GPU.*nvidia-smi"):
         backend.get_device("cuda")
 
 
@@ -60,7 +60,7 @@ def test_missing_cuda_libraries(monkeypatch):
     error = RuntimeError("libnvrtc.so.13: cannot open shared object file\nand more lines")
     fake_cupy(monkeypatch, is_available=lambda: True, cuda=cuda(1), ones=raise_(error))
     with pytest.raises(
-        DeviceError, match="cannot use .libnvrtc.so.13: cannot open shared object file.: reinstall"
+        DeviceError, match="cannot use it .libnvrtc.so.13: cannot open shared object file.: reinstall"
     ) as e:
         backend.get_device("gpu")
     assert "\n" not in str(e.value)

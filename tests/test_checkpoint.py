@@ -161,7 +161,7 @@ def test_the_weights_of_a_stranger(real_data):
         conv(1, 64), leaky(), conv(64, 128), Norm(128), leaky(), conv(128, 256), Norm(256), leaky(),
         Conv2d(256, 1, kernel_size=4, stride=2, padding=1, bias=False), Sigmoid(), Flatten(), prefix="main",
     )  # fmt: skip
-    state = torch.load(os.path.join(folder, "mnist_netD_csinva.pth"), weights_only=True)
+    state = torch.load(os.path.join(folder, "mnist_netD_csinva.pth"), weights_only=True, map_location="cpu")
     network.load_state_dict({name: tensor.numpy() for name, tensor in state.items()})
     pictures, _ = load_mnist(data_dir=real_data, split="test")
     x = pictures[:200].transpose(0, 3, 1, 2).astype(np.float32) / np.float32(127.5) - 1

@@ -48,7 +48,7 @@ LAYERS = {
     "LeakyReLU": (lambda: LeakyReLU(negative_slope=0.2), (2, 3, 4, 4)),
     "Tanh": (Tanh, (2, 3, 4, 4)),
     "Sigmoid": (Sigmoid, (2, 3, 4, 4)),
-    "Dropout": (lambda: Dropout(0.4, rng=make_rng()), (2, 3, 4, 4)),
+    "Dropout": (lambda: Dropout(p=0.4, rng=make_rng()), (2, 3, 4, 4)),
     "Upsample": (lambda: Upsample(scale_factor=2), (2, 3, 4, 4)),
     "MaxPool2d": (lambda: MaxPool2d(kernel_size=2), (2, 3, 4, 4)),
     "Flatten": (Flatten, (2, 3, 4, 4)),

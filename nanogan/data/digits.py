@@ -3,6 +3,7 @@
 import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
+from nanogan.backend import seeded_rng
 from nanogan.errors import UserError
 
 CANVAS = 96  # pixels of the drawing that is distorted
@@ -20,7 +21,7 @@ def builtin_digits(count=60_000, *, seed=0, progress=None):
         raise UserError(f"builtin_digits expected a count of at least 1, got {count}")
     if not features.check("freetype2"):
         raise UserError("the built-in digits expected a Pillow with FreeType, which its wheels have: reinstall pillow")
-    rng = np.random.default_rng([seed, *b"digits"])
+    rng = seeded_rng(seed, "digits")
     labels = rng.integers(0, 10, count).astype(np.uint8)
     glyphs = {(digit, stroke): _glyph(digit, stroke) for digit in range(10) for stroke in range(STROKES)}
     images = np.empty((count, 28, 28, 1), np.uint8)

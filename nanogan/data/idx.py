@@ -56,4 +56,4 @@ def _parse(file, path):
 
 
 def _damaged(path, reason):
-    return UserError(f"{os.fspath(path)} is not a whole idx file: {reason}; download it again")
+    return UserError(f"{os.fspath(path)} is not a whole idx file: {reason}; delete it and it is downloaded again")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from nanogan.backend import get_device, to_device
+from nanogan.backend import get_device, seeded_rng, to_device
 from nanogan.errors import UserError
 
 
@@ -11,7 +11,7 @@ class Loader:
 
     images: uint8 (N, H, W, C), 0 to 255. A batch is (batch_size, C, H, W), channels-last in memory; the last one of an
     epoch is shorter, or left out with ``drop_last``. The order depends on ``seed`` and the number of the epoch alone,
-    so that a run can be taken up at any epoch. ``len(loader)`` is the number of batches.
+    so that a run can be resumed at any epoch. ``len(loader)`` is the number of batches.
 
     Raises UserError if there are fewer pictures than a batch holds.
     """
@@ -24,7 +24,7 @@ class Loader:
         if len(images) < batch_size:
             raise UserError(
                 f"a batch of {batch_size} was asked for, but there are {len(images)} pictures: "
-                f"use --batch-size {len(images)} or less, or more pictures"
+                f"use batches of {len(images)} or less, or more pictures"
             )
         self.images, self.batch_size, self.seed = images, batch_size, seed
         self.shuffle, self.drop_last = shuffle, drop_last
@@ -37,7 +37,7 @@ class Loader:
     def epoch(self, number):
         """Yield the batches of epoch ``number``."""
         N = len(self.images)
-        order = np.random.default_rng([self.seed, number, *b"order"]).permutation(N) if self.shuffle else np.arange(N)
+        order = seeded_rng(self.seed, f"order of epoch {number}").permutation(N) if self.shuffle else np.arange(N)
         for i in range(len(self)):
             chosen = self.images[order[i * self.batch_size : (i + 1) * self.batch_size]]  # (B, H, W, C)
             batch = chosen.astype(self.dtype)

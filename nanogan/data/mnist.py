@@ -1,6 +1,7 @@
 """MNIST and Fashion-MNIST: found on this machine, or downloaded once."""
 
 import hashlib
+import http.client
 import os
 import sys
 import urllib.error
@@ -62,7 +63,7 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
         if data_dir is not None:
             raise DataNotFound(f"{data_dir} holds no {_names(split)[0]} with its labels (.gz or not): check --data-dir")
         if not download:
-            raise DataNotFound(f"{name} is not on this machine: allow the download, or name its folder with --data-dir")
+            raise DataNotFound(f"{name} is not on this machine: allow the download, or name the folder that holds it")
         images_path, labels_path = (_download(name, f"{file}.gz") for file in _names(split))
 
     images, labels = read_idx(images_path), read_idx(labels_path)
@@ -122,9 +123,12 @@ def _download(name, file):
                 if digest != source["md5"][file]:
                     raise ValueError(f"wrong checksum, MD5 {digest} instead of {source['md5'][file]}")
             return path
-        except (OSError, ValueError) as error:  # urllib's errors are OSErrors
-            failures.append(f"{mirror}: {getattr(error, 'reason', None) or error}")
-    raise DataNotFound(f"{name} could not be downloaded ({'; '.join(failures)}): name its folder with --data-dir")
+        except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
+            reason = str(getattr(error, "reason", None) or error or type(error).__name__)
+            failures.append(f"{mirror}: {' '.join(reason.split())[:200]}")
+    raise DataNotFound(
+        f"{name} could not be downloaded ({'; '.join(failures)}): name the folder that holds it, --data-dir"
+    )
 
 
 def _fetch(url, path):

@@ -12,6 +12,7 @@ same names); width=128 gives the 1024-512-256-128 generator of the paper's figur
 """
 
 import itertools
+from numbers import Integral
 
 import numpy as np
 
@@ -19,12 +20,18 @@ from nanogan import init
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Tanh
 
+MAX_DOUBLINGS = 10  # 4096 to 7168 pixels
+
 
 class Generator(Sequential):
     """Pictures from noise: z (N, latent) or (N, latent, 1, 1) -> (N, channels, image_size, image_size), -1 to 1.
 
     Attributes: image_size, channels, latent, width.
     """
+
+    def __init__(self, *layers, image_size, channels, latent, width):
+        super().__init__(*layers, prefix="main")
+        self.image_size, self.channels, self.latent, self.width = image_size, channels, latent, width
 
     def forward(self, z, train=True):
         if z.ndim not in (2, 4) or z.shape[1] != self.latent or z.size != len(z) * self.latent:
@@ -36,6 +43,23 @@ class Generator(Sequential):
         z_shape, caches = cache
         dz = super().backward(dy, caches, need_dx=need_dx, need_dw=need_dw)
         return dz.reshape(z_shape) if need_dx else None
+
+
+class Discriminator(Sequential):
+    """Logits (N, 1) from pictures (N, channels, image_size, image_size) of numbers from -1 to 1.
+
+    Attributes: image_size, channels, width.
+    """
+
+    def __init__(self, *layers, image_size, channels, width):
+        super().__init__(*layers, prefix="main")
+        self.image_size, self.channels, self.width = image_size, channels, width
+
+    def forward(self, x, train=True):
+        if x.shape[1:] != (self.channels, self.image_size, self.image_size):  # a larger picture would give more logits
+            expected = f"(N, {self.channels}, {self.image_size}, {self.image_size})"
+            raise UserError(f"the discriminator expected pictures of shape {expected}, got {x.shape}")
+        return super().forward(x, train=train)
 
 
 def generator(*, image_size=64, channels=3, latent=100, width=64, rng=None, dtype=np.float32):
@@ -53,8 +77,7 @@ def generator(*, image_size=64, channels=3, latent=100, width=64, rng=None, dtyp
     for wide, narrow, _, _ in doublings:
         layers += [BatchNorm2d(wide, dtype=dtype), ReLU()]
         layers += [ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1, **options)]
-    network = Generator(*layers, Tanh(), prefix="main")
-    network.image_size, network.channels, network.latent, network.width = image_size, channels, latent, width
+    network = Generator(*layers, Tanh(), image_size=image_size, channels=channels, latent=latent, width=width)
     return init.dcgan_(network, rng)
 
 
@@ -75,12 +98,12 @@ def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.flo
         layers += [Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1, **options)]
         layers += [BatchNorm2d(wide, dtype=dtype), LeakyReLU(negative_slope=0.2)]
     layers += [Conv2d(widths[-1], 1, kernel_size=start, stride=1, padding=0, **options), Flatten()]
-    network = Sequential(*layers, prefix="main")
+    network = Discriminator(*layers, image_size=image_size, channels=channels, width=width)
     return init.dcgan_(network, rng)
 
 
 def options_of(state):
-    """Tell ``generator``'s options from the shapes in its state dict, so that a file of weights is enough to draw.
+    """Infer ``generator``'s options from the shapes in its state dict, so that a file of weights is enough to draw.
 
     Works for pytorch/examples' ``netG`` too. Returns {"image_size", "channels", "latent", "width"}.
     Raises UserError if the arrays are not those of such a generator.
@@ -89,7 +112,7 @@ def options_of(state):
     shapes = [state[name].shape for name in names]  # in the network's order: main.0, main.3, ..., main.12
     widths = [shape[0] for shape in shapes[1:]]  # 8w, 4w, 2w, w
     found = None
-    if widths and widths[-1] > 0:
+    if 0 < len(widths) <= MAX_DOUBLINGS and widths[-1] > 0:
         found = {
             "image_size": shapes[0][2] * 2 ** len(widths),
             "channels": shapes[-1][1],
@@ -112,11 +135,12 @@ def _generator_weights(image_size, channels, latent, width):
 
 def plan(image_size):
     """Return (smallest map, number of doublings): 64 -> (4, 4), 28 -> (7, 2)."""
+    _check_counts(image_size=image_size)
     size, doublings = image_size, 0
     while size >= 8 and size % 2 == 0:
         size, doublings = size // 2, doublings + 1
-    if doublings == 0 or not 4 <= size <= 7:
-        reached = sorted(start * 2**n for start in (4, 5, 6, 7) for n in range(1, 8))
+    if not 1 <= doublings <= MAX_DOUBLINGS or not 4 <= size <= 7:
+        reached = sorted(start * 2**n for start in (4, 5, 6, 7) for n in range(1, MAX_DOUBLINGS + 1))
         near = sorted(reached, key=lambda other: abs(other - image_size))[:2]
         raise UserError(
             f"a DCGAN cannot draw pictures of {image_size} pixels: it doubles a map of 4 to 7 pixels; "
@@ -127,5 +151,5 @@ def plan(image_size):
 
 def _check_counts(**counts):
     for name, count in counts.items():
-        if not isinstance(count, int) or count < 1:
+        if not isinstance(count, Integral) or count < 1:
             raise UserError(f"{name} expected a whole number of at least 1, got {count!r}")

@@ -3,9 +3,9 @@
     y, cache = conv2d_forward(x, w, b, stride=2, padding=1)
     dx, dw, db = conv2d_backward(dy, cache, need_dx=True, need_dw=True)
 
-``d<name>`` is the gradient of the loss by ``<name>`` and has its shape. A forward's last line packs what its backward's
-first line unpacks. A backward changes neither dy nor the cache; what is not needed comes back as None. The dtype that
-goes in comes out. All functions work on NumPy and on CuPy arrays.
+``d<name>`` is the gradient of the loss with respect to ``<name>`` and has its shape. A forward's
+last line packs what its backward's first line unpacks. A backward changes neither dy nor the cache; what is not needed
+comes back as None. The dtype that goes in comes out. All functions work on NumPy and on CuPy arrays.
 """
 
 from nanogan.ops.activations import (

@@ -51,7 +51,12 @@ def check_input(op, x, w, shape, channel_axis=1):
 
 def check_dtype(op, x, w=None):
     """Raise UserError unless ``x`` is an array of floating-point numbers, of ``w``'s dtype where there is a ``w``."""
-    array_module(x)
+    xp = array_module(x)
+    if w is not None and array_module(w) is not xp:
+        theirs, ours = array_module(w).__name__, xp.__name__
+        raise UserError(
+            f"{op} expected a {theirs} array, as its parameters are, got {ours}'s: use nanogan.backend.to_device"
+        )
     if x.dtype.kind != "f":
         raise UserError(f"{op} expected floating-point numbers, got {x.dtype}: scale pictures with x / 127.5 - 1 first")
     if w is not None and x.dtype != w.dtype:
@@ -60,8 +65,18 @@ def check_dtype(op, x, w=None):
         )
 
 
+def check_dy(op, dy, y_shape, dtype):
+    """Raise UserError unless ``dy``, the gradient of y, has y's shape and dtype."""
+    array_module(dy)
+    if dy.shape != y_shape or dy.dtype != dtype:
+        raise UserError(
+            f"{op}'s backward expected dy of y's shape {y_shape} and {dtype}, got {dy.shape} and {dy.dtype}"
+        )
+
+
 def check_classes(op, indices, K):
     """Raise UserError unless ``indices`` are whole numbers from 0 to K - 1. (Waits for a GPU.)"""
+    array_module(indices)
     if indices.dtype.kind not in "iu":
         raise UserError(f"{op} expected whole numbers from 0 to {K - 1}, got {indices.dtype}")
     if indices.size and not (int(indices.min()) >= 0 and int(indices.max()) < K):

@@ -1,7 +1,9 @@
-"""Elementwise functions. Each dx is dy times the function's slope, and each slope can be told from y alone.
+"""Elementwise functions. Each dx is dy times the function's slope, and each slope can be computed from y alone.
 
 Caching y rather than x saves memory: y is kept anyway, as the cached input of the next layer.
 """
+
+import numpy as np
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
@@ -29,6 +31,7 @@ def leaky_relu_forward(x, *, negative_slope=0.01):
     check_dtype("LeakyReLU", x)
     if not 0 <= negative_slope <= 1:
         raise UserError(f"LeakyReLU expected a negative_slope from 0 to 1, got {negative_slope}")
+    negative_slope = float(negative_slope)  # a NumPy number would make the result float64
     y = array_module(x).maximum(x, negative_slope * x)  # the larger of the two, as the slope is at most 1
     return y, (y, negative_slope)
 
@@ -88,8 +91,10 @@ def dropout_forward(x, *, p=0.5, rng=None, train=True):
     if rng is None:
         raise UserError("Dropout expected rng=numpy.random.default_rng(seed) in train mode, to draw its zeros")
     xp = array_module(x)
-    kept = xp.asarray(rng.random(x.shape, dtype=x.dtype) >= p)
-    scale = kept.astype(x.dtype) / (1 - p)
+    drawn = rng.random(x.shape, dtype=np.float64 if x.dtype == np.float64 else np.float32)
+    scale = xp.empty_like(x)  # in x's memory order
+    scale[...] = xp.asarray(drawn >= p)
+    scale /= 1 - float(p)
     return x * scale, scale
 
 

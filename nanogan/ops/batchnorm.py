@@ -36,6 +36,7 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     """
     xp = array_module(x)
     check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
+    momentum, eps = float(momentum), float(eps)  # NumPy numbers would make the results float64
     rows = to_rows(x)  # (M, C), M = N*H*W
     M = len(rows)
 
@@ -107,4 +108,5 @@ def column_mean(rows):
 
 
 def _like(rows, x):
+    """Rows (M, C) in x's shape, (N, C) or (N, C, H, W)."""
     return rows if x.ndim == 2 else from_rows(rows, x.shape[0], x.shape[2], x.shape[3])

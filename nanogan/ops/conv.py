@@ -30,7 +30,7 @@ meanings of the options are those of torch.nn.functional.conv2d and conv_transpo
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_input, from_rows, pair, to_rows
+from nanogan.ops._layout import check_dy, check_input, from_rows, pair, to_rows
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
@@ -52,7 +52,8 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
     y = cols @ weight_rows(w).T  # (N*OH*OW, F)
     if b is not None:
         y += b
-    return from_rows(y, len(x), OH, OW), (x, w, b, stride, padding)
+    y = from_rows(y, len(x), OH, OW)  # (N, F, OH, OW)
+    return y, (x, w, b, stride, padding, y.shape)
 
 
 def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
@@ -60,8 +61,9 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
 
     ``cols`` is gathered again rather than kept: it is KH*KW/stride^2 times the size of x (4 times in a DCGAN).
     """
-    x, w, b, stride, padding = cache
-    kernel_size, output_size = w.shape[2:], dy.shape[2:]
+    x, w, b, stride, padding, y_shape = cache
+    check_dy("Conv2d", dy, y_shape, x.dtype)
+    kernel_size, output_size = w.shape[2:], y_shape[2:]
     dx = dw = db = None
     dy_rows = to_rows(dy)  # (N*OH*OW, F)
 
@@ -100,12 +102,13 @@ def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_paddin
     y = col2im(cols, (N, F, OH, OW), (KH, KW), stride, padding, (H, W))  # (N, F, OH, OW)
     if b is not None:
         y += b[:, None, None]
-    return y, (x, w, b, stride, padding)
+    return y, (x, w, b, stride, padding, y.shape)
 
 
 def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     """Return dx (N, C, H, W), dw (C, F, KH, KW), db (F,) for dy (N, F, OH, OW); None for what is not needed."""
-    x, w, b, stride, padding = cache
+    x, w, b, stride, padding, y_shape = cache
+    check_dy("ConvTranspose2d", dy, y_shape, x.dtype)
     kernel_size = w.shape[2:]
     N, C, H, W = x.shape
     dx = dw = db = None
@@ -132,6 +135,7 @@ def im2col(x, kernel_size, stride, padding, output_size, *, fill=0):
     xp = array_module(x)
     N, C, H, W = x.shape
     (KH, KW), (SH, SW), (PH, PW), (OH, OW) = kernel_size, stride, padding, output_size
+    assert (OH - 1) * SH + KH <= H + 2 * PH and (OW - 1) * SW + KW <= W + 2 * PW, "windows outside the picture"  # noqa: PT018
 
     padded = x.transpose(0, 2, 3, 1)  # (N, H, W, C): in memory order, so that whole pixels are copied below
     if PH or PW:
@@ -176,12 +180,12 @@ def weight_from_rows(rows, kernel_size):
 # ----------------------------------------------------------------------------------------------------------- sizes
 
 
-def conv2d_output_size(input_size, kernel_size, stride, padding):
+def conv2d_output_size(input_size, kernel_size, stride, padding, op="Conv2d"):
     """Return (OH, OW) of a convolution: how many windows fit, floor((size + 2*padding - kernel) / stride) + 1."""
     fits = [size + 2 * p - k for size, k, p in zip(input_size, kernel_size, padding, strict=True)]
     if min(fits) < 0:
         raise UserError(
-            f"Conv2d expected pictures of at least the kernel's size {tuple(kernel_size)}, got {tuple(input_size)} "
+            f"{op} expected pictures of at least the kernel's size {tuple(kernel_size)}, got {tuple(input_size)} "
             f"with padding {tuple(padding)}: use larger pictures, a smaller kernel or more padding"
         )
     return tuple(room // s + 1 for room, s in zip(fits, stride, strict=True))

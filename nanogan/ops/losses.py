@@ -1,12 +1,13 @@
 """Losses: one number for a batch, and its gradient.
 
-Every forward takes ``reduction="mean"`` (over all elements) or ``"sum"`` and returns a 0-dimensional array, of the
-input's dtype and on its device, so that a GPU need not be waited for. Every backward takes dy, the gradient of the loss
-itself: 1.0 where training starts, a weight where several losses are added.
+Every forward takes ``reduction="mean"`` (over all elements) or ``"sum"`` and returns one number of the input's dtype:
+NumPy's scalar, or on a GPU a 0-dimensional array, so that the device need not be waited for. Every backward takes dy,
+the gradient of the loss itself: 1.0 where training starts, a weight where several losses are added.
 
 Targets are an array of the input's shape, or one number for the whole batch.
 """
 
+import contextlib
 from numbers import Real
 
 from nanogan.backend import array_module
@@ -25,7 +26,7 @@ def bce_forward(p, target, *, weight=None, reduction="mean"):
     one is clamped.
     """
     xp = array_module(p)
-    target = _check_target("bce", p, target)
+    target, weight = _check_target("bce", p, target), _check_weight("bce", p, weight)
     with _quiet(xp):  # log 0 is -inf, which the clamp makes -100
         log_p, log_q = xp.maximum(xp.log(p), -100), xp.maximum(xp.log(1 - p), -100)
     losses = -(target * log_p + (1 - target) * log_q)
@@ -49,7 +50,8 @@ def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, red
     :func:`bce_with_logits_backward`.
     """
     target = _check_target("bce_with_logits", logits, target)
-    for_real = target if pos_weight is None else pos_weight * target
+    for_real = target if pos_weight is None else _check_weight("bce_with_logits", logits, pos_weight) * target
+    weight = _check_weight("bce_with_logits", logits, weight)
     losses = for_real * softplus(-logits) + (1 - target) * softplus(logits)
     return _reduce(losses, weight, reduction), (logits, target, for_real, weight, reduction)
 
@@ -116,9 +118,11 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
     shifted = logits - logits.max(axis=1, keepdims=True)  # the largest is 0, so that exp cannot overflow
     log_p = shifted - xp.log(xp.exp(shifted).sum(axis=1, keepdims=True))  # (N, K)
     onehot = labels[:, None] == xp.arange(K)  # (N, K)
+    label_smoothing = float(label_smoothing)
     wq = (1 - label_smoothing) * onehot.astype(logits.dtype) + label_smoothing / K
     divisor = N
     if weight is not None:
+        weight = weight.astype(logits.dtype, copy=False)
         wq *= weight
         divisor = weight[labels].sum()
     if reduction == "mean":
@@ -133,7 +137,7 @@ def cross_entropy_backward(dy, cache):
     """
     log_p, wq = cache
     p = array_module(log_p).exp(log_p)
-    return dy * (p * wq.sum(axis=1, keepdims=True) - wq)
+    return _as_scalar(dy, p) * (p * wq.sum(axis=1, keepdims=True) - wq)
 
 
 # -------------------------------------------------------------------------------------------------- shared by them
@@ -144,12 +148,30 @@ def _check_target(op, x, target):
     check_dtype(op, x)
     if isinstance(target, Real):
         return float(target)
+    array_module(target)
     if target.shape != x.shape:
         raise UserError(f"{op} expected a target of the input's shape {x.shape}, got {target.shape}")
     return target.astype(x.dtype, copy=False)
 
 
+def _check_weight(op, x, weight):
+    """Return ``weight`` in x's dtype; it must broadcast to x's shape. None stays None."""
+    if weight is None:
+        return None
+    array_module(weight)
+    sizes = zip(reversed(weight.shape), reversed(x.shape), strict=False)
+    if weight.ndim > x.ndim or any(theirs not in (1, ours) for theirs, ours in sizes):
+        raise UserError(f"{op} expected a weight that broadcasts to the input's shape {x.shape}, got {weight.shape}")
+    return weight.astype(x.dtype, copy=False)
+
+
+def _as_scalar(dy, x):
+    """dy in x's dtype: a plain number, or a 0-dimensional array that may stay on its device."""
+    return float(dy) if isinstance(dy, Real) else dy.astype(x.dtype, copy=False)
+
+
 def _reduce(losses, weight, reduction):
+    """Mean or sum of losses * weight."""
     if reduction not in ("mean", "sum"):
         raise UserError(f"reduction expected 'mean' or 'sum', got {reduction!r}")
     if weight is not None:
@@ -161,11 +183,10 @@ def _expand(dy, slope, weight, reduction):
     """The gradient of :func:`_reduce`: every element's slope, times its weight, times dy, over the count."""
     if weight is not None:
         slope = slope * weight
+    dy = _as_scalar(dy, slope)
     return slope * (dy / slope.size if reduction == "mean" else dy)
 
 
 def _quiet(xp):
     """NumPy warns of log 0; CuPy has no warnings, and its errstate knows no ``divide``."""
-    import contextlib
-
     return xp.errstate(divide="ignore") if xp.__name__ == "numpy" else contextlib.nullcontext()

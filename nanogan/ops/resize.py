@@ -1,5 +1,6 @@
 """Operations that change the shape: upsampling, max pooling, reshaping."""
 
+import math
 from numbers import Integral
 
 from nanogan.backend import array_module
@@ -45,7 +46,7 @@ def max_pool2d_forward(x, *, kernel_size, stride=None, padding=0):
         raise UserError(f"MaxPool2d expected a padding of at most half the kernel's size {kernel_size}, got {padding}")
     xp = array_module(x)
     N, C = x.shape[:2]
-    OH, OW = conv2d_output_size(x.shape[2:], kernel_size, stride, padding)
+    OH, OW = conv2d_output_size(x.shape[2:], kernel_size, stride, padding, "MaxPool2d")
 
     cols = im2col(x, kernel_size, stride, padding, (OH, OW), fill=-xp.inf)
     windows = cols.reshape(N * OH * OW, -1, C)  # (N*OH*OW, KH*KW, C)
@@ -68,9 +69,7 @@ def max_pool2d_backward(dy, cache):
 
 def reshape_forward(x, *, shape):
     """(N, ...) -> (N, *shape), in the order of x's logical shape. Returns y and the cache for reshape_backward."""
-    size = 1
-    for n in shape:
-        size *= n
+    size = math.prod(shape)
     if size * len(x) != x.size:
         raise UserError(f"Reshape expected {size} numbers per picture for {tuple(shape)}, got x of shape {x.shape}")
     return x.reshape(len(x), *shape), x.shape

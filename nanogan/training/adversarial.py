@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from nanogan.backend import array_module
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
 from nanogan.ops.activations import stable_sigmoid
 
@@ -11,7 +12,7 @@ REAL, FAKE = 1.0, 0.0
 
 
 class StepResult(NamedTuple):
-    """What a step saw, each a 0-dimensional array on the networks' device; D(.) are means of probabilities.
+    """What a step saw, each a number on the networks' device; D(.) are means of probabilities.
 
     loss_d is the sum of D's losses on the real and on the fake batch, as in pytorch/examples.
     """
@@ -70,7 +71,5 @@ def sample(g, z, *, batch_size=64):
     In eval mode: BatchNorm uses its running statistics, so that a picture depends on its own z alone and not on the
     others of its batch. ``batch_size`` bounds the memory.
     """
-    from nanogan.backend import array_module
-
     pictures = [g.forward(z[i : i + batch_size], train=False)[0] for i in range(0, len(z), batch_size)]
     return array_module(z).concatenate(pictures)

@@ -1,7 +1,7 @@
 """The numbers of a run: a line for people now and then, a CSV row for every step."""
 
 import csv
-import os
+from pathlib import Path
 
 import numpy as np
 
@@ -18,7 +18,7 @@ class Log:
     """
 
     def __init__(self, path):
-        os.makedirs(os.path.dirname(path), exist_ok=True)
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
         self._file = open(path, "w", newline="", encoding="utf-8")
         self._writer = csv.writer(self._file)
         self._writer.writerow(COLUMNS)
@@ -51,7 +51,7 @@ class Log:
                 row = dict(zip(COLUMNS, rows[bad[0]], strict=True))
                 raise TrainingDiverged(
                     f"at step {row['step']} (epoch {row['epoch']}) Loss_D became {row['loss_d']} and Loss_G "
-                    f"{row['loss_g']}; a lower --lr usually helps"
+                    f"{row['loss_g']}; a lower learning rate usually helps"
                 )
         return dict(zip(COLUMNS, self.rows[-1], strict=True)) if self.rows else None
 

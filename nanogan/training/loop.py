@@ -1,6 +1,8 @@
 """The loop round the step: progress, log, pictures, checkpoints."""
 
+import signal
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -8,10 +10,18 @@ from tqdm import tqdm
 
 from nanogan import checkpoint, images, plot
 from nanogan.backend import array_module, get_device, to_device
-from nanogan.cli import ctrl_c_between_steps
 from nanogan.errors import TrainingDiverged
 from nanogan.training.adversarial import adversarial_step, sample
 from nanogan.training.log import Log, log_line
+
+PRODUCTS = (
+    "real.png",
+    "log.csv",
+    "losses.png",
+    "training.gif",
+    "generator.safetensors",
+    "discriminator.safetensors",
+)
 
 
 def train(
@@ -37,11 +47,12 @@ def train(
     ``max_steps`` ends the run early. After Ctrl-C the step is finished, everything is saved, and False is returned.
 
     Below ``out``: real.png, samples/*.png, log.csv, losses.png, training.gif, generator.safetensors and
-    discriminator.safetensors.
+    discriminator.safetensors. Those of an earlier run are removed first.
 
     Raises TrainingDiverged if a loss or a parameter is not finite; the checkpoint of the last sample is kept.
     """
     out = Path(out)
+    _clear(out)
     steps_per_epoch = len(loader)
     total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
     read_every = 1 if get_device(device).kind == "cpu" else log_every  # reading makes a GPU wait
@@ -72,7 +83,7 @@ def train(
                     if step % log_every == 0 or step == 1 or ends:
                         tqdm.write(log_line(log.flush(), epochs, steps_per_epoch))
                     if samples_due:
-                        _check_parameters(g, d, step=step)
+                        _check_finite(g, d, step=step)
                         frames.append(out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png")
                         images.save_grid(frames[-1], sample(g, fixed_z))
                         checkpoint.save(out / "generator.safetensors", g)
@@ -91,8 +102,39 @@ def train(
                 plot.save_training_plot(out / "losses.png", log.columns())
 
 
-def _check_parameters(*networks, step):
+def _check_finite(*networks, step):
+    """Raise TrainingDiverged if a parameter or a running statistic is NaN or infinite."""
     for network in networks:
-        for name, parameter, _ in network.named_parameters():
-            if not bool(array_module(parameter).isfinite(parameter).all()):
-                raise TrainingDiverged(f"after step {step} the parameter {name} was no longer finite; try a lower --lr")
+        for name, array in network.state_dict().items():
+            if not bool(array_module(array).isfinite(array).all()):
+                raise TrainingDiverged(f"after step {step} {name} was no longer finite; try a lower learning rate")
+
+
+def _clear(out):
+    """Remove what an earlier run left in ``out``, so that no file there belongs to another run than the others."""
+    for path in [*(out / "samples").glob("epoch_*_step_*.png"), *(out / name for name in PRODUCTS)]:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def ctrl_c_between_steps():
+    """Yield a function that says whether Ctrl-C was pressed, so that a step is finished first.
+
+    A second Ctrl-C stops at once. Outside the main thread, where signals cannot be caught, it is always False.
+    """
+    pressed = []
+
+    def note(number, frame):
+        if pressed:
+            raise KeyboardInterrupt
+        pressed.append(number)
+
+    try:
+        before = signal.signal(signal.SIGINT, note)
+    except ValueError:  # not in the main thread
+        yield lambda: False
+        return
+    try:
+        yield lambda: bool(pressed)
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -122,7 +122,7 @@ def test_shapes_in_a_file_cannot_ask_for_more_memory_than_they_take():
         ),
         (
             lambda: dcgan.discriminator(image_size=8, width=1).forward(np.zeros((2, 1, 8, 8), np.float32)),
-            r"Conv2d expected 3 input channels, got 1",
+            r"pictures of shape \(N, 3, 8, 8\), got \(2, 1, 8, 8\)",
         ),
         (lambda: dcgan.options_of({"a": np.zeros(3)}), "were expected"),
     ],
