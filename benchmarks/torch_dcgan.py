@@ -1,4 +1,9 @@
-"""pytorch/examples' DCGAN and training step, in torch: the rival of the benchmarks and the oracle of the tests."""
+"""pytorch/examples' DCGAN and training step, in torch: the rival of the benchmarks and the oracle of the tests.
+
+Written from pytorch/examples' dcgan/main.py, not from nanogan's networks, so that a wrong slope, stride or padding
+there does not stand here too. The discriminator gives logits; sizes other than 64 double 4 to 7 pixels as often as they
+need.
+"""
 
 import torch
 from torch import nn
@@ -15,26 +20,39 @@ class Network(nn.Module):
         return self.main(x)
 
 
+def generator(*, image_size, channels, latent, width):
+    """netG: z (N, latent, 1, 1) -> pictures."""
+    start, maps = _maps(image_size, width)
+    modules = [nn.ConvTranspose2d(latent, maps[-1], start, 1, 0, bias=False)]
+    for i in reversed(range(len(maps))):
+        modules += [nn.BatchNorm2d(maps[i]), nn.ReLU(True)]
+        modules += [nn.ConvTranspose2d(maps[i], maps[i - 1] if i else channels, 4, 2, 1, bias=False)]
+    return Network([*modules, nn.Tanh()])
+
+
+def discriminator(*, image_size, channels, width):
+    """netD without its sigmoid: pictures -> logits (N, 1)."""
+    start, maps = _maps(image_size, width)
+    modules = [nn.Conv2d(channels, maps[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
+    for i in range(1, len(maps)):
+        modules += [nn.Conv2d(maps[i - 1], maps[i], 4, 2, 1, bias=False)]
+        modules += [nn.BatchNorm2d(maps[i]), nn.LeakyReLU(0.2, inplace=True)]
+    return Network([*modules, nn.Conv2d(maps[-1], 1, start, 1, 0, bias=False), nn.Flatten()])
+
+
+def _maps(image_size, width):
+    """The smallest map's size, and the widths from the largest map to the smallest: 64 -> 4, [w, 2w, 4w, 8w]."""
+    start, doublings = {8: (4, 1), 16: (4, 2), 28: (7, 2), 32: (4, 3), 64: (4, 4), 128: (4, 5)}[image_size]
+    return start, [width * 2**i for i in range(doublings)]
+
+
 def copy_of(network):
-    """The torch network with the same layers, names and parameters as a nanogan DCGAN network (logits, no sigmoid)."""
-    modules = []
-    for layer in network.layers:
-        name = type(layer).__name__
-        if name in ("Conv2d", "ConvTranspose2d"):
-            first, second, *kernel_size = layer.params["weight"].shape
-            channels = (second, first) if name == "Conv2d" else (first, second)
-            options = {key: layer.options[key] for key in ("stride", "padding")}
-            modules.append(getattr(nn, name)(*channels, tuple(kernel_size), bias=False, **options))
-        elif name == "BatchNorm2d":
-            modules.append(nn.BatchNorm2d(len(layer.params["weight"])))
-        elif name == "LeakyReLU":
-            modules.append(nn.LeakyReLU(layer.options["negative_slope"]))
-        else:
-            modules.append({"ReLU": nn.ReLU, "Tanh": nn.Tanh, "Flatten": nn.Flatten}[name]())
-    result = Network(modules)
+    """The torch network of a nanogan DCGAN network's size, with its parameters and buffers."""
+    options = {key: getattr(network, key) for key in ("image_size", "channels", "width")}
+    is_generator = hasattr(network, "latent")
+    result = generator(latent=network.latent, **options) if is_generator else discriminator(**options)
     state = {name: torch.tensor(array.copy()) for name, array in network.state_dict().items()}
-    dtype = state["main.0.weight"].dtype
-    result.to(dtype).load_state_dict(state)
+    result.to(state["main.0.weight"].dtype).load_state_dict(state)
     return result
 
 

@@ -10,7 +10,6 @@ D(x) is what it believes of real pictures, D(G(z)) of drawn ones. Times are in t
 Without MNIST and without a network it trains on built-in digits, and says so.
 """
 
-import json
 import sys
 
 import numpy as np
@@ -19,7 +18,7 @@ from tqdm import tqdm
 from nanogan import __version__, backend, checkpoint, cli, images, training
 from nanogan.data import Loader, builtin_digits, load_mnist
 from nanogan.errors import DataNotFound
-from nanogan.files import replacing, writable_folder
+from nanogan.files import writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
 
@@ -42,9 +41,9 @@ def parse_arguments():
 
     train = parser.add_argument_group("training")
     train.add_argument("--epochs", type=count, default=4, help="rounds through the data")
-    train.add_argument("--batch-size", type=count, default=32)
+    train.add_argument("--batch-size", type=count, default=32, help="pictures a step")
     train.add_argument("--latent", type=count, default=100, help="numbers in z")
-    train.add_argument("--width", type=count, default=32, help="channels of the largest map")
+    train.add_argument("--width", type=count, default=32, help="channels of the largest map (torch's ngf, ndf)")
     train.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=2e-4, help="Adam's learning rate")
     train.add_argument("--beta1", type=cli.at_least(float, 0, high=0.999), default=0.5, help="Adam's first beta")
     train.add_argument("--log-every", type=count, default=100, metavar="STEPS", help="print a line")
@@ -81,8 +80,9 @@ def load_data(args):
             if args.data != "auto" or args.data_dir is not None:
                 raise
             print(
-                f"This run uses built-in digits, since {error}, with train-images-idx3-ubyte.gz and "
-                "train-labels-idx1-ubyte.gz.",
+                "No MNIST here: this run trains on built-in digits. For the real ones go online, or put "
+                "train-images-idx3-ubyte.gz and train-labels-idx1-ubyte.gz into a folder and add --data-dir FOLDER. "
+                f"({error})",
                 file=sys.stderr,
             )
             name = "digits"
@@ -107,9 +107,6 @@ def train(args):
     opt_d = Adam(d, lr=args.lr, betas=(args.beta1, 0.999))
     fixed_z = backend.seeded_rng(args.seed, "fixed noise").standard_normal((64, args.latent), dtype=np.float32)
 
-    options = vars(args) | {"data": name, "pictures": len(pictures), "nanogan": __version__, "numpy": np.__version__}
-    with replacing(out / "options.json") as temporary:
-        temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     print(f"{name}: {len(pictures)} pictures of {args.image_size} x {args.image_size}, on {device}")
     print(f"generator: {g.parameter_count():,} parameters; discriminator: {d.parameter_count():,}")
 
@@ -127,6 +124,7 @@ def train(args):
         log_every=1 if args.dry_run else args.log_every,
         sample_every=args.sample_every,
         max_steps=DRY_STEPS if args.dry_run else None,
+        options=vars(args) | {"data": name, "pictures": len(pictures), "nanogan": __version__, "numpy": np.__version__},
     )
     print(
         f"{'done' if completed else 'stopped'}: {out} holds samples/, training.gif, losses.png, generator.safetensors"
@@ -143,9 +141,8 @@ def generate(args):
     z = backend.to_device(rng.standard_normal((count, g.latent), dtype=np.float32), device)
     pictures = images.to_uint8(training.sample(g, z))
     if args.single_files:
-        digits = len(str(count))
         for i, picture in enumerate(tqdm(pictures, desc="writing", leave=False, disable=None), start=1):
-            images.save_png(out / f"generated_{i:0{digits}d}.png", picture)
+            images.save_png(out / f"generated_{i:06d}.png", picture)
         print(f"{count} pictures: {out}/generated_*.png")
     else:
         images.save_grid(out / "generated.png", pictures)

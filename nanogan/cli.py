@@ -9,14 +9,19 @@ from nanogan.errors import TrainingDiverged, UserError
 
 def parser(description, *, out):
     """Return an argument parser with the flags that every example has; ``out`` is the default output folder."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter, allow_abbrev=False
-    )
+    result = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
     result.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N for one of several")
     result.add_argument("--seed", type=at_least(int, 0), default=0, help="same seed, same machine: same result")
-    result.add_argument("--out", default=out, metavar="DIR", help="output folder; a run in it is replaced")
+    result.add_argument("--out", default=out, metavar="DIR", help="output folder; a run in it is kept in DIR/previous")
     result.add_argument("--dry-run", action="store_true", help="a few steps of the real thing, in seconds")
     return result
+
+
+class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Tells defaults, except those that say nothing."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default in (None, False) else super()._get_help_string(action)
 
 
 def at_least(kind, low, *, above=False, high=None):
@@ -43,6 +48,7 @@ def run(main):
     Errors that a user can mend, full disks and exhausted memory are reported in one sentence, without a traceback.
     """
     name = sys.argv[0].rsplit("/", 1)[-1]
+    sys.stdout.reconfigure(line_buffering=True)  # a log in a file can be followed, and is whole if the run is killed
     try:
         sys.exit(main())
     except UserError as error:

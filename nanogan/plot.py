@@ -49,11 +49,11 @@ def _panel(draw, font, box, x, series, title, limits=None):
         down = bottom - (np.clip(ys, low, high) - low) / (high - low) * (bottom - top)
         return list(zip(across.tolist(), down.tolist(), strict=True))
 
-    for value in np.linspace(low, high, 5):
+    for value in _ticks(low, high):
         ((_, y),) = place(x[:1], np.array([value]))
         draw.line((left, y, right, y), FAINT)
         draw.text((left - 6, y), f"{value:.3g}", INK, font, anchor="rm")
-    for value in np.linspace(x[0], x[-1], 5):
+    for value in _ticks(x[0], max(x[-1], x[0] + 1), whole=True):
         ((across, _),) = place(np.array([value]), np.array([low]))
         draw.text((across, bottom + 5), f"{value:.0f}", INK, font, anchor="mt")
 
@@ -66,6 +66,15 @@ def _panel(draw, font, box, x, series, title, limits=None):
         draw.line((across, top - 6, across + 18, top - 6), colour, 3)
         draw.text((across + 24, top - 6), label, INK, font, anchor="lm")
         across += 40 + draw.textlength(label, font)
+
+
+def _ticks(low, high, *, whole=False):
+    """Round numbers from ``low`` to ``high``, about five."""
+    rough = (high - low) / 4
+    magnitude = 10.0 ** np.floor(np.log10(rough))
+    step = magnitude * min((1, 2, 2.5, 5, 10), key=lambda factor: abs(np.log(factor * magnitude / rough)))
+    step = max(1.0, np.ceil(step)) if whole else step
+    return np.arange(np.ceil(low / step), np.floor(high / step + 1e-9) + 1) * step
 
 
 def _smooth(values):

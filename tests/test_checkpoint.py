@@ -5,6 +5,7 @@ import pickle
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.torch
 import torch
 
@@ -114,13 +115,27 @@ def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, g, monkeypatch):
     def half(state, file):
         with open(file, "wb") as out:
             out.write(b"half")
-        raise OSError(28, "No space left on device")
+        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
 
     monkeypatch.setattr(checkpoint.safetensors.numpy, "save_file", half)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, g)
     assert path.read_bytes() == before
     assert os.listdir(tmp_path) == ["g.safetensors"]
+
+
+def test_weights_that_are_not_numbers_are_refused(tmp_path, g):
+    g.layers[0].params["weight"][0, 0, 0, 0] = np.nan
+    checkpoint.save(tmp_path / "g.safetensors", g)
+    with pytest.raises(UserError, match="not finite"):
+        checkpoint.load_generator(tmp_path / "g.safetensors")
+
+
+def test_number_formats_that_numpy_has_not_are_refused(tmp_path, g):
+    state = {name: tensor.bfloat16() for name, tensor in torch_dcgan.copy_of(g).state_dict().items()}
+    safetensors.torch.save_file(state, tmp_path / "g.safetensors")
+    with pytest.raises(UserError, match="not a whole safetensors file"):
+        checkpoint.load_generator(tmp_path / "g.safetensors")
 
 
 def test_replacing_is_all_or_nothing(tmp_path):

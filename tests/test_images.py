@@ -88,6 +88,30 @@ def test_a_training_plot_shows_its_curves(tmp_path):
     assert left > right + 100
 
 
+def test_a_diverged_runs_plot_still_shows_its_curves(tmp_path):
+    steps = np.arange(1, 301)
+    columns = {name: 1 + 0.5 * np.sin(steps / 30) for name in plot.SHOWN} | {"step": steps}
+    plot.save_training_plot(tmp_path / "whole.png", columns)
+    diverged = {name: np.append(values, np.nan if name == "loss_d" else 0.5) for name, values in columns.items()}
+    plot.save_training_plot(tmp_path / "diverged.png", diverged)
+    assert (tmp_path / "diverged.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+    plot.save_training_plot(tmp_path / "nothing.png", {name: [np.nan] for name in (*plot.SHOWN, "step")})
+    assert not (tmp_path / "nothing.png").exists()
+
+
+def test_each_curve_stands_in_its_panel(tmp_path):
+    """D(x) = 0.9 lies high in the lower panel, D(G(z)) = 0.1 low."""
+    flat = {"step": [1, 2, 3], "loss_d": [1] * 3, "loss_g": [2] * 3, "d_x": [0.9] * 3, "d_g_z_before": [0.1] * 3}
+    plot.save_training_plot(tmp_path / "losses.png", flat)
+    with Image.open(tmp_path / "losses.png") as image:
+        column = np.asarray(image)[350:600, 500].astype(int)
+    rows = []
+    for colour in plot.COLOURS[:2]:
+        rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
+        rows.append(np.nonzero((np.abs(column - rgb) < 12).all(axis=1))[0].mean() / 250)
+    assert rows == pytest.approx([0.1, 0.9], abs=0.02)
+
+
 def test_a_plot_of_one_step_and_of_equal_numbers(tmp_path):
     for count in (1, 2):
         columns = {name: [0.0] * count for name in ("loss_d", "loss_g", "d_x", "d_g_z_before")}

@@ -280,6 +280,19 @@ def test_a_state_that_does_not_fit_is_refused_whole(change, message):
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_a_loaded_state_is_a_copy():
+    one, two = build("Linear"), build("Linear")
+    two.load_state_dict(one.state_dict())
+    one.params["weight"] += 1
+    np.testing.assert_allclose(one.params["weight"], two.params["weight"] + 1)
+
+
+def test_a_container_may_own_parameters_itself():
+    network = Sequential(ReLU(), prefix="main")
+    network.add_param("scale", np.ones(3))
+    assert list(network.state_dict()) == ["scale"]
+
+
 def test_hyper_parameters_are_keyword_only():
     """BatchNorm(n, 0.8) once set eps in another library, unnoticed."""
     for call in (
@@ -287,6 +300,7 @@ def test_hyper_parameters_are_keyword_only():
         lambda: Conv2d(3, 4, 4),
         lambda: LeakyReLU(0.2),
         lambda: Linear(3, 4, False),
+        lambda: Dropout(0.5),
     ):
         with pytest.raises(TypeError, match="positional"):
             call()
@@ -303,6 +317,7 @@ def test_a_layer_without_its_methods_says_so():
         (lambda: BatchNorm2d(3, eps=0), "eps > 0"),
         (lambda: BatchNorm2d(3).forward(np.zeros((4, 3), np.float32)), r"BatchNorm2d expected 4 dimensions"),
         (lambda: BatchNorm1d(3).forward(np.zeros((4, 3, 2, 2), np.float32)), r"BatchNorm1d expected 2 dimensions"),
+        (lambda: Conv2d(0, 4, kernel_size=1), "at least one input and one output"),
         (lambda: Conv2d(3, 4, kernel_size=0), "kernel_size expected a whole number of at least 1"),
     ],
 )

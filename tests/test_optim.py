@@ -87,6 +87,20 @@ def test_linear_decay_holds_and_then_falls_to_zero():
     np.testing.assert_allclose(rates, [0.8] * 7 + [0.6, 0.4, 0.2, 0.0, 0.0], atol=1e-15)
 
 
+def test_linear_decay_goes_on_after_a_resume():
+    optimizer = SGD(network(), lr=0.8)
+    schedule = LinearDecay(optimizer, total=10)
+    for _ in range(5):
+        optimizer.step()
+        schedule.step()
+    resumed = SGD(network(), lr=0.1)
+    resumed.load_state_dict(optimizer.state_dict())
+    schedule = LinearDecay(resumed, total=10)
+    resumed.step()
+    schedule.step()
+    assert resumed.lr == pytest.approx(0.8 * 4 / 10)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

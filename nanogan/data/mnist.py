@@ -99,6 +99,8 @@ def _find(name, split, data_dir):
         folders = [Path(data_dir), Path(data_dir) / name]
     else:
         shared = os.environ.get("NANOGAN_DATA")
+        if shared and not Path(shared).is_dir():
+            raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
         folders = ([Path(shared) / name] if shared else []) + [cache_dir() / name]
     for folder in folders:
         found = []
@@ -126,9 +128,7 @@ def _download(name, file):
         except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
             reason = str(getattr(error, "reason", None) or error or type(error).__name__)
             failures.append(f"{mirror}: {' '.join(reason.split())[:200]}")
-    raise DataNotFound(
-        f"{name} could not be downloaded ({'; '.join(failures)}): name the folder that holds it, --data-dir"
-    )
+    raise DataNotFound(f"{name} could not be downloaded: {'; '.join(failures)}")
 
 
 def _fetch(url, path):

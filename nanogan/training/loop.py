@@ -1,8 +1,11 @@
 """The loop round the step: progress, log, pictures, checkpoints."""
 
+import json
+import os
 import signal
+import threading
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +14,12 @@ from tqdm import tqdm
 from nanogan import checkpoint, images, plot
 from nanogan.backend import array_module, get_device, to_device
 from nanogan.errors import TrainingDiverged
+from nanogan.files import replacing
 from nanogan.training.adversarial import adversarial_step, sample
 from nanogan.training.log import Log, log_line
 
 PRODUCTS = (
+    "options.json",
     "real.png",
     "log.csv",
     "losses.png",
@@ -39,20 +44,25 @@ def train(
     log_every=100,
     sample_every=None,
     max_steps=None,
+    options=None,
 ):
     """Train generator ``g`` against discriminator ``d`` for ``epochs`` rounds of ``loader``; return True if completed.
 
     noise_rng: the numpy.random.Generator of each step's z ~ N(0, 1). fixed_z (N, latent): the noise of the sample
     pictures, drawn after every epoch and every ``sample_every`` steps. ``log_every`` steps a line is printed.
-    ``max_steps`` ends the run early. After Ctrl-C the step is finished, everything is saved, and False is returned.
+    ``max_steps`` ends the run early. ``options`` (a dictionary) is written to options.json. After Ctrl-C the step is
+    finished, everything is saved, and False is returned.
 
     Below ``out``: real.png, samples/*.png, log.csv, losses.png, training.gif, generator.safetensors and
-    discriminator.safetensors. Those of an earlier run are removed first.
+    discriminator.safetensors. Those of an earlier run are moved to ``out``/previous first.
 
     Raises TrainingDiverged if a loss or a parameter is not finite; the checkpoint of the last sample is kept.
     """
     out = Path(out)
-    _clear(out)
+    _set_aside(out)
+    if options is not None:
+        with replacing(out / "options.json") as temporary:
+            temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
     steps_per_epoch = len(loader)
     total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
     read_every = 1 if get_device(device).kind == "cpu" else log_every  # reading makes a GPU wait
@@ -60,7 +70,7 @@ def train(
     start = time.perf_counter()
 
     with (
-        ctrl_c_between_steps() as stop,
+        _stop_between_steps() as stop,
         tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar,
         np.errstate(over="ignore", invalid="ignore"),  # told once, as TrainingDiverged
     ):
@@ -84,22 +94,26 @@ def train(
                         tqdm.write(log_line(log.flush(), epochs, steps_per_epoch))
                     if samples_due:
                         _check_finite(g, d, step=step)
-                        frames.append(out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png")
-                        images.save_grid(frames[-1], sample(g, fixed_z))
+                        frame = out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png"
+                        images.save_grid(frame, sample(g, fixed_z))
+                        frames.append(frame)
                         checkpoint.save(out / "generator.safetensors", g)
                         checkpoint.save(out / "discriminator.safetensors", d)
                         saved_at = step
                     if ends:
+                        _draw(out, log, frames)
                         return step == total
-        except TrainingDiverged as error:
-            kept = f"the checkpoint of step {saved_at} is kept in {out}" if saved_at else "no checkpoint was saved yet"
-            raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
+        except BaseException as error:
+            with suppress(OSError):  # the first error is the one to tell
+                _draw(out, log, frames)
+            if isinstance(error, TrainingDiverged):
+                kept = (
+                    f"the checkpoint of step {saved_at} is kept in {out}" if saved_at else "no checkpoint was saved yet"
+                )
+                raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
+            raise
         finally:
             log.close()
-            if frames:
-                images.save_gif(out / "training.gif", frames)
-            if log.rows:
-                plot.save_training_plot(out / "losses.png", log.columns())
 
 
 def _check_finite(*networks, step):
@@ -110,31 +124,48 @@ def _check_finite(*networks, step):
                 raise TrainingDiverged(f"after step {step} {name} was no longer finite; try a lower learning rate")
 
 
-def _clear(out):
-    """Remove what an earlier run left in ``out``, so that no file there belongs to another run than the others."""
-    for path in [*(out / "samples").glob("epoch_*_step_*.png"), *(out / name for name in PRODUCTS)]:
+def _set_aside(out):
+    """Move what an earlier run left in ``out`` to ``out``/previous, so that all files in ``out`` are of one run."""
+    earlier = [path for path in [*(out / "samples").glob("*.png"), *(out / name for name in PRODUCTS)] if path.exists()]
+    if not earlier:
+        return
+    previous = out / "previous"
+    for path in [*(previous / "samples").glob("*.png"), *(previous / name for name in PRODUCTS)]:
         path.unlink(missing_ok=True)
+    (previous / "samples").mkdir(parents=True, exist_ok=True)
+    for path in earlier:
+        path.replace(previous / path.relative_to(out))
+    tqdm.write(f"the earlier run in {out} is kept in {previous}")
+
+
+def _draw(out, log, frames):
+    """Write training.gif and losses.png from what there is."""
+    if frames:
+        images.save_gif(out / "training.gif", frames)
+    if log.rows:
+        plot.save_training_plot(out / "losses.png", log.columns())
 
 
 @contextmanager
-def ctrl_c_between_steps():
-    """Yield a function that says whether Ctrl-C was pressed, so that a step is finished first.
+def _stop_between_steps():
+    """Yield a function that says whether Ctrl-C was pressed, or the process told to end: a step is finished first.
 
     A second Ctrl-C stops at once. Outside the main thread, where signals cannot be caught, it is always False.
     """
-    pressed = []
+    asked = []
 
     def note(number, frame):
-        if pressed:
+        if asked:
             raise KeyboardInterrupt
-        pressed.append(number)
+        asked.append(number)
+        os.write(2, b"\nfinishing this step and saving; Ctrl-C again stops at once\n")  # print may not be called here
 
-    try:
-        before = signal.signal(signal.SIGINT, note)
-    except ValueError:  # not in the main thread
+    if threading.current_thread() is not threading.main_thread():
         yield lambda: False
         return
+    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield lambda: bool(pressed)
+        yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)

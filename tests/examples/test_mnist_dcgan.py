@@ -103,9 +103,15 @@ def test_pictures_are_drawn_with_a_saved_generator(trained, tmp_path):
     weights = trained[0] / "run/generator.safetensors"
     out = succeed("--generate", 7, "--checkpoint", weights, "--out", "grid", folder=tmp_path)
     assert "7 pictures: grid/generated.png" in out
+    succeed("--generate", 7, "--checkpoint", weights, "--out", "other", "--seed", 1, folder=tmp_path)
+    assert (tmp_path / "other/generated.png").read_bytes() != (tmp_path / "grid/generated.png").read_bytes()
+    (tmp_path / "other/generated.png").unlink()
     succeed("--generate", 7, "--checkpoint", weights, "--out", "single", "--single-files", folder=tmp_path)
-    assert files(tmp_path) == ["grid/generated.png", *(f"single/generated_{i}.png" for i in range(1, 8))]
-    with Image.open(tmp_path / "single/generated_4.png") as fourth, Image.open(tmp_path / "grid/generated.png") as grid:
+    assert files(tmp_path) == ["grid/generated.png", *(f"single/generated_00000{i}.png" for i in range(1, 8))]
+    with (
+        Image.open(tmp_path / "single/generated_000004.png") as fourth,
+        Image.open(tmp_path / "grid/generated.png") as grid,
+    ):
         assert fourth.size == (28, 28)
         top, left = 2 + 1 * 30, 2 + 0 * 30  # 7 pictures stand in rows of 3
         np.testing.assert_array_equal(np.asarray(grid)[top : top + 28, left : left + 28], np.asarray(fourth))
@@ -115,16 +121,37 @@ def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
     code, out, err = run("--width", 2, "--dry-run", folder=tmp_path)
     assert code == 0, err
     assert "digits: 128 pictures of 28 x 28" in out
-    (line,) = [line for line in err.splitlines() if "mnist could not be downloaded" in line]
+    (line,) = [line for line in err.splitlines() if "No MNIST here" in line]
     assert "built-in digits" in line
+    assert "mnist could not be downloaded: https" in line
     assert "--data-dir" in line
+
+
+def test_options_reach_the_training(tmp_path):
+    """--drop-last and --sample-every count; --beta1 and --lr change the result; --out . is a folder like any other."""
+    common = (*TINY, "--epochs", 1, "--batch-size", 25_000, "--width", 1, "--latent", 1)
+    results = []
+    for name, *options in (
+        ("plain",),
+        ("every", "--sample-every", 1, "--drop-last"),
+        ("beta1", "--beta1", 0.9),
+        ("lr", "--lr", 1e-3),
+    ):
+        (tmp_path / name).mkdir()
+        succeed(*common, *options, "--out", ".", folder=tmp_path / name)
+        results.append((tmp_path / name / "generator.safetensors").read_bytes())
+    assert len(set(results)) == 4
+    assert len(list((tmp_path / "plain/samples").iterdir())) == 1
+    assert len(list((tmp_path / "every/samples").iterdir())) == 2  # 60,000 pictures: two whole batches and a rest
+    assert len((tmp_path / "plain/log.csv").read_text().splitlines()) == 1 + 3
+    assert len((tmp_path / "every/log.csv").read_text().splitlines()) == 1 + 2
 
 
 def test_other_sizes_are_resized_to(tmp_path):
     out = succeed(*TINY, "--image-size", 32, "--dry-run", "--out", "run", folder=tmp_path)
     assert "pictures of 32 x 32" in out
     with Image.open(tmp_path / "run/real.png") as image:
-        assert image.size == (2 + 8 * 34, 2 + 8 * 34) or image.size[0] == 2 + 4 * 34
+        assert image.size == (2 + 4 * 34, 2 + 4 * 34)  # a batch of 16
 
 
 def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
@@ -140,11 +167,26 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path):
     assert process.returncode == 130, err
     assert "Traceback" not in err
     assert "stopped" in out
+    assert "finishing this step and saving" in err
     with open(tmp_path / "run/log.csv", newline="") as file:
         last = list(csv.DictReader(file))[-1]["step"]
     assert (tmp_path / f"run/samples/epoch_001_step_{int(last):06d}.png").exists()
     assert safetensors.numpy.load_file(tmp_path / "run/generator.safetensors")
     assert (tmp_path / "run/training.gif").exists()
+
+
+def test_a_log_in_a_file_can_be_followed(tmp_path):
+    process = start(*TINY, "--epochs", 1000, "--out", "run", folder=tmp_path)
+    try:
+        assert process.stdout.readline().startswith("digits:")  # long before a buffer of 8 KB is full
+        process.stdout.readline()
+        assert process.stdout.readline().startswith("[1/1000][1/")
+        process.terminate()
+        process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert (tmp_path / "run/generator.safetensors").exists(), "told to end, it saves as after Ctrl-C"
 
 
 def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path):
@@ -182,6 +224,10 @@ def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path):
         (("--generate", "4", "--checkpoint", "nothing"), "there is no checkpoint nothing"),
         (("--generate", "4", "--checkpoint", "file"), "not a whole safetensors file"),
         (("--generate", "0"), "of at least 1 and at most 1000000, got '0'"),
+        (("--single-files",), "add --generate N"),
+        (("--checkpoint", "file"), "add --generate N"),
+        (("--data", "digits", "--data-dir", "."), "leave --data-dir out"),
+        (("--generate", "1" + 20 * "0"), "at most 1000000"),
         (("--epoch", "3"), "unrecognized arguments: --epoch"),
     ],
 )

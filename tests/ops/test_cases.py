@@ -105,6 +105,18 @@ def test_gradients_are_the_slopes_of_the_forward(case, rng):
         assert relative_error(gradient, elementwise_gradient(loss, inputs[name])) < 1e-7, name
 
 
+@pytest.mark.parametrize("case", [c for c in CASES if c.op not in ("flatten", "reshape", "embedding")], ids=str)
+def test_channels_last_in_is_channels_last_out(case, rng):
+    """Copies of another order would be correct and slow."""
+    inputs = {name: channels_last(array) for name, array in case.draw(rng, np.float32).items()}
+    if next(iter(inputs.values())).ndim != 4:
+        pytest.skip("no pictures")
+    y, cache = forward(case, inputs)
+    gradients = backward(case, draw_dy(rng, y, "cpu"), cache)
+    for array in (y, *gradients.values()):
+        assert array.ndim != 4 or array.strides[1] == array.itemsize or array.shape[1] == 1
+
+
 @cases
 def test_backward_changes_neither_dy_nor_cache_and_can_run_twice(case, device, rng):
     inputs = {name: to_device(channels_last(a), device) for name, a in case.draw(rng, np.float32).items()}

@@ -156,3 +156,61 @@ def test_wrong_input_gets_one_sentence(call, message):
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+NUMPY_SCALARS = {
+    "leaky_relu": lambda x: ops.leaky_relu_forward(x, negative_slope=np.float64(0.2)),
+    "dropout": lambda x: ops.dropout_forward(x, p=np.float64(0.5), rng=np.random.default_rng(0)),
+    "bce_with_logits": lambda x: ops.bce_with_logits_forward(x, np.float64(1.0)),
+    "bce_with_logits-weights": lambda x: ops.bce_with_logits_forward(
+        x, 0.3, weight=np.full(x.shape, 0.5), pos_weight=np.array([2.0])
+    ),
+    "bce-weight": lambda x: ops.bce_forward(abs(x) / 10, 0.5, weight=np.full(x.shape, 0.5)),
+    "mse": lambda x: ops.mse_forward(x, np.float64(1.0)),
+    "l1": lambda x: ops.l1_forward(x, np.zeros(x.shape)),
+    "cross_entropy": lambda x: ops.cross_entropy_forward(
+        x, np.array([0, 1, 2, 0]), weight=np.ones(3), label_smoothing=np.float64(0.1)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", NUMPY_SCALARS)
+def test_numpys_float64_scalars_do_not_make_float32_float64(name, rng):
+    x = rng.standard_normal((4, 3)).astype(np.float32)
+    y, cache = NUMPY_SCALARS[name](x)
+    assert y.dtype == np.float32
+    dy = rng.standard_normal(y.shape).astype(np.float32) if y.shape else np.float64(0.5)
+    backward = getattr(ops, f"{name.split('-')[0]}_backward")
+    assert backward(dy, cache).dtype == np.float32
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_batchnorm_stays_float32_with_numpys_options(train, rng):
+    x = rng.standard_normal((4, 3)).astype(np.float32)
+    vectors = [np.full(3, value, np.float32) for value in (1, 0, 0, 1)]
+    y, cache = ops.batchnorm_forward(x, *vectors, train=train, momentum=np.float64(0.1), eps=np.float64(1e-5))
+    results = [y, *ops.batchnorm_backward(x, cache)]
+    assert [array.dtype for array in results] == [np.float32] * 4
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 8, 8), (2, 4, 9, 8), (2, 4, 2, 2), (1, 4, 8, 8)])
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d"])
+def test_a_dy_of_another_shape_or_dtype_is_refused(op, shape, rng):
+    """Windows are a view with hand-made strides: unchecked, they would read beyond the array."""
+    size, w = {"conv2d": (16, (4, 3, 4, 4)), "conv_transpose2d": (4, (3, 4, 4, 4))}[op]
+    y, cache = getattr(ops, f"{op}_forward")(
+        rng.standard_normal((2, 3, size, size)), rng.standard_normal(w), stride=2, padding=1
+    )
+    assert y.shape == (2, 4, 8, 8)
+    backward = getattr(ops, f"{op}_backward")
+    with pytest.raises(UserError, match=r"expected dy of y's shape \(2, 4, 8, 8\) and float64, got"):
+        backward(np.zeros(shape), cache)
+    with pytest.raises(UserError, match="got .* and float32"):
+        backward(np.zeros(y.shape, np.float32), cache)
+
+
+def test_a_large_offsets_running_mean_is_exact_too(rng):
+    x = (1e4 + rng.standard_normal((16, 3, 16, 16))).astype(np.float32)
+    running_mean, ones = np.zeros(3, np.float32), np.ones(3, np.float32)
+    ops.batchnorm_forward(x, ones, np.zeros(3, np.float32), running_mean, ones.copy(), momentum=1.0)
+    np.testing.assert_array_equal(running_mean, x.astype(np.float64).mean(axis=(0, 2, 3)).astype(np.float32))

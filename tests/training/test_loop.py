@@ -1,0 +1,182 @@
+"""The loop and the log: what each step is given, what is written when, and when training stops."""
+
+import csv
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from nanogan.data import Loader
+from nanogan.errors import TrainingDiverged
+from nanogan.models import dcgan
+from nanogan.optim import SGD
+from nanogan.training import StepResult, log, loop
+
+
+@pytest.fixture
+def setup(tmp_path, monkeypatch):
+    """A run of 2 epochs of 3 steps whose steps are only recorded; ``run(results, **options)`` starts it."""
+    rng = np.random.default_rng(0)
+    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, rng=rng)
+    d = dcgan.discriminator(image_size=8, channels=1, width=2, rng=rng)
+    pictures = rng.integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
+    seen = []
+
+    def run(result=lambda step: StepResult(*np.float32([1, 2, 3, 4, 5])), **options):
+        def step(g, d, opt_g, opt_d, real, z):
+            seen.append((real.copy(), z.copy()))
+            return result(len(seen))
+
+        monkeypatch.setattr(loop, "adversarial_step", step)
+        arguments = {"epochs": 2, "out": tmp_path / "run", "noise_rng": np.random.default_rng(1)} | options
+        fixed_z = np.random.default_rng(2).standard_normal((4, 3)).astype(np.float32)
+        loader = Loader(pictures, batch_size=3)
+        return loop.train(g, d, SGD(g, lr=0.1), SGD(d, lr=0.1), loader, fixed_z=fixed_z, **arguments)
+
+    return run, seen, g, d, tmp_path / "run"
+
+
+def samples(out):
+    return sorted(path.name for path in (out / "samples").iterdir())
+
+
+def test_every_step_gets_its_own_batch_and_fresh_noise_of_its_length(setup):
+    run, seen, *_ = setup
+    assert run() is True
+    assert [(len(real), z.shape) for real, z in seen] == [(n, (n, 3)) for n in (3, 3, 2, 3, 3, 2)]
+    noise = np.concatenate([z for _, z in seen])
+    assert len(np.unique(noise)) == noise.size, "no z is used twice"
+    assert noise.dtype == np.float32
+    assert abs(noise.mean()) < 1
+    assert noise.min() < 0 < noise.max()
+    first, second = (np.concatenate([real for real, _ in seen[i : i + 3]]) for i in (0, 3))
+    np.testing.assert_array_equal(np.sort(first, axis=0), np.sort(second, axis=0))
+    assert (first != second).any()
+
+
+def test_samples_are_drawn_each_epoch_and_every_n_steps(setup):
+    run, _, _, _, out = setup
+    run(sample_every=2)
+    steps = [(1, 2), (1, 3), (2, 4), (2, 6)]
+    assert samples(out) == [f"epoch_{epoch:03d}_step_{step:06d}.png" for epoch, step in steps]
+
+
+def test_max_steps_ends_the_run_early_with_everything_saved(setup):
+    run, seen, _, _, out = setup
+    assert run(max_steps=2) is True
+    assert len(seen) == 2
+    assert samples(out) == ["epoch_001_step_000002.png"]
+    for name in set(loop.PRODUCTS) - {"options.json"}:
+        assert (out / name).stat().st_size > 0, name
+
+
+def test_lines_are_printed_first_last_and_every_n_steps(setup, capsys):
+    run, *_ = setup
+    run(log_every=4)
+    lines = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
+    assert lines == ["[1/2][1/3]", "[2/2][1/3]", "[2/2][3/3]"]
+
+
+def test_the_csv_and_the_line_name_their_numbers_rightly(setup, capsys):
+    run, _, _, _, out = setup
+    result = StepResult(loss_d=0.1, loss_g=0.2, d_real=0.3, d_fake_before=0.4, d_fake_after=0.5)
+    run(lambda step: StepResult(*map(np.float32, result)))
+    with open(out / "log.csv", newline="") as file:
+        row = list(csv.DictReader(file))[-1]
+    assert {key: row[key] for key in ("epoch", "step")} == {"epoch": "2", "step": "6"}
+    numbers = {key: float(row[key]) for key in ("loss_d", "loss_g", "d_x", "d_g_z_before", "d_g_z_after")}
+    assert numbers == {"loss_d": 0.1, "loss_g": 0.2, "d_x": 0.3, "d_g_z_before": 0.4, "d_g_z_after": 0.5}
+    assert (
+        "Loss_D: 0.1000  Loss_G: 0.2000  D(x): 0.3000  D(G(z)): 0.4000 before D's step, 0.5000 after"
+        in capsys.readouterr().out
+    )
+
+
+@pytest.mark.parametrize("which", ["loss_d", "loss_g"])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_loss_that_is_not_finite_stops_at_its_step_and_keeps_the_checkpoint_before(setup, which, value):
+    run, seen, _, _, out = setup
+    good = StepResult(*np.float32([1, 2, 0.3, 0.4, 0.5]))
+
+    def result(step):
+        return good._replace(**{which: np.float32(value)}) if step == 5 else good
+
+    with pytest.raises(TrainingDiverged, match=r"at step 5 \(epoch 2\).*the checkpoint of step 4 is kept"):
+        run(result, sample_every=2)
+    assert len(seen) == 5
+    assert (out / "losses.png").exists()
+    assert samples(out)[-1] == "epoch_002_step_000004.png"
+
+
+@pytest.mark.parametrize("kind", ["params", "buffers"])
+@pytest.mark.parametrize("network", ["generator", "discriminator"])
+def test_numbers_that_are_not_finite_are_not_saved(setup, kind, network):
+    run, _, g, d, out = setup
+    g.layers[1].params["weight"][...] = 1
+    layer = {"generator": g.layers[1], "discriminator": next(x for x in d.layers if x.params)}[network]
+    if kind == "buffers" and network == "discriminator":
+        layer.buffers["extra"] = np.zeros(2, np.float32)  # at 8 pixels D has no BatchNorm
+
+    def result(step):
+        if step == 3:
+            next(iter(getattr(layer, kind).values()))[...] = np.inf
+        return StepResult(*np.float32([1, 2, 0.3, 0.4, 0.5]))
+
+    with pytest.raises(TrainingDiverged, match="after step 3 .* was no longer finite.*the checkpoint of step 2"):
+        run(result, sample_every=2)
+    for name in ("generator", "discriminator"):
+        saved = safetensors.numpy.load_file(out / f"{name}.safetensors")
+        assert all(np.isfinite(array).all() for array in saved.values())
+
+
+def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
+    run, *_, out = setup
+    run(sample_every=1)
+    (out / "mine.txt").write_text("not a product of a run")
+
+    def diverge(step):
+        return StepResult(*np.float32([np.nan, 2, 3, 4, 5]))
+
+    with pytest.raises(TrainingDiverged, match="no checkpoint was saved yet"):
+        run(diverge)
+    assert sorted(path.name for path in out.glob("*")) == ["log.csv", "mine.txt", "previous", "real.png", "samples"]
+    assert samples(out) == []
+    assert len(samples(out / "previous")) == 6
+    kept = (out / "previous" / "generator.safetensors").read_bytes()
+    run()
+    run()
+    assert (out / "previous" / "generator.safetensors").read_bytes() == kept, (
+        "the generator of these runs never changes"
+    )
+    assert len(samples(out / "previous")) == 2, "of the run before the last one only"
+
+
+def test_losses_are_read_in_one_piece_and_keep_their_order(tmp_path):
+    """A GPU's numbers are fetched for many steps at once."""
+    book = log.Log(tmp_path / "log.csv")
+    for step in range(1, 4):
+        book.add(1, step, StepResult(*(np.float32(10 * step + i) for i in range(5))), 0.5 * step)
+    row = book.flush()
+    book.close()
+    assert row == dict(zip(log.COLUMNS, (1, 3, 30, 31, 32, 33, 34, 1.5), strict=True))
+    assert list(book.columns()["loss_d"]) == [10, 20, 30]
+
+
+def test_a_full_disk_is_told_as_such(setup, monkeypatch):
+    """What is written at the end must not hide the first error behind one of its own."""
+    run, _, _, _, out = setup
+    save = loop.images.save_grid
+
+    def full(path, pictures):
+        if "step_000003" in str(path):
+            raise OSError(28, "No space left on device")
+        return save(path, pictures)
+
+    def full_too(*args):
+        raise OSError("no space for this either")
+
+    monkeypatch.setattr(loop.images, "save_grid", full)
+    monkeypatch.setattr(loop.images, "save_gif", full_too)
+    with pytest.raises(OSError, match="No space left on device"):
+        run(sample_every=1)
+    assert samples(out)[-1] == "epoch_001_step_000002.png"
