@@ -8,8 +8,8 @@ import torch
 
 from nanogan import ops
 from nanogan.backend import to_device, to_numpy
+from nanogan.gradcheck.cases import OPERATIONS as CASES
 from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
-from tests.ops.cases import CASES
 
 # Rounding of one operation: 2^-53 and 2^-24 times the square root of the longest sum here, with a margin of 10.
 TOLERANCE = {np.float64: 1e-13, np.float32: 1e-5}
@@ -19,17 +19,14 @@ dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 
 
 def forward(case, inputs):
-    """Run the forward on arrays or, by name, what they were replaced with."""
-    positional = {name: array for name, array in inputs.items() if name not in ("weight", "pos_weight")}
-    options = case.options | {name: inputs[name] for name in inputs if name not in positional}
-    if "rng" in options:
-        options["rng"] = np.random.default_rng(options["rng"])  # the same zeros at every call
-    return getattr(ops, f"{case.op}_forward")(*positional.values(), **options)
+    """Run the forward on the arrays, with the same random zeros at every call."""
+    positional, named = case.split(inputs)
+    return case.pair[0](*positional.values(), **case.forward_options(), **named)
 
 
 def backward(case, dy, cache, **needs):
     """Run the backward and return {input's name: gradient}."""
-    gradients = getattr(ops, f"{case.op}_backward")(dy, cache, **needs)
+    gradients = case.pair[1](dy, cache, **needs)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
     return {name: g for name, g in zip(case.differentiable, gradients, strict=False) if name is not None}
 
@@ -47,7 +44,7 @@ def torch_results(case, inputs, dy):
         if name is not None:
             tensors[name].requires_grad_()
     names = [name for name in case.differentiable if name is not None]
-    y = case.torch(*tensors.values())
+    y = case.torch(torch.nn.functional, *tensors.values())
     y.backward(torch.tensor(dy, dtype=y.dtype))
     return y.detach().numpy(), {name: tensors[name].grad.numpy() for name in names}
 

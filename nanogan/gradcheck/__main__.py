@@ -1,0 +1,137 @@
+"""``python -m nanogan.gradcheck``: check every operation, every layer and the DCGAN, and print a table."""
+
+import argparse
+import importlib
+import importlib.util
+
+import numpy as np
+from tqdm import tqdm
+
+from nanogan import cli
+from nanogan.backend import get_device, to_device, to_numpy
+from nanogan.errors import UserError
+from nanogan.gradcheck import check_layer, check_operation
+from nanogan.gradcheck.cases import LAYERS, NETWORKS, OPERATIONS
+
+TORCH_TOLERANCE = 1e-11  # float64 on both sides, which add up in other orders
+DRAWS = 2  # sets of random inputs for each case
+
+
+def operations(names, device, draws):
+    """Yield (name, shapes, report, error against torch or None) for every case of the operations ``names``."""
+    functional = torch_functional()
+    for case in OPERATIONS:
+        if case.op not in names:
+            continue
+        for draw in range(draws):
+            rng = np.random.default_rng(draw)
+            inputs = {name: to_device(array, device) for name, array in case.draw(rng).items()}
+            positional, named = case.split(inputs)
+            report = check_operation(
+                *case.pair, positional, lambda case=case, named=named: case.forward_options() | named, rng=rng
+            )
+            error = None if functional is None else torch_error(case, inputs, functional, rng)
+            yield case.op, str(case), report, error
+
+
+def networks(names, device, draws):
+    """Yield (name, shapes, report, None) for the layers and networks ``names``."""
+    for name, (make, draw_input) in (LAYERS | NETWORKS).items():
+        if name not in names:
+            continue
+        for draw in range(draws):
+            rng = np.random.default_rng(draw)
+            x = to_device(draw_input(rng), device)
+            for train in (True, False):
+                report = check_layer(make().to(device), x, train=train, rng=rng)
+                shape = "x".join(map(str, x.shape))
+                yield name, f"{name}, input {shape}, {'train' if train else 'eval'}", report, None
+
+
+def torch_functional():
+    """Return torch.nn.functional where torch is installed, else None. nanogan itself never needs it."""
+    if importlib.util.find_spec("torch") is None:
+        return None
+    return importlib.import_module("torch").nn.functional
+
+
+def torch_error(case, inputs, functional, rng):
+    """Return the worst relative difference of y and of every gradient from torch's, on the same inputs and dy."""
+    torch = importlib.import_module("torch")
+    positional, named = case.split(inputs)
+    forward, backward = case.pair
+    y, cache = forward(*(array.copy() for array in positional.values()), **case.forward_options(), **named)
+    dy = rng.standard_normal(y.shape)
+    gradients = backward(to_device(dy, device_of(y)) if dy.ndim else float(dy), cache)
+    gradients = gradients if isinstance(gradients, tuple) else (gradients,)
+
+    tensors = {name: torch.tensor(to_numpy(array)) for name, array in inputs.items()}
+    checked = [name for name in case.differentiable if name is not None]
+    for name in checked:
+        tensors[name].requires_grad_()
+    expected = case.torch(functional, *tensors.values())
+    expected.backward(torch.tensor(dy))
+    pairs = [(y, expected.detach())]
+    found = zip(case.differentiable, gradients, strict=False)
+    pairs += [(gradient, tensors[name].grad) for name, gradient in found if name is not None]
+    return max(relative_error(to_numpy(ours), theirs.numpy()) for ours, theirs in pairs)
+
+
+def device_of(x):
+    """The device that holds x."""
+    return "cpu" if isinstance(x, (np.ndarray, np.generic)) else f"gpu:{x.device.id}"
+
+
+def relative_error(ours, theirs):
+    """The largest difference, as a share of the largest number."""
+    scale = np.abs(theirs).max() or 1.0
+    return float(np.abs(ours - theirs).max() / scale)
+
+
+def main():
+    known = sorted({case.op for case in OPERATIONS}) + list(LAYERS) + list(NETWORKS)
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogan.gradcheck",
+        description="Compare every backward pass with finite differences, and with torch where it is installed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--op", action="append", metavar="NAME", help="only this operation or layer; may be repeated")
+    parser.add_argument("--verbose", action="store_true", help="every case and array, not only the worst")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N (default: cpu)")
+    args = parser.parse_args()
+    names = args.op or known
+    for name in names:
+        if name not in known:
+            raise UserError(f"there is no operation or layer {name!r}: use one of {', '.join(known)}")
+    device = get_device(args.device)
+
+    rows, wrong = {}, []
+    cases = sum(case.op in names for case in OPERATIONS) * DRAWS
+    cases += sum(name in names for name in LAYERS | NETWORKS) * DRAWS * 2
+    results = (item for group in (operations, networks) for item in group(names, device, DRAWS))
+    for name, label, report, error in tqdm(results, total=cases, leave=False, disable=None):
+        row = rows.setdefault(name, {"cases": 0, "error": 0.0, "torch": None, "passed": True})
+        passed = report.passed and (error is None or error <= TORCH_TOLERANCE)
+        row["cases"] += 1
+        row["error"] = max(row["error"], report.error)
+        row["torch"] = error if row["torch"] is None else max(row["torch"], error)
+        row["passed"] &= passed
+        if not passed:
+            wrong.append(f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}"))
+        if args.verbose:
+            tqdm.write(f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}"))
+
+    has_torch = torch_functional() is not None
+    print(f"{'':22}{'cases':>6}  {'finite differences':>18}  {'torch' if has_torch else 'no torch here':>13}")
+    for name, row in rows.items():
+        torch_column = "" if row["torch"] is None else f"{row['torch']:.1e}"
+        verdict = "ok" if row["passed"] else "WRONG"
+        print(f"{name:22}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
+    print("worst relative errors in float64; differences cannot tell better than about 1e-9")
+    for text in wrong:
+        print(f"\nWRONG: {text}")
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    cli.run(main)

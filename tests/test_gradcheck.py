@@ -1,0 +1,203 @@
+"""The gradient checks: right gradients pass, wrong ones are found and named, kinks are stepped around."""
+
+import copy
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from nanogan import ops
+from nanogan.errors import UserError
+from nanogan.gradcheck import cases, check_layer, check_operation
+from nanogan.layers import BatchNorm2d, Conv2d, Layer, ReLU, Sequential
+from nanogan.models import dcgan
+
+
+@pytest.fixture
+def conv(rng):
+    return {"x": rng.standard_normal((2, 3, 6, 6)), "w": rng.standard_normal((4, 3, 4, 4)), "b": rng.standard_normal(4)}
+
+
+OPTIONS = {"stride": 2, "padding": 1}
+
+
+def test_a_right_backward_passes(conv):
+    report = check_operation(ops.conv2d_forward, ops.conv2d_backward, conv, OPTIONS)
+    assert report.passed
+    assert 0 < report.error < 1e-8
+    assert set(report.worst) == {"x", "w", "b"}
+    assert report.raise_if_wrong() is report
+
+
+@pytest.mark.parametrize(
+    ("index", "change", "hint"),
+    [
+        ((3, 0, 1, 2), lambda value: -value, "sign?"),
+        ((0, 2, 3, 3), lambda value: 0, "a term is missing?"),
+        ((1, 1, 0, 0), lambda value: 2 * value, "a factor of 2 too much?"),
+        ((2, 0, 0, 1), lambda value: value / 2, "a factor of 0.5 too much?"),
+    ],
+)
+def test_one_wrong_element_is_found_and_explained(conv, index, change, hint):
+    def wrong(dy, cache):
+        dx, dw, db = ops.conv2d_backward(dy, cache)
+        dw = dw.copy()
+        dw[index] = change(dw[index])
+        return dx, dw, db
+
+    report = check_operation(ops.conv2d_forward, wrong, conv, OPTIONS)
+    assert report.worst["w"].index == index
+    name = "dw[" + ",".join(map(str, index)) + "]"
+    with pytest.raises(AssertionError) as caught:
+        report.raise_if_wrong()
+    (line,) = [line for line in str(caught.value).splitlines() if name in line]
+    assert "backward says" in line
+    assert "finite differences say" in line
+    assert line.endswith(hint)
+    assert report.worst["x"].error < 1e-8, "what is right is said to be right"
+
+
+def test_nan_is_wrong(conv):
+    report = check_operation(
+        ops.conv2d_forward, lambda dy, cache: (None, np.full((4, 3, 4, 4), np.nan), None), conv, OPTIONS
+    )
+    assert not report.passed
+
+
+def test_a_gradient_of_another_shape_is_refused(conv):
+    with pytest.raises(AssertionError, match=r"dw has shape \(4,\), but w has shape \(4, 3, 4, 4\)"):
+        check_operation(ops.conv2d_forward, lambda dy, cache: (None, np.zeros(4), None), conv, OPTIONS)
+
+
+KINKS = {
+    "relu": (ops.relu_forward, ops.relu_backward, np.array([[0.0, 1e-7, -1e-6, 1.0, 2.0]]), {}),
+    "leaky_relu": (ops.leaky_relu_forward, ops.leaky_relu_backward, np.zeros((2, 3)), {"negative_slope": 0.2}),
+    "max_pool2d": (ops.max_pool2d_forward, ops.max_pool2d_backward, np.ones((1, 1, 4, 4)), {"kernel_size": 2}),
+    "l1": (ops.l1_forward, ops.l1_backward, np.zeros((2, 3)), {"target": 0.0}),
+}
+
+
+@pytest.mark.parametrize("name", KINKS)
+def test_kinks_are_stepped_around(name):
+    forward, backward, x, options = KINKS[name]
+    report = check_operation(forward, backward, {"x": x}, options)
+    assert report.passed
+    assert report.kinks > 0, "the inputs stand on a kink, and had to be moved"
+    wrong = check_operation(forward, lambda dy, cache: 0.5 * backward(dy, cache), {"x": x}, options)
+    assert not wrong.passed, "a mistake is not taken for a kink"
+
+
+def test_what_jumps_everywhere_is_told():
+    rng = np.random.default_rng(0)
+    with pytest.raises(UserError, match="its slope jumps wherever it was tried"):
+        check_operation(lambda x: (x + rng.standard_normal(x.shape), None), lambda dy, cache: dy, {"x": np.ones(3)})
+
+
+class Squared(Layer):
+    """y = scale * x^2, with a gradient of ``scale`` that can be made wrong."""
+
+    def __init__(self, mistake=1.0):
+        super().__init__()
+        self.mistake = mistake
+        self.add_param("scale", np.full((), 1.5, np.float32))
+
+    def forward(self, x, train=True):
+        return self.params["scale"] * x * x, x
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        x = cache
+        if need_dw:
+            self.add_grads(scale=self.mistake * (dy * x * x).sum())
+        return 2 * self.params["scale"] * x * dy if need_dx else None
+
+
+def test_a_layer_of_ones_own_in_one_call(rng):
+    x = rng.standard_normal((2, 3)).astype(np.float32)
+    check_layer(Squared(), x).raise_if_wrong()
+    with pytest.raises(AssertionError, match="Squared: wrong gradient\n.*\n.*dscale.*sign?"):
+        check_layer(Squared(mistake=-1.0), x).raise_if_wrong()
+
+
+@pytest.mark.parametrize("train", [True, False])
+def test_whole_networks_pass_and_stay_as_they_were(train):
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        g = dcgan.generator(image_size=8, channels=1, latent=4, width=3, rng=rng)
+        before = copy.deepcopy(g.state_dict())
+        check_layer(g, rng.standard_normal((4, 4)), train=train, rng=rng).raise_if_wrong()
+        for name, array in g.state_dict().items():
+            np.testing.assert_array_equal(array, before[name])
+            assert array.dtype == before[name].dtype
+        assert all((gradient == 0).all() for _, _, gradient in g.named_parameters())
+
+
+def test_batchnorms_mean_is_missed_by_dy_of_ones_and_found_by_a_random_one(monkeypatch, rng):
+    """The classic: dx without its last term is right whenever dy * xhat adds up to nothing."""
+    original = ops.batchnorm_backward
+
+    def without_the_last_term(dy, cache, **needs):
+        xhat, inv_std, gamma, _ = cache
+        _, dgamma, dbeta = original(dy, cache, **needs)
+        rows = dy.transpose(0, 2, 3, 1).reshape(-1, dy.shape[1])
+        dx = gamma * inv_std * (rows - rows.mean(axis=0))
+        N, C, H, W = dy.shape
+        return dx.reshape(N, H, W, C).transpose(0, 3, 1, 2), dgamma, dbeta
+
+    x = rng.standard_normal((4, 3, 5, 5))
+    layer = BatchNorm2d(3, dtype=np.float64)
+    y, (_, cache) = layer.forward(x)
+    right, wrong = (backward(np.ones_like(y), cache)[0] for backward in (original, without_the_last_term))
+    np.testing.assert_allclose(right, wrong, atol=1e-12)
+    monkeypatch.setattr(ops, "batchnorm_backward", without_the_last_term)
+    assert not check_layer(layer, x).passed
+
+
+def command(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "nanogan.gradcheck", *arguments], capture_output=True, text=True, timeout=300
+    )
+
+
+def test_the_command_prints_a_row_for_everything_and_all_pass():
+    result = command()
+    assert result.returncode == 0, result.stdout + result.stderr
+    rows = {line[:22].strip(): line.split() for line in result.stdout.splitlines()[1:-1]}
+    assert set(rows) == {
+        *(case.op for case in cases.OPERATIONS),
+        *cases.LAYERS,
+        *cases.NETWORKS,
+    }
+    assert all(row[-1] == "ok" for row in rows.values())
+
+
+def test_one_operation_with_its_cases():
+    result = command("--op", "conv2d", "--verbose")
+    assert result.returncode == 0, result.stderr
+    assert "conv2d-n2c3f5-8x8-k4x4-s2-p1" in result.stdout
+    assert "dw: right to" in result.stdout
+    assert "linear" not in result.stdout
+
+
+def test_an_unknown_operation_gets_one_sentence():
+    result = command("--op", "conv3d")
+    assert result.returncode == 2
+    assert "there is no operation or layer 'conv3d': use one of" in result.stderr
+
+
+def test_the_command_fails_where_a_gradient_is_wrong(monkeypatch, capsys):
+    from nanogan.gradcheck import __main__ as program
+
+    right = ops.tanh_backward
+    monkeypatch.setattr(ops, "tanh_backward", lambda dy, cache: -right(dy, cache))
+    monkeypatch.setattr(sys, "argv", ["gradcheck", "--op", "tanh", "--op", "sigmoid"])
+    assert program.main() == 1
+    out = capsys.readouterr().out
+    assert "WRONG: tanh" in out
+    assert "sign?" in out
+
+
+def test_a_sequential_names_the_layer_that_is_wrong(rng):
+    network = Sequential(Conv2d(3, 2, kernel_size=3, rng=rng), Squared(mistake=3.0), ReLU())
+    report = check_layer(network, rng.standard_normal((2, 3, 4, 4)))
+    assert [name for name, mismatch in report.worst.items() if mismatch.error > report.tolerance] == ["1.scale"]
