@@ -16,7 +16,7 @@ of each array a is compared with central differences of the loss, in float64, in
 - element by element where arrays are small, or for some random elements of larger ones, to say where the mistake is.
 
 **Kinks.** |x|, ReLU and max pooling have slopes that jump; differences across a jump are a mixture of two slopes, and
-comparing with a mixture proves nothing. A jump between a - eps v and a + eps v is seen in the forward alone. On a smooth
+comparing with a mixture proves nothing. A jump between a - eps v and a + eps v shows in the forward alone. On a smooth
 curve the slopes on the right and on the left differ by eps times the curvature, so by a quarter as much for a quarter
 of the step; across a kink they do not. The step is then shortened; where the kink is at a itself, the arrays are moved
 a little and everything is computed again. No tolerance is widened.
