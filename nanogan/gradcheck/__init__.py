@@ -46,16 +46,17 @@ class Mismatch:
 
     name: str
     error: float
-    index: tuple = ()
+    index: tuple | None = None  # None: along a random direction
     backward: float = 0.0
     numeric: float = 0.0
 
     def __str__(self):
-        if not np.isfinite(self.backward):
-            return f"d{self.name}[{','.join(map(str, self.index))}]: backward says {self.backward}"
-        if not self.index:
+        if self.index is None:
             return f"d{self.name} along a random direction: {self._values()}"
-        return f"d{self.name}[{','.join(map(str, self.index))}]: {self._values()}"
+        place = f"[{','.join(map(str, self.index))}]" if self.index else ""
+        if not np.isfinite(self.backward):
+            return f"d{self.name}{place}: backward says {self.backward}"
+        return f"d{self.name}{place}: {self._values()}"
 
     def _values(self):
         return f"backward says {self.backward:.6g}, finite differences say {self.numeric:.6g}{self._hint()}"
@@ -215,7 +216,7 @@ def _worst(name, loss, array, gradient, floor, rng, tolerance):
         scale = max(abs(numeric), gradient_norm / array.size**0.5, floor)
         error = abs(backward - numeric) / scale
         if not error <= worst.error:
-            worst = Mismatch(name, error, (), backward, numeric)
+            worst = Mismatch(name, error, None, backward, numeric)
 
     # single elements: a sample, or many where a direction has shown that there is a mistake to be found
     count = ELEMENTS if worst.error <= tolerance else SEARCHED

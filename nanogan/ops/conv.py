@@ -135,7 +135,8 @@ def im2col(x, kernel_size, stride, padding, output_size, *, fill=0):
     xp = array_module(x)
     N, C, H, W = x.shape
     (KH, KW), (SH, SW), (PH, PW), (OH, OW) = kernel_size, stride, padding, output_size
-    assert (OH - 1) * SH + KH <= H + 2 * PH and (OW - 1) * SW + KW <= W + 2 * PW, "windows outside the picture"  # noqa: PT018
+    assert (OH - 1) * SH + KH <= H + 2 * PH, "windows below the picture"
+    assert (OW - 1) * SW + KW <= W + 2 * PW, "windows beside the picture"
 
     padded = x.transpose(0, 2, 3, 1)  # (N, H, W, C): in memory order, so that whole pixels are copied below
     if PH or PW:
