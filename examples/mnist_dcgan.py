@@ -93,6 +93,8 @@ def load_data(args):
             name = "digits"
     if pictures is None:
         pictures, _ = builtin_digits(count or 60_000, seed=args.seed, progress=progress("drawing digits"))
+    if args.data == "auto" and args.data_dir is not None:
+        name = f"idx files in {args.data_dir}"  # MNIST's or another set's: their names are the same
     return name, images.resize(pictures[:count], args.image_size, progress=progress("resizing"))
 
 

@@ -50,7 +50,9 @@ def run(main):
     name = sys.argv[0].rsplit("/", 1)[-1]
     sys.stdout.reconfigure(line_buffering=True)  # a log in a file can be followed, and is whole if the run is killed
     try:
-        sys.exit(main())
+        status = main()
+        sys.stdout.flush()
+        sys.exit(status)
     except UserError as error:
         code, message = 2, f"error: {error}"
     except TrainingDiverged as error:

@@ -25,6 +25,20 @@ def from_rows(rows, N, H, W):
     return rows.reshape(N, H, W, rows.shape[1]).transpose(0, 3, 1, 2)
 
 
+def column_sum(rows):
+    """Sum of each column of rows (M, C), in blocks: many short sums lose fewer digits than a long one.
+
+    Adding 65,536 numbers one after the other in float32 costs 5 of its 24 bits; adding 256 sums of 256 numbers costs 1.
+    """
+    xp = array_module(rows)
+    M, C = rows.shape
+    block = max(1, int(M**0.5))
+    whole = M // block * block
+    ones = xp.ones(block, dtype=rows.dtype)
+    sums = ones @ rows[:whole].reshape(-1, block, C)  # (M // block, C): ones @ a sums a's rows, at matmul's speed
+    return sums.sum(axis=0) + rows[whole:].sum(axis=0)
+
+
 def pair(value, name, *, least=0):
     """Return ``value`` as (vertical, horizontal), neither below ``least``: torch's ``kernel_size=4`` means (4, 4)."""
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)

@@ -30,7 +30,7 @@ meanings of the options are those of torch.nn.functional.conv2d and conv_transpo
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_dy, check_input, from_rows, pair, to_rows
+from nanogan.ops._layout import check_dy, check_input, column_sum, from_rows, pair, to_rows
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
@@ -71,7 +71,7 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
         # y = cols @ w_rows.T + b
         cols = im2col(x, kernel_size, stride, padding, output_size)  # (N*OH*OW, KH*KW*C)
         dw = weight_from_rows(dy_rows.T @ cols, kernel_size)  # (F, C, KH, KW)
-        db = None if b is None else dy_rows.sum(axis=0)  # (F,)
+        db = None if b is None else column_sum(dy_rows)  # (F,)
     if need_dx:
         # y = cols @ w_rows.T  and  cols = im2col(x)
         dcols = dy_rows @ weight_rows(w)  # (N*OH*OW, KH*KW*C)
@@ -117,7 +117,7 @@ def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     dcols = im2col(dy, kernel_size, stride, padding, (H, W))  # (N*H*W, KH*KW*F)
     if need_dw:
         dw = weight_from_rows(to_rows(x).T @ dcols, kernel_size)  # (C, F, KH, KW)
-        db = None if b is None else to_rows(dy).sum(axis=0)  # (F,)
+        db = None if b is None else column_sum(to_rows(dy))  # (F,)
     if need_dx:
         dx = from_rows(dcols @ weight_rows(w).T, N, H, W)  # (N, C, H, W)
     return dx, dw, db

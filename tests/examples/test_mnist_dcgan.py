@@ -295,4 +295,4 @@ def test_help_tells_every_option(tmp_path):
 
 def test_real_mnist_trains(tmp_path, real_data):
     out = succeed("--width", 4, "--dry-run", "--data-dir", real_data, "--out", "run", folder=tmp_path)
-    assert "mnist: 128 pictures" in out
+    assert f"idx files in {real_data}: 128 pictures" in out
