@@ -59,15 +59,36 @@ def test_one_wrong_element_is_found_and_explained(conv, index, change, hint):
 
 
 def test_nan_is_wrong(conv):
-    report = check_operation(
-        ops.conv2d_forward, lambda dy, cache: (None, np.full((4, 3, 4, 4), np.nan), None), conv, OPTIONS
-    )
+    def wrong(dy, cache):
+        dx, dw, db = ops.conv2d_backward(dy, cache)
+        return dx, dw * np.nan, db
+
+    report = check_operation(ops.conv2d_forward, wrong, conv, OPTIONS)
     assert not report.passed
+    assert "dw[0,0,0,0]: backward says nan" in str(report)
+    assert report.worst["x"].error < 1e-8
 
 
 def test_a_gradient_of_another_shape_is_refused(conv):
     with pytest.raises(AssertionError, match=r"dw has shape \(4,\), but w has shape \(4, 3, 4, 4\)"):
-        check_operation(ops.conv2d_forward, lambda dy, cache: (None, np.zeros(4), None), conv, OPTIONS)
+        check_operation(
+            ops.conv2d_forward, lambda dy, cache: (np.zeros((2, 3, 6, 6)), np.zeros(4), np.zeros(4)), conv, OPTIONS
+        )
+
+
+def test_a_forgotten_gradient_is_not_passed_over(conv):
+    def without_dw(dy, cache):
+        return ops.conv2d_backward(dy, cache, need_dw=False)
+
+    with pytest.raises(AssertionError, match=r"returns no dw \(None\), but the result depends on w"):
+        check_operation(ops.conv2d_forward, without_dw, conv, OPTIONS)
+
+    class Forgetful(ReLU):
+        def backward(self, dy, cache, need_dx=True, need_dw=True):
+            return None
+
+    with pytest.raises(AssertionError, match="Forgetful: backward returns no dx"):
+        check_layer(Forgetful(), conv["x"])
 
 
 KINKS = {

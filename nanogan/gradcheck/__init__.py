@@ -125,7 +125,7 @@ def check_operation(forward, backward, inputs, options=None, *, subject=None, rn
     def gradients(dy, cache):
         results = backward(dy, cache)
         results = results if isinstance(results, tuple) else (results,)
-        return {name: g for name, g in zip(inputs, results, strict=False) if g is not None}
+        return dict(zip(inputs, results, strict=False))
 
     return _check(subject or forward.__name__, run, gradients, inputs, rng, tolerance)
 
@@ -147,7 +147,7 @@ def check_layer(layer, x, *, train=True, subject=None, rng=None, tolerance=TOLER
     def gradients(dy, cache):
         ran[0].zero_grad()
         dx = ran[0].backward(dy, cache)
-        return ({} if dx is None else {"x": dx}) | {name: g for name, _, g in ran[0].named_parameters()}
+        return {"x": dx} | {name: g for name, _, g in ran[0].named_parameters()}
 
     return _check(subject or type(layer).__name__, run, gradients, arrays, rng, tolerance)
 
@@ -164,9 +164,7 @@ def _check(subject, run, gradients, arrays, rng, tolerance):
     dy = array_module(y).asarray(rng.standard_normal(y.shape))
     for moves in range(KINK_MOVES + 1):
         y, cache = run()
-        found = gradients(dy, cache)
-        if moves == 0:
-            _check_shapes(subject, found, arrays)
+        found = _check_shapes(subject, gradients(dy, cache), arrays)
 
         def loss(y0=y):
             return float((dy * (run()[0] - y0)).sum())  # differences of y: the unchanged part costs no digits
@@ -187,11 +185,19 @@ def _check(subject, run, gradients, arrays, rng, tolerance):
 
 
 def _check_shapes(subject, found, arrays):
+    """Return the gradients of all floating-point arrays in ``found``; raise AssertionError if one is None or misshapen.
+
+    Whole numbers, such as an embedding's indices, have no gradient, and None is right for them.
+    """
+    found = {name: gradient for name, gradient in found.items() if arrays[name].dtype.kind == "f"}
     for name, gradient in found.items():
+        if gradient is None:
+            raise AssertionError(f"{subject}: backward returns no d{name} (None), but the result depends on {name}")
         if gradient.shape != arrays[name].shape:
             raise AssertionError(
                 f"{subject}: d{name} has shape {gradient.shape}, but {name} has shape {arrays[name].shape}"
             )
+    return found
 
 
 class _Kink(Exception):
