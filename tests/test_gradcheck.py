@@ -222,3 +222,154 @@ def test_a_sequential_names_the_layer_that_is_wrong(rng):
     network = Sequential(Conv2d(3, 2, kernel_size=3, rng=rng), Squared(mistake=3.0), ReLU())
     report = check_layer(network, rng.standard_normal((2, 3, 4, 4)))
     assert [name for name, mismatch in report.worst.items() if mismatch.error > report.tolerance] == ["1.scale"]
+
+
+class KeepsX(Squared):
+    """The bug of from-scratch libraries: one slot for activations, on the layer."""
+
+    def forward(self, x, train=True):
+        self.x = x
+        return self.params["scale"] * x * x, None
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return super().backward(dy, self.x, need_dx, need_dw)
+
+
+class SpoilsDy(Squared):
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        dx = super().backward(dy, cache, need_dx, need_dw)
+        dy *= 0
+        return dx
+
+
+class SpoilsCache(Squared):
+    def forward(self, x, train=True):
+        return self.params["scale"] * x * x, x.copy()
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        dx = super().backward(dy, cache, need_dx, need_dw)
+        cache *= 2
+        return dx
+
+
+class SpoilsX(Squared):
+    def forward(self, x, train=True):
+        y, _ = super().forward(x.copy())
+        cache = x.copy()
+        x *= 2
+        return y, cache
+
+
+class Overwrites(Squared):
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        if need_dw:
+            self.zero_grad()
+        return super().backward(dy, cache, need_dx, need_dw)
+
+
+class AlwaysDw(Squared):
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return super().backward(dy, cache, need_dx)
+
+
+class AlwaysDx(Squared):
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return super().backward(dy, cache, need_dw=need_dw)
+
+
+class NoDxWithoutDw(Squared):
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return super().backward(dy if need_dw else 0 * dy, cache, need_dx, need_dw)
+
+
+class NoDwWithoutDx(Squared):
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return super().backward(dy, cache, need_dx, need_dw and need_dx)
+
+
+class BecomesDouble(Squared):
+    def forward(self, x, train=True):
+        y, cache = super().forward(x)
+        return y * np.float64(1.0), cache
+
+
+class Counts(Squared):
+    def __init__(self):
+        super().__init__()
+        self.buffers["calls"] = np.zeros((), np.int64)
+
+    def forward(self, x, train=True):
+        self.buffers["calls"] += 1
+        return super().forward(x)
+
+
+PROMISES = {
+    KeepsX: "a second forward changes what the first one's backward computes: keep activations in the cache",
+    SpoilsDy: "dy is changed by backward",
+    SpoilsCache: "backward changes the cache",
+    SpoilsX: "x is changed by forward or backward",
+    Overwrites: "gradients do not add up over two backwards",
+    AlwaysDw: "need_dw=False still adds into grads",
+    AlwaysDx: "need_dx=False still returns dx",
+    NoDxWithoutDw: "need_dw=False gives another dx",
+    NoDwWithoutDx: "need_dx=False gives other parameter gradients",
+    BecomesDouble: "y is float64 where everything that goes in is float32",
+    Counts: "calls is changed by a forward with train=False",
+}
+
+
+@pytest.mark.parametrize("layer", PROMISES, ids=lambda layer: layer.__name__)
+def test_a_layer_that_breaks_the_contract_is_told_so(layer, rng):
+    report = check_layer(layer(), rng.standard_normal((2, 3)))
+    assert any(PROMISES[layer] in sentence for sentence in report.broken), report.broken
+    with pytest.raises(AssertionError, match=f"{layer.__name__}: broken contract\n.*\n.*\n  contract: "):
+        report.raise_if_wrong()
+    assert check_layer(layer(), rng.standard_normal((2, 3)), contract=False).passed, "its slopes are right"
+
+
+def spoils_dy(dy, cache):
+    dx = 2 * cache * dy
+    dy *= 0
+    return dx
+
+
+def spoils_cache(dy, cache):
+    dx = 2 * cache * dy
+    cache *= 2
+    return dx
+
+
+@pytest.mark.parametrize(
+    ("forward", "backward", "sentence"),
+    [
+        (lambda x: (x * x, x), lambda dy, cache: 2 * cache * dy, None),
+        (lambda x: (x * x, x), spoils_dy, "dy is changed"),
+        (lambda x: (x * x, x), spoils_cache, "x is changed"),
+        (lambda x: (x * x, x.copy()), spoils_cache, "backward changes the cache"),
+        (lambda x: (x * x, x), lambda dy, cache: np.float64(2) * cache * dy, "dx is float64"),
+    ],
+)
+def test_an_operation_that_breaks_the_contract_is_told_so(forward, backward, sentence, rng):
+    report = check_operation(forward, backward, {"x": rng.standard_normal((2, 3))})
+    assert report.passed == (sentence is None)
+    assert sentence is None or sentence in report.broken[0]
+
+
+@pytest.mark.parametrize("case", [c for c in cases.OPERATIONS if c.op in ("conv2d", "batchnorm", "relu")], ids=str)
+def test_float32_code_can_be_checked_in_float32(case, rng):
+    inputs, named = case.split(case.draw(rng))
+    forward, backward = case.pair
+
+    def wrong(dy, cache):
+        gradients = backward(dy, cache)
+        return tuple(1.1 * g for g in gradients if g is not None) if isinstance(gradients, tuple) else 1.1 * gradients
+
+    report = check_operation(forward, backward, inputs, case.options | named, dtype=np.float32)
+    assert report.passed
+    assert report.error > 1e-6, "float32 cannot be as exact as float64"
+    assert not check_operation(forward, wrong, inputs, case.options, dtype=np.float32).passed
+
+
+def test_another_dtype_is_refused(rng):
+    with pytest.raises(UserError, match="checked in float64 or float32, got dtype float16"):
+        check_layer(ReLU(), rng.standard_normal((2, 3)), dtype=np.float16)

@@ -22,7 +22,13 @@ of the step; across a kink they do not. The step is then shortened; where the ki
 a little and everything is computed again. No tolerance is widened.
 
 **Step and tolerance.** Central differences are wrong by eps^2 (the curve bends) and by rounding / eps. Both are small
-near eps = cube root of the machine's precision: 6e-6 in float64, where about 1e-10 of the loss remains.
+near eps = cube root of the machine's precision: 6e-6 in float64, where about 1e-10 of the loss remains. Code that only
+exists in float32 can be checked in ``dtype=np.float32``: there eps is 5e-3, and two digits are compared. That serves an
+operation; steps of that size meet a kink wherever a network has hundreds of ReLUs, which needs float64.
+
+**The contract.** Right slopes are not all that a GAN needs of a layer. Its discriminator holds a real and a fake batch
+at once, gradients of both add up, and G's step wants D's dx without its dw. :mod:`nanogan.gradcheck.contract` checks
+that, too; ``Report.broken`` has a sentence for each promise that is not kept.
 """
 
 import copy
@@ -33,8 +39,10 @@ import numpy as np
 
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
+from nanogan.gradcheck.contract import layer_promises, operation_promises
 
-TOLERANCE = 1e-6  # of the largest gradient of an array; differences are good to about 1e-9 for values of order 1
+# of the largest gradient of an array; differences are good to about 1e-9 and 1e-4 for values of order 1
+TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-2}
 ELEMENTS = 64  # of an array that are checked one by one
 SEARCHED = 4096  # of an array that are, once a direction has shown a mistake
 KINK_MOVES = 8  # how often the arrays are moved away from a kink before giving up
@@ -75,12 +83,13 @@ class Mismatch:
 
 @dataclass
 class Report:
-    """What a check found: for each array the worst relative error, and the worst disagreement."""
+    """What a check found: for each array the worst relative error and where it is; and the promises not kept."""
 
     subject: str
     worst: dict[str, Mismatch] = field(default_factory=dict)
-    tolerance: float = TOLERANCE
-    kinks: int = 0
+    tolerance: float = TOLERANCE[np.dtype(np.float64)]
+    kinks: int = 0  # how often the arrays had to be moved away from one
+    broken: list[str] = field(default_factory=list)
 
     @property
     def error(self):
@@ -89,13 +98,14 @@ class Report:
 
     @property
     def passed(self):
-        """Whether every gradient agrees."""
-        return self.error <= self.tolerance  # False for NaN
+        """Whether every gradient agrees and every promise is kept."""
+        return self.error <= self.tolerance and not self.broken  # False for NaN
 
     def raise_if_wrong(self):
-        """Raise AssertionError, with a line for each wrong array, unless every gradient agrees; return the report."""
+        """Raise AssertionError, with a line for each array and promise, unless all is well; return the report."""
         if not self.passed:
-            raise AssertionError(f"{self.subject}: wrong gradient\n{self}")
+            what = "broken contract" if self.error <= self.tolerance else "wrong gradient"
+            raise AssertionError(f"{self.subject}: {what}\n{self}")
         return self
 
     def __str__(self):
@@ -103,41 +113,51 @@ class Report:
         for mismatch in self.worst.values():
             good = mismatch.error <= self.tolerance
             lines.append(f"  d{mismatch.name}: right to {mismatch.error:.1e}" if good else f"  {mismatch}")
+        lines += [f"  contract: {sentence}" for sentence in self.broken]
         return "\n".join(lines)
 
 
 # ------------------------------------------------------------------------------------------------------- the checks
 
 
-def check_operation(forward, backward, inputs, options=None, *, subject=None, rng=None, tolerance=TOLERANCE):
+def check_operation(
+    forward, backward, inputs, options=None, *, subject=None, rng=None, dtype=np.float64, tolerance=None, contract=True
+):
     """Check a pair of functions of ``nanogan.ops``' kind and return a :class:`Report`.
 
-    inputs: {name: array}, in the order of forward's arguments; floating-point arrays are checked in float64, and
+    inputs: {name: array}, in the order of forward's arguments; floating-point arrays are checked in ``dtype``, and
     backward's results belong to them in the same order. options: forward's keyword arguments, or a function that makes
-    them anew for each call (where they hold a random generator).
+    them anew for each call (where they hold a random generator). ``tolerance`` is relative to an array's largest
+    gradient: 1e-6 in float64 and 1e-2 in float32 if not given. ``contract=False`` compares the slopes only.
     """
-    inputs = {name: _as_double(array) for name, array in inputs.items()}
+    inputs = {name: _as(array, dtype) for name, array in inputs.items()}
 
-    def run():  # on copies: some forwards update running statistics
+    def call(arrays):
         chosen = options() if callable(options) else options or {}
-        return forward(*(array.copy() for array in inputs.values()), **chosen)
+        return forward(*arrays.values(), **chosen)
 
     def gradients(dy, cache):
         results = backward(dy, cache)
         results = results if isinstance(results, tuple) else (results,)
         return dict(zip(inputs, results, strict=False))
 
-    return _check(subject or forward.__name__, run, gradients, inputs, rng, tolerance)
+    def run():  # on copies: some forwards update running statistics
+        return call({name: array.copy() for name, array in inputs.items()})
+
+    report = _check(subject or forward.__name__, run, gradients, inputs, rng, dtype, tolerance)
+    if contract:
+        report.broken = operation_promises(call, gradients, inputs)
+    return report
 
 
-def check_layer(layer, x, *, train=True, subject=None, rng=None, tolerance=TOLERANCE):
+def check_layer(layer, x, *, train=True, subject=None, rng=None, dtype=np.float64, tolerance=None, contract=True):
     """Check dx and every parameter's gradient of a layer or a network on the input ``x``; return a :class:`Report`.
 
-    The layer is copied and the copy converted to float64, so that its parameters, gradients and running statistics stay
-    as they are.
+    The layer is copied and the copy converted to ``dtype``, so that its parameters, gradients and running statistics
+    stay as they are. ``tolerance`` and ``contract`` are those of :func:`check_operation`.
     """
-    layer = copy.deepcopy(layer).astype(np.float64)
-    arrays = {"x": _as_double(x)} | {name: parameter for name, parameter, _ in layer.named_parameters()}
+    layer = copy.deepcopy(layer).astype(dtype)
+    arrays = {"x": _as(x, dtype)} | {name: parameter for name, parameter, _ in layer.named_parameters()}
     ran = []
 
     def run():  # on a copy, so that every forward finds the same running statistics and random state
@@ -149,30 +169,40 @@ def check_layer(layer, x, *, train=True, subject=None, rng=None, tolerance=TOLER
         dx = ran[0].backward(dy, cache)
         return {"x": dx} | {name: g for name, _, g in ran[0].named_parameters()}
 
-    return _check(subject or type(layer).__name__, run, gradients, arrays, rng, tolerance)
+    report = _check(subject or type(layer).__name__, run, gradients, arrays, rng, dtype, tolerance)
+    if contract:
+        report.broken = layer_promises(layer, arrays["x"], train=train)
+    return report
 
 
-def _as_double(array):
-    return array.astype(np.float64) if array.dtype.kind == "f" else array.copy()
+def _as(array, dtype):
+    return array.astype(dtype) if array.dtype.kind == "f" else array.copy()
 
 
-def _check(subject, run, gradients, arrays, rng, tolerance):
+def _check(subject, run, gradients, arrays, rng, dtype, tolerance):
     """Compare ``gradients(dy, cache)`` with differences of ``run()``, which returns ``y, cache`` for ``arrays``."""
+    dtype = np.dtype(dtype)
+    if dtype not in TOLERANCE:
+        raise UserError(f"gradients are checked in float64 or float32, got dtype {dtype}")
     rng = rng or np.random.default_rng(0)
+    tolerance = TOLERANCE[dtype] if tolerance is None else tolerance
+    precision = float(np.finfo(dtype).eps)
     report = Report(subject, tolerance=tolerance)
     y, _ = run()
-    dy = array_module(y).asarray(rng.standard_normal(y.shape))
+    dy = array_module(y).asarray(rng.standard_normal(y.shape).astype(dtype))
+    # below this a gradient counts as this: precision / step, what rounding leaves, would look like a mistake
+    floor = 5 * precision ** (2 / 3) / tolerance * float((dy * dy).sum()) ** 0.5
+    step = precision ** (1 / 3)
     for moves in range(KINK_MOVES + 1):
         y, cache = run()
-        found = _check_shapes(subject, gradients(dy, cache), arrays)
+        found = _check_shapes(subject, gradients(dy.copy(), cache), arrays)
 
-        def loss(y0=y):
-            return float((dy * (run()[0] - y0)).sum())  # differences of y: the unchanged part costs no digits
+        def loss(y0=y):  # differences of y, added up in float64: the unchanged part costs no digits
+            return float((dy * (run()[0] - y0)).sum(dtype=np.float64))
 
         try:
-            floor = 1e-4 * float((dy * dy).sum()) ** 0.5  # below it, rounding / eps would look like a mistake
             report.worst = {
-                name: _worst(name, loss, arrays[name], gradient, floor, rng, tolerance)
+                name: _worst(name, loss, arrays[name], gradient.astype(np.float64), step, floor, rng, tolerance)
                 for name, gradient in found.items()
             }
             report.kinks = moves
@@ -180,7 +210,7 @@ def _check(subject, run, gradients, arrays, rng, tolerance):
         except _Kink:
             for array in arrays.values():
                 if array.dtype.kind == "f":
-                    array += array_module(array).asarray(1e-3 * rng.standard_normal(array.shape))
+                    array += array_module(array).asarray(max(1e-3, 4 * step) * rng.standard_normal(array.shape))
     raise UserError(f"{subject} could not be checked: its slope jumps wherever it was tried")
 
 
@@ -204,7 +234,7 @@ class _Kink(Exception):
     """The loss's slope jumps here."""
 
 
-def _worst(name, loss, array, gradient, floor, rng, tolerance):
+def _worst(name, loss, array, gradient, step, floor, rng, tolerance):
     """Return the worst Mismatch of one array: along three directions, then for single elements."""
     xp = array_module(array)
     if not bool(xp.isfinite(gradient).all()):
@@ -217,7 +247,7 @@ def _worst(name, loss, array, gradient, floor, rng, tolerance):
     for _ in range(3):
         direction = rng.standard_normal(array.shape)
         direction = xp.asarray(direction / np.sqrt((direction**2).sum()))
-        numeric = _slope(loss, array, direction, tolerance * max(floor, gradient_norm / array.size**0.5))
+        numeric = _slope(loss, array, direction, step, tolerance * max(floor, gradient_norm / array.size**0.5))
         backward = float((gradient * direction).sum())
         scale = max(abs(numeric), gradient_norm / array.size**0.5, floor)
         error = abs(backward - numeric) / scale
@@ -231,7 +261,7 @@ def _worst(name, loss, array, gradient, floor, rng, tolerance):
         index = tuple(int(i) for i in np.unravel_index(flat, array.shape))
         direction = xp.zeros(array.shape)
         direction[index] = 1
-        numeric = _slope(loss, array, direction, tolerance * max(floor, largest))
+        numeric = _slope(loss, array, direction, step, tolerance * max(floor, largest))
         pairs.append((index, float(gradient[index]), numeric))
     scale = max([floor, largest, *(abs(numeric) for _, _, numeric in pairs)])
     elements = [
@@ -242,7 +272,7 @@ def _worst(name, loss, array, gradient, floor, rng, tolerance):
     return worst_element if worst_element.error > min(tolerance, worst.error) else worst
 
 
-def _slope(loss, array, direction, negligible):
+def _slope(loss, array, direction, step, negligible):
     """Return d loss / dt at array + t * direction, t = 0, by central differences that hold no kink.
 
     Raises _Kink if the slope jumps at t = 0 itself; a jump below ``negligible`` does not matter.
@@ -256,9 +286,10 @@ def _slope(loss, array, direction, negligible):
         return value
 
     middle = at(0.0)
-    step = 6e-6 * max(1.0, float(abs(start * (direction != 0)).max()))
+    step *= max(1.0, float(abs(start * (direction != 0)).max()))
+    shortest = step / 256 if array.dtype == np.float64 else step / 4  # rounding / step is to stay below the tolerance
     values = [(at(step / 4**i), at(-step / 4**i)) for i in range(3)]
-    for _ in range(4):
+    while step >= shortest:
         # how much the slopes on the right and on the left differ, for steps of 1, 1/4 and 1/16
         jumps = [abs(right - 2 * middle + left) / (step / 4**i) for i, (right, left) in enumerate(values)]
         # on a smooth curve each is a quarter of the one before
