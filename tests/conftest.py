@@ -2,6 +2,7 @@
 
 import os
 
+import hypothesis
 import numpy as np
 import pytest
 
@@ -9,6 +10,11 @@ from nanogan import backend
 from nanogan.errors import DeviceError
 
 REAL_DATA = os.environ.get("NANOGAN_DATA")
+
+# The same examples in every run, so that a failure is never the luck of a draw; "thorough" looks for new ones.
+hypothesis.settings.register_profile("default", max_examples=200, derandomize=True, deadline=None, database=None)
+hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def _gpu_problem():

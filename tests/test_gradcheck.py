@@ -339,9 +339,15 @@ def spoils_cache(dy, cache):
     return dx
 
 
+def keeps_x(x):
+    keeps_x.x = x
+    return x * x, None
+
+
 @pytest.mark.parametrize(
     ("forward", "backward", "sentence"),
     [
+        (keeps_x, lambda dy, cache: 2 * keeps_x.x * dy, "a second forward changes what the first one's backward"),
         (lambda x: (x * x, x), lambda dy, cache: 2 * cache * dy, None),
         (lambda x: (x * x, x), spoils_dy, "dy is changed"),
         (lambda x: (x * x, x), spoils_cache, "x is changed"),

@@ -94,7 +94,8 @@ def operation_promises(call, gradients, inputs):
     """Return a sentence for each promise that an operation breaks.
 
     ``call(arrays)`` returns ``y, cache``; ``gradients(dy, cache)`` returns {name: gradient}. Promises: what has a
-    gradient is not changed; backward changes neither dy nor cache; float32 stays float32.
+    gradient is not changed; backward changes neither dy nor cache; another forward in between changes nothing; float32
+    stays float32.
     """
     rng = np.random.default_rng(1)
     arrays = {name: array.copy() for name, array in inputs.items()}
@@ -112,6 +113,14 @@ def operation_promises(call, gradients, inputs):
         broken.append("dy is changed by backward, but the caller may still need it")
     elif not all(_same(again[name], gradient) for name, gradient in once.items()):
         broken.append("a second backward with the same cache gives other gradients: backward changes the cache")
+    others = {
+        name: array_module(a).asarray(rng.permutation(to_numpy(a).ravel()).reshape(a.shape))
+        for name, a in inputs.items()
+    }
+    y, cache = call({name: array.copy() for name, array in inputs.items()})
+    call(others)
+    if not broken and not all(_same(gradient, once[name]) for name, gradient in gradients(dy, cache).items()):
+        broken.append("a second forward changes what the first one's backward computes: pass it on in the cache")
     if y.dtype == np.float64:
         single = {name: a.astype(np.float32) if a.dtype.kind == "f" else a.copy() for name, a in inputs.items()}
         y, cache = call(single)

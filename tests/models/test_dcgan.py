@@ -56,20 +56,28 @@ def test_z_may_have_torchs_four_dimensions(rng):
     assert g.backward(rng.standard_normal(y.shape).astype(np.float32), cache).shape == (3, 5, 1, 1)
 
 
-def test_values_and_gradients_are_torchs(rng):
-    for image_size in (16, 28):
-        d = dcgan.discriminator(image_size=image_size, channels=2, width=4, rng=rng, dtype=np.float64)
-        theirs = torch_dcgan.copy_of(d)
-        x = channels_last(rng.standard_normal((3, 2, image_size, image_size)))
-        logits, cache = d.forward(x)
-        dy = rng.standard_normal(logits.shape)
-        dx = d.backward(dy, cache)
-        t = torch.tensor(x, requires_grad=True)
-        theirs(t).backward(torch.tensor(dy))
-        assert relative_error(dx, t.grad.numpy()) < 1e-11
-        expected = dict(theirs.named_parameters())
-        for name, _, gradient in d.named_parameters():
-            assert relative_error(gradient, expected[name].grad.numpy()) < 1e-11, name
+@pytest.mark.parametrize("image_size", [16, 28])
+@pytest.mark.parametrize("which", ["generator", "discriminator"])
+def test_values_and_gradients_are_torchs(which, image_size, rng):
+    options = {"image_size": image_size, "channels": 2, "width": 4, "rng": rng, "dtype": np.float64}
+    if which == "generator":
+        network, x = dcgan.generator(latent=5, **options), rng.standard_normal((3, 5, 1, 1))
+    else:
+        network, x = dcgan.discriminator(**options), rng.standard_normal((3, 2, image_size, image_size))
+    for _, parameter, _ in network.named_parameters():  # at the initial 0.02, a tanh is almost its argument
+        parameter += 0.2 * rng.standard_normal(parameter.shape)
+    theirs = torch_dcgan.copy_of(network)
+    y, cache = network.forward(channels_last(x))
+    dy = rng.standard_normal(y.shape)
+    dx = network.backward(dy, cache)
+    t = torch.tensor(x, requires_grad=True)
+    expected_y = theirs(t)
+    expected_y.backward(torch.tensor(dy))
+    assert relative_error(y, expected_y.detach().numpy()) < 1e-11
+    assert relative_error(dx, t.grad.numpy()) < 1e-11
+    expected = dict(theirs.named_parameters())
+    for name, _, gradient in network.named_parameters():
+        assert relative_error(gradient, expected[name].grad.numpy()) < 1e-11, name
 
 
 def test_parameters_start_as_in_the_paper():

@@ -131,6 +131,23 @@ def test_backward_changes_neither_dy_nor_cache_and_can_run_twice(case, device, r
         np.testing.assert_array_equal(to_numpy(array), inputs_before[name])
 
 
+@cases
+def test_another_forward_does_not_disturb_the_first_ones_backward(case, device, rng):
+    """What a backward needs is in the cache that it is given, and nowhere else."""
+    inputs, others = (
+        {name: to_device(channels_last(a), device) for name, a in case.draw(rng, np.float32).items()} for _ in range(2)
+    )
+    alone = {name: array.copy() for name, array in inputs.items()}
+    y, cache = forward(case, alone)
+    dy = draw_dy(rng, y, device)
+    expected = {name: to_numpy(gradient).copy() for name, gradient in backward(case, dy, cache).items()}
+    _, cache = forward(case, inputs)
+    other_y, other_cache = forward(case, others)
+    backward(case, draw_dy(rng, other_y, device), other_cache)
+    for name, gradient in backward(case, dy, cache).items():
+        np.testing.assert_array_equal(to_numpy(gradient), expected[name])
+
+
 @pytest.mark.parametrize("case", [case for case in CASES if len(case.differentiable) > 1], ids=str)
 def test_what_is_not_needed_is_none_and_the_rest_is_the_same(case, device, rng):
     inputs = {name: to_device(channels_last(a), device) for name, a in case.draw(rng, np.float32).items()}

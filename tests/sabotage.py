@@ -1,0 +1,334 @@
+"""Small mistakes, put into nanogan one at a time, and the tests that notice each.
+
+    python -m tests.sabotage            every mistake, with the first test that failed
+    python -m tests.sabotage adam       those whose title holds "adam"
+
+A test suite is only worth what it would catch. Each :class:`Sabotage` changes a line or two of nanogan's source while
+it is imported (the files stay as they are), and the tests of the part it belongs to run until one fails. A mistake that
+survives is a missing test; exit code 1. ``tests/test_sabotage.py`` demands that none does.
+"""
+
+import argparse
+import contextlib
+import importlib.machinery
+import io
+import json
+import sys
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+OPERATIONS = ["test_cases.py", "test_conv.py", "test_numerics.py", "test_properties.py"]
+TESTS = {  # module -> what checks it, in the order of running
+    "nanogan.ops": [f"tests/ops/{name}" for name in OPERATIONS],
+    "nanogan.layers": ["tests/test_layers.py"],
+    "nanogan.init": ["tests/test_layers.py", "tests/models/test_dcgan.py"],
+    "nanogan.optim": ["tests/test_optim.py"],
+    "nanogan.training": ["tests/training/test_adversarial.py"],
+    "nanogan.models": ["tests/models/test_dcgan.py"],
+}
+
+
+@dataclass(frozen=True)
+class Sabotage:
+    """A mistake: in ``module``, each ``old`` (which must be there exactly once) becomes ``new``."""
+
+    title: str
+    module: str
+    edits: tuple[tuple[str, str], ...]
+
+    def apply(self, source):
+        for old, new in self.edits:
+            assert source.count(old) == 1, f"{self.title}: {self.module} holds {old!r} {source.count(old)} times"
+            source = source.replace(old, new)
+        return source
+
+
+def sabotage(module, title, *texts):
+    """texts: old, new, old, new, ..."""
+    return Sabotage(title, f"nanogan.{module}", tuple(zip(texts[::2], texts[1::2], strict=True)))
+
+
+SABOTAGES = [
+    # ------------------------------------------------------------------------------------------------- convolution
+    sabotage("ops.conv", "conv: dw has the wrong sign", "dy_rows.T @ cols", "-dy_rows.T @ cols"),
+    sabotage("ops.conv", "conv: db is a mean, not a sum",
+             "db = None if b is None else column_sum(dy_rows)", "db = None if b is None else dy_rows.mean(axis=0)"),
+    sabotage("ops.conv", "conv: dx uses the kernel flipped",
+             "dcols = dy_rows @ weight_rows(w)", "dcols = dy_rows @ weight_rows(w[:, :, ::-1, ::-1])"),
+    sabotage("ops.conv", "conv: the kernel is transposed in dw, height for width",
+             "return rows.reshape(len(rows), *kernel_size, -1).transpose(0, 3, 1, 2)",
+             "return rows.reshape(len(rows), *kernel_size[::-1], -1).transpose(0, 3, 2, 1)"),
+    sabotage("ops.conv", "conv: the weight's rows are channels-first, the windows' channels-last",
+             "w.transpose(0, 2, 3, 1).reshape(len(w), -1)", "w.reshape(len(w), -1)"),
+    sabotage("ops.conv", "conv: the two strides are mixed up", "(n, SH * h, SW * w, h, w, c)",
+             "(n, min(SH, SW) * h, SW * w, h, w, c)"),
+    sabotage("ops.conv", "conv: the two paddings are mixed up", "padded[:, PH : PH + H, PW : PW + W] = x",
+             "padded[:, PH : PH + H, (s := min(PH, PW)) : s + W] = x"),
+    sabotage("ops.conv", "conv: a cache on the function instead of in the cache",
+             "    F, C, KH, KW = w.shape\n", "    F, C, KH, KW = w.shape\n    conv2d_forward.x = x\n",
+             "x, w, b, stride, padding, y_shape = cache\n    check_dy(\"Conv2d\"",
+             "_, w, b, stride, padding, y_shape = cache\n    x = conv2d_forward.x\n    check_dy(\"Conv2d\""),
+    sabotage("ops.conv", "conv: need_dw=False loses dx too",
+             "    if need_dx:\n        # y = cols @ w_rows.T  and", "    if need_dx and need_dw:\n        # y ="),
+    sabotage("ops.conv", "conv: rows that do not fill a stride are rounded up",
+             "return tuple(room // s + 1", "return tuple(-(-room // s) + 1"),
+    sabotage("ops.conv", "col2im: overlapping windows overwrite each other",
+             "] += windows[:, :, :, kh, kw]", "] = windows[:, :, :, kh, kw]"),
+    sabotage("ops.conv", "col2im: the padding is cut off at the wrong side",
+             "return padded[:, PH : PH + H, PW : PW + W]", "return padded[:, :H, PW : PW + W]"),
+    sabotage("ops.conv", "im2col: the padding is always 0, also before a maximum", "W + 2 * PW, C), fill,",
+             "W + 2 * PW, C), 0,"),
+    sabotage("ops.conv", "conv_transpose: the wrong crop, one pixel off in both",
+             "y = col2im(cols, (N, F, OH, OW), (KH, KW), stride, padding, (H, W))  # (N, F, OH, OW)",
+             "y = xp_roll(col2im(cols, (N, F, OH, OW), (KH, KW), stride, padding, (H, W)))",
+             "def conv2d_output_size(",
+             "def xp_roll(y):\n    return array_module(y).roll(y, 1, axis=2)\n\n\ndef conv2d_output_size("),
+    sabotage("ops.conv", "conv_transpose: output_padding is forgotten", "- 2 * p + k + op for", "- 2 * p + k for"),
+    sabotage("ops.conv", "conv_transpose: dx uses the kernel upside down",
+             "dx = from_rows(dcols @ weight_rows(w).T", "dx = from_rows(dcols @ weight_rows(w[:, :, ::-1]).T"),
+    sabotage("ops.conv", "conv_transpose: dw is twice as large", "to_rows(x).T @ dcols", "2 * to_rows(x).T @ dcols"),
+    sabotage("ops.conv", "conv_transpose: db sums x instead of dy", "column_sum(to_rows(dy))  # (F,)",
+             "column_sum(to_rows(dy)) * (x.mean() > 0)"),
+    sabotage("ops.conv", "conv_transpose: the bias is added in place to a view of x's memory order",
+             "y += b[:, None, None]", "y = y + b[:, None, None] * 0.999"),
+    sabotage("ops.conv", "conv_transpose: dy of another shape is not refused",
+             "    check_dy(\"ConvTranspose2d\", dy, y_shape, x.dtype)\n", ""),
+    sabotage("ops._layout", "column sums: the rows left over are dropped",
+             "return sums.sum(axis=0) + rows[whole:].sum(axis=0)", "return sums.sum(axis=0)"),
+    # ----------------------------------------------------------------------------------------------- normalisation
+    sabotage("ops.batchnorm", "batchnorm: dx forgets the mean of dy", "            dx -= dbeta / M\n", ""),
+    sabotage("ops.batchnorm", "batchnorm: dx forgets the part along xhat",
+             "dx = xhat * (-dgamma / M)", "dx = xhat * 0"),
+    sabotage("ops.batchnorm", "batchnorm: dx forgets gamma", "dx *= gamma * inv_std", "dx *= inv_std"),
+    sabotage("ops.batchnorm", "batchnorm: dx forgets the standard deviation", "dx *= gamma * inv_std", "dx *= gamma"),
+    sabotage("ops.batchnorm", "batchnorm: dx in eval mode is train mode's",
+             "        if train:\n            # dx", "        if dgamma is not None:\n            # dx"),
+    sabotage("ops.batchnorm", "batchnorm: dgamma and dbeta change places",
+             "return dx, dgamma, dbeta", "return dx, dbeta, dgamma"),
+    sabotage("ops.batchnorm", "batchnorm: dgamma sums dy * y", "dgamma = column_sum(dy_rows * xhat)",
+             "dgamma = column_sum(dy_rows * xhat) * gamma"),
+    sabotage("ops.batchnorm", "batchnorm: eps outside the root", "inv_std = 1 / xp.sqrt(var + eps)",
+             "inv_std = 1 / (xp.sqrt(var) + eps)"),
+    sabotage("ops.batchnorm", "batchnorm: normalises with the unbiased variance",
+             "var = column_sum(centred * centred) / M", "var = column_sum(centred * centred) / (M - 1)"),
+    sabotage("ops.batchnorm", "batchnorm: keeps the biased variance", "momentum * M / (M - 1) * var", "momentum * var"),
+    sabotage("ops.batchnorm", "batchnorm: momentum means the opposite",
+             "running_mean *= 1 - momentum\n        running_mean += momentum * mean",
+             "running_mean *= momentum\n        running_mean += (1 - momentum) * mean"),
+    sabotage("ops.batchnorm", "batchnorm: running statistics move in eval mode too",
+             "        centred = rows - running_mean\n",
+             "        centred = rows - running_mean\n        running_mean += momentum * centred.mean(axis=0)\n"),
+    sabotage("ops.batchnorm", "batchnorm: variance as E[x^2] - E[x]^2, without digits for a large mean",
+             "var = column_sum(centred * centred) / M",
+             "var = abs(column_sum(rows * rows) / M - mean * mean)"),
+    sabotage("ops.batchnorm", "batchnorm: the mean keeps its rounding error",
+             "        mean += rest\n        centred -= rest\n", ""),
+    sabotage("ops.batchnorm", "batchnorm: xhat is changed by the backward",
+             "            dx = xhat * (-dgamma / M)\n", "            dx = xhat\n            dx *= -dgamma / M\n"),
+    # ------------------------------------------------------------------------------------------------- elementwise
+    sabotage("ops.activations", "relu: the slope at 0 is 1", "return dy * (y > 0)", "return dy * (y >= 0)"),
+    sabotage("ops.activations", "leaky_relu: no slope below 0", "(y > 0).astype(dy.dtype), negative_slope)",
+             "(y > 0).astype(dy.dtype), 0)"),
+    sabotage("ops.activations", "leaky_relu: dy is changed in place", "    slope *= dy\n    return slope",
+             "    dy *= slope\n    return dy"),
+    sabotage("ops.activations", "tanh: 1 - y for 1 - y^2", "return dy * (1 - y * y)", "return dy * (1 - y)"),
+    sabotage("ops.activations", "sigmoid: the factor y is missing",
+             "return dy * (y * (1 - y))", "return dy * (1 - y)"),
+    sabotage("ops.activations", "sigmoid: overflows", "return xp.exp(xp.minimum(x, 0)) / (1 + xp.exp(-abs(x)))",
+             "return 1 / (1 + xp.exp(-x))"),
+    sabotage("ops.activations", "dropout: what is kept is not scaled up", "    scale /= 1 - float(p)\n", ""),
+    sabotage("ops.activations", "dropout: dx is not scaled up", "return dy if scale is None else dy * scale",
+             "return dy if scale is None else dy * (scale > 0)"),
+    sabotage("ops.activations", "dropout: a float64 scalar makes float32 float64", "return x * scale, scale",
+             "return x * (scale * np.float64(1)), scale"),
+    # ------------------------------------------------------------------------------------------- linear, resizing
+    sabotage("ops.linear", "linear: dw is averaged over the batch", "dw = dy.T @ x if", "dw = dy.T @ x / len(x) if"),
+    sabotage("ops.linear", "linear: db takes the first row", "db = dy.sum(axis=0)", "db = dy[0]"),
+    sabotage("ops.linear", "linear: db comes without being asked for", "dy.sum(axis=0) if need_dw and b is not None",
+             "dy.sum(axis=0) if b is not None"),
+    sabotage("ops.linear", "embedding: rows that share an index keep one", "array_module(w).add.at(dw, indices, dy)",
+             "dw[indices] += dy"),
+    sabotage("ops.resize", "upsample: dx is the mean", "blocks.sum(axis=(2, 4))", "blocks.mean(axis=(2, 4))"),
+    sabotage("ops.resize", "upsample: dx sums the wrong axes",
+             "reshape(N, H, s, W, s, C)", "reshape(N, s, H, s, W, C).transpose(0, 2, 1, 4, 3, 5)"),
+    sabotage("ops.resize", "max_pool2d: ties go to the last", "winner = windows.argmax(axis=1)",
+             "winner = windows.shape[1] - 1 - windows[:, ::-1].argmax(axis=1)"),
+    sabotage("ops.resize", "max_pool2d: every pixel of the window is paid", "(position == winner[:, None, :])",
+             "(position >= winner[:, None, :])"),
+    sabotage("ops.resize", "reshape: dx in memory order",
+             "return dy.reshape(shape)", "return dy.reshape(shape, order=\"F\")"),
+    # ------------------------------------------------------------------------------------------------------ losses
+    sabotage("ops.losses", "losses: the mean's 1/M is missing from the gradient",
+             "return slope * (dy / slope.size if", "return slope * (dy if"),
+    sabotage("ops.losses", "losses: dy is taken for 1", "    dy = _as_scalar(dy, slope)\n", "    dy = 1.0\n"),
+    sabotage("ops.losses", "losses: the weight is missing from the gradient",
+             "    if weight is not None:\n        slope = slope * weight\n", ""),
+    sabotage("ops.losses", "mse: the factor 2 is missing", "_expand(dy, 2 * difference", "_expand(dy, difference"),
+    sabotage("ops.losses", "l1: the sign is wrong", "array_module(difference).sign(difference)",
+             "array_module(difference).sign(-difference)"),
+    sabotage("ops.losses", "bce: the slope's denominator is not kept from 0",
+             "xp.maximum(p * (1 - p), 1e-12)", "(p * (1 - p))"),
+    sabotage("ops.losses", "bce: logarithms are not clamped", "xp.maximum(xp.log(p), -100)", "xp.log(p)"),
+    sabotage("ops.losses", "bce_with_logits: pos_weight is missing from the gradient",
+             "- for_real * stable_sigmoid(-logits)", "- target * stable_sigmoid(-logits)"),
+    sabotage("ops.losses", "bce_with_logits: overflows", "return xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x)))",
+             "return xp.log(1 + xp.exp(x))"),
+    sabotage("ops.losses", "cross_entropy: the weights' sum is taken for 1",
+             "(p * wq.sum(axis=1, keepdims=True) - wq)", "(p / len(p) - wq)"),
+    sabotage("ops.losses", "cross_entropy: smoothing is not spread over the classes",
+             "onehot.astype(logits.dtype) + label_smoothing / K", "onehot.astype(logits.dtype) + label_smoothing"),
+    # ------------------------------------------------------------------------------------------------------ layers
+    sabotage("layers", "layer: a gradient replaces the one before", "self.grads[name] += gradient",
+             "self.grads[name][...] = gradient"),
+    sabotage("layers", "layer: zero_grad does nothing", "gradient[...] = 0\n", "pass\n"),
+    sabotage("layers", "layer: the bias's gradient is dropped", "self.add_grads(weight=dw, bias=db)",
+             "self.add_grads(weight=dw)"),
+    sabotage("layers", "layer: activations are kept on the layer",
+             "        return dispatch(*self.operation, x, **self.options)\n",
+             "        y, self.last = dispatch(*self.operation, x, **self.options)\n        return y, self.last\n",
+             "        backward, cache = cache\n        return backward(dy, cache)\n",
+             "        backward, cache = self.last\n        return backward(dy, cache)\n"),
+    sabotage("layers", "batchnorm: always in train mode", "            train=train,\n            momentum",
+             "            train=True,\n            momentum"),
+    sabotage("layers", "dropout: always in train mode", "rng=self.rng, train=train,", "rng=self.rng, train=True,"),
+    sabotage("layers", "sequential: the backward walks forwards", "for i in reversed(range(len(self.layers))):",
+             "for i in range(len(self.layers)):"),
+    sabotage("layers", "sequential: need_dw is not passed on", "need_dx=need_dx or i > 0, need_dw=need_dw)",
+             "need_dx=need_dx or i > 0)"),
+    sabotage("layers", "sequential: all layers in train mode", "layer.forward(x, train=train)", "layer.forward(x)"),
+    sabotage("layers", "sequential: need_dx is not passed on", "need_dx=need_dx or i > 0, ", "",
+             "return dy if need_dx else None", "return dy"),
+    sabotage("init", "init: a bound that is twice as wide", "bound = fan_in**-0.5", "bound = 2 * fan_in**-0.5"),
+    sabotage("init", "init: BatchNorm's gain starts at 0", "mean = 1.0 if \"running_mean\" in layer.buffers else 0.0",
+             "mean = 0.0"),
+    # -------------------------------------------------------------------------------------------------- optimisers
+    sabotage("optim", "adam: no bias correction of m", "m_scale = 1 / (1 - beta1**self.steps)", "m_scale = 1.0"),
+    sabotage("optim", "adam: no bias correction of v", "v_scale = 1 / (1 - beta2**self.steps)", "v_scale = 1.0"),
+    sabotage("optim", "adam: the correction counts from 0", "        self.steps += 1\n        for",
+             "        self.steps += 1 + (self.steps == 0)\n        for"),
+    sabotage("optim", "adam: the betas change places", "beta1, beta2 = self.betas", "beta2, beta1 = self.betas"),
+    sabotage("optim", "adam: the root of v is not corrected", "root *= v_scale**0.5", "root *= v_scale"),
+    sabotage("optim", "adam: eps inside the correction", "root *= v_scale**0.5  #", "self.eps and None  #",
+             "root += self.eps", "root += self.eps\n        root *= v_scale**0.5"),
+    sabotage("optim", "adam: v averages g, not g^2", "v += (1 - beta2) * gradient * gradient",
+             "v += (1 - beta2) * abs(gradient)"),
+    sabotage("optim", "sgd: momentum damps the gradient too", "        v += gradient\n",
+             "        v += (1 - self.momentum) * gradient\n"),
+    sabotage("optim", "optimiser: weight decay with the wrong sign", "gradient + self.weight_decay * parameter",
+             "gradient - self.weight_decay * parameter"),
+    sabotage("optim", "optimiser: weight decay changes the gradients",
+             "gradient = gradient + self.weight_decay * parameter", "gradient += self.weight_decay * parameter"),
+    sabotage("optim", "optimiser: a saved state starts its steps anew",
+             "self.steps, self.lr = int(saved[\"steps\"])", "self.steps, self.lr = int(0 * saved[\"steps\"])"),
+    # -------------------------------------------------------------------------------------------------- the GAN
+    sabotage("training.adversarial", "step: G's loss uses D's logits from before its update",
+             "new_logits, cache = d.forward(fake, train=True)", "new_logits = fake_logits"),
+    sabotage("training.adversarial", "step: the fake batch's gradient replaces the real one's",
+             "    fake, g_cache = g.forward(z, train=True)\n",
+             "    fake, g_cache = g.forward(z, train=True)\n    d.zero_grad()\n"),
+    sabotage("training.adversarial", "step: G minimises log(1 - D(G(z))) with the wrong label",
+             "bce_with_logits_forward(new_logits, REAL)", "bce_with_logits_forward(new_logits, FAKE)"),
+    sabotage("training.adversarial", "step: D's gradients are never set to zero", "    d.zero_grad()\n", ""),
+    sabotage("training.adversarial", "step: G's gradients are never set to zero", "    g.zero_grad()\n", ""),
+    sabotage("training.adversarial", "step: G draws its batch in eval mode", "fake, g_cache = g.forward(z, train=True)",
+             "fake, g_cache = g.forward(z, train=False)"),
+    sabotage("models.dcgan", "dcgan: the slope is torch's default, not the paper's",
+             "padding=1, **options), LeakyReLU(negative_slope=0.2)]", "padding=1, **options), LeakyReLU()]"),
+    sabotage("models.dcgan", "dcgan: G ends without its tanh",
+             "Generator(*layers, Tanh(), image", "Generator(*layers, image"),
+    sabotage("models.dcgan", "dcgan: D normalises its first layer too", "LeakyReLU(negative_slope=0.2)]\n    for",
+             "BatchNorm2d(width, dtype=dtype), LeakyReLU(negative_slope=0.2)]\n    for"),
+]  # fmt: skip
+
+
+# ------------------------------------------------------------------------------------------------------ running them
+
+
+class _Importer(importlib.machinery.PathFinder):
+    """Imports ``sabotage.module`` with its source changed; neither files nor their compiled copies are touched."""
+
+    def __init__(self, sabotage):
+        self.sabotage = sabotage
+        self.applied = False
+
+    def find_spec(self, name, path=None, target=None):
+        if name != self.sabotage.module:
+            return None
+        spec = importlib.machinery.PathFinder.find_spec(name, path)
+        importer = self
+
+        class Loader(importlib.machinery.SourceFileLoader):
+            def get_code(self, fullname):
+                importer.applied = True
+                source = Path(self.path).read_text(encoding="utf-8")
+                return compile(importer.sabotage.apply(source), self.path, "exec")
+
+        spec.loader = Loader(name, spec.origin)
+        return spec
+
+
+class _Recorder:
+    """Remembers the first test that failed."""
+
+    def __init__(self):
+        self.failed = None
+
+    def pytest_runtest_logreport(self, report):
+        if report.failed and self.failed is None:
+            self.failed = report.nodeid
+
+
+def first_failure(sabotage):
+    """Return the name of the first test that fails under ``sabotage``, or None if it survives."""
+    sys.path.insert(0, str(ROOT))
+    _forget()
+    importer, recorder = _Importer(sabotage), _Recorder()
+    sys.meta_path.insert(0, importer)
+    tests = next(paths for prefix, paths in TESTS.items() if sabotage.module.startswith(prefix))
+    try:
+        arguments = [str(ROOT / path) for path in tests]
+        arguments += ["-x", "-q", "--tb=no", "--rootdir", str(ROOT), "-p", "no:cacheprovider", "-m", "not gpu"]
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
+            warnings.simplefilter("ignore", pytest.PytestAssertRewriteWarning)
+            code = pytest.main(arguments, plugins=[recorder])
+    finally:
+        sys.meta_path.remove(importer)
+        sys.path.remove(str(ROOT))
+        _forget()
+    # a mistake that cannot even be imported would prove nothing about the tests
+    assert code in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED), f"{sabotage.title}: the tests could not run"
+    assert importer.applied, f"{sabotage.title}: {sabotage.module} was not imported"
+    return recorder.failed
+
+
+def _forget():
+    """Have nanogan and its tests imported anew."""
+    for name in list(sys.modules):
+        if name.split(".")[0] in ("nanogan", "benchmarks", "examples") or name.startswith("tests."):
+            del sys.modules[name]
+
+
+def main():
+    parser = argparse.ArgumentParser(prog="python -m tests.sabotage", description=__doc__.split("\n")[0])
+    parser.add_argument("text", nargs="*", help="only mistakes whose title holds one of these")
+    parser.add_argument("--part", metavar="I/N", default="0/1", help="every N-th, from number I on")
+    parser.add_argument("--json", action="store_true", help="print {title: test}")
+    args = parser.parse_args()
+    start, step = map(int, args.part.split("/"))
+    chosen = [s for s in SABOTAGES if not args.text or any(text in s.title for text in args.text)][start::step]
+    found = {}
+    for item in chosen:
+        found[item.title] = first_failure(item)
+        if not args.json:
+            print(f"{item.title:80} {found[item.title] or 'SURVIVES'}", flush=True)
+    survivors = [title for title, test in found.items() if test is None]
+    print(json.dumps(found) if args.json else f"{len(found)} mistakes, {len(survivors)} survive")
+    return 1 if survivors else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
