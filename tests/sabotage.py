@@ -97,6 +97,10 @@ SABOTAGES = [
              "y += b[:, None, None]", "y = y + b[:, None, None] * 0.999"),
     sabotage("ops.conv", "conv_transpose: dy of another shape is not refused",
              "    check_dy(\"ConvTranspose2d\", dy, y_shape, x.dtype)\n", ""),
+    sabotage("ops.linear", "linear: half precision on the way",
+             "y = x @ w.T  #", "y = (x.astype(\"f2\") @ w.T.astype(\"f2\")).astype(x.dtype)  #"),
+    sabotage("ops._layout", "column sums: added up one after the other in float32",
+             "    sums = ones @", "    return xp.add.accumulate(rows)[-1]\n    sums = ones @"),
     sabotage("ops._layout", "column sums: the rows left over are dropped",
              "return sums.sum(axis=0) + rows[whole:].sum(axis=0)", "return sums.sum(axis=0)"),
     # ----------------------------------------------------------------------------------------------- normalisation

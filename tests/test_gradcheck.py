@@ -218,6 +218,21 @@ def test_the_command_fails_where_a_gradient_is_wrong(monkeypatch, capsys):
     assert "sign?" in out
 
 
+def test_what_raises_costs_one_row_and_not_the_table(monkeypatch, capsys):
+    from nanogan.gradcheck import __main__ as program
+
+    monkeypatch.setattr(ops, "tanh_backward", lambda dy, cache: None)
+    monkeypatch.setattr(ops, "relu_backward", lambda dy, cache: dy @ cache.nothing)
+    monkeypatch.setattr(sys, "argv", ["gradcheck", *(f"--op={op}" for op in ("relu", "tanh", "sigmoid"))])
+    assert program.main() == 1
+    out = capsys.readouterr().out
+    verdicts = {line.split()[0]: line.split()[-1] for line in out.splitlines()[1:4]}
+    assert verdicts == {"relu": "WRONG", "tanh": "WRONG", "sigmoid": "ok"}
+    assert "backward returns no dx (None)" in out
+    assert "AttributeError: 'numpy.ndarray' object has no attribute 'nothing'" in out
+    assert "test_gradcheck.py, line" in out
+
+
 def test_a_sequential_names_the_layer_that_is_wrong(rng):
     network = Sequential(Conv2d(3, 2, kernel_size=3, rng=rng), Squared(mistake=3.0), ReLU())
     report = check_layer(network, rng.standard_normal((2, 3, 4, 4)))

@@ -113,7 +113,7 @@ class Report:
         for mismatch in self.worst.values():
             good = mismatch.error <= self.tolerance
             lines.append(f"  d{mismatch.name}: right to {mismatch.error:.1e}" if good else f"  {mismatch}")
-        lines += [f"  contract: {sentence}" for sentence in self.broken]
+        lines += [f"  {sentence}" for sentence in self.broken]
         return "\n".join(lines)
 
 
@@ -146,7 +146,7 @@ def check_operation(
 
     report = _check(subject or forward.__name__, run, gradients, inputs, rng, dtype, tolerance)
     if contract:
-        report.broken = operation_promises(call, gradients, inputs)
+        report.broken = [f"contract: {s}" for s in operation_promises(call, gradients, inputs)]
     return report
 
 
@@ -171,7 +171,7 @@ def check_layer(layer, x, *, train=True, subject=None, rng=None, dtype=np.float6
 
     report = _check(subject or type(layer).__name__, run, gradients, arrays, rng, dtype, tolerance)
     if contract:
-        report.broken = layer_promises(layer, arrays["x"], train=train)
+        report.broken = [f"contract: {s}" for s in layer_promises(layer, arrays["x"], train=train)]
     return report
 
 

@@ -1,8 +1,12 @@
-"""``python -m nanogan.gradcheck``: check every operation, every layer and the DCGAN, and print a table."""
+"""``python -m nanogan.gradcheck``: check every operation, every layer and the DCGAN, and print a table.
+
+The column "cases" counts shapes, options and modes tried; --verbose names them.
+"""
 
 import argparse
 import importlib
 import importlib.util
+import traceback
 
 import numpy as np
 from tqdm import tqdm
@@ -10,7 +14,7 @@ from tqdm import tqdm
 from nanogan import cli
 from nanogan.backend import get_device, to_device, to_numpy
 from nanogan.errors import UserError
-from nanogan.gradcheck import check_layer, check_operation
+from nanogan.gradcheck import Report, check_layer, check_operation
 from nanogan.gradcheck.cases import LAYERS, NETWORKS, OPERATIONS
 
 TORCH_TOLERANCE = 1e-11  # float64 on both sides, which add up in other orders
@@ -27,10 +31,9 @@ def operations(names, device, draws):
             rng = np.random.default_rng(draw)
             inputs = {name: to_device(array, device) for name, array in case.draw(rng).items()}
             positional, named = case.split(inputs)
-            report = check_operation(
-                *case.pair, positional, lambda case=case, named=named: case.forward_options() | named, rng=rng
-            )
-            error = None if functional is None else torch_error(case, inputs, functional, rng)
+            options = lambda case=case, named=named: case.forward_options() | named  # noqa: E731
+            report = attempt(check_operation, *case.pair, positional, options, subject=str(case), rng=rng)
+            error = None if functional is None else attempt(torch_error, case, inputs, functional, rng)
             yield case.op, str(case), report, error
 
 
@@ -43,9 +46,24 @@ def networks(names, device, draws):
             rng = np.random.default_rng(draw)
             x = to_device(draw_input(rng), device)
             for train in (True, False):
-                report = check_layer(make().to(device), x, train=train, rng=rng)
+                report = attempt(check_layer, make().to(device), x, train=train, rng=rng)
                 shape = "x".join(map(str, x.shape))
                 yield name, f"{name}, input {shape}, {'train' if train else 'eval'}", report, None
+
+
+def attempt(check, *args, **options):
+    """Return the check's result; if the code that is checked raises, a failed Report that says what and where.
+
+    So one broken operation does not cost the rest of the table.
+    """
+    try:
+        return check(*args, **options)
+    except Exception as error:
+        if isinstance(error, (UserError, AssertionError)) and str(error):
+            return Report("", broken=[str(error)])
+        frame = traceback.extract_tb(error.__traceback__)[-1]
+        message = f"{type(error).__name__}: {error}".rstrip(": ")
+        return Report("", broken=[f"{message} ({frame.filename}, line {frame.lineno}, {frame.line})"])
 
 
 def torch_functional():
@@ -92,7 +110,8 @@ def main():
     known = sorted({case.op for case in OPERATIONS}) + list(LAYERS) + list(NETWORKS)
     parser = argparse.ArgumentParser(
         prog="python -m nanogan.gradcheck",
-        description="Compare every backward pass with finite differences, and with torch where it is installed.",
+        description="Compare every backward pass with finite differences, and with torch where it is installed; check "
+        "that caches are independent, gradients add up, and nothing is changed in place.",
         allow_abbrev=False,
     )
     parser.add_argument("--op", action="append", metavar="NAME", help="only this operation or layer; may be repeated")
@@ -110,11 +129,15 @@ def main():
     cases += sum(name in names for name in LAYERS | NETWORKS) * DRAWS * 2
     results = (item for group in (operations, networks) for item in group(names, device, DRAWS))
     for name, label, report, error in tqdm(results, total=cases, leave=False, disable=None):
+        if isinstance(error, Report):
+            report.broken += error.broken
+            error = None
         row = rows.setdefault(name, {"cases": 0, "error": 0.0, "torch": None, "passed": True})
         passed = report.passed and (error is None or error <= TORCH_TOLERANCE)
         row["cases"] += 1
         row["error"] = max(row["error"], report.error)
-        row["torch"] = error if row["torch"] is None else max(row["torch"], error)
+        if error is not None:
+            row["torch"] = max(row["torch"] or 0.0, error)
         row["passed"] &= passed
         if not passed:
             wrong.append(f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}"))
