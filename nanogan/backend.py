@@ -172,8 +172,18 @@ def seeded_rng(seed, purpose):
 
 FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
 
-# (forward of nanogan.ops, kind of device) -> (serves(*args, **options), fast forward, fast backward)
+# (forward of nanogan.ops, kind of device) -> [(serves(*args, **options), fast forward, fast backward), ...]
 _fast_paths = {}
+_loaded = set()
+
+
+def _load_fast_paths(kind):
+    """Import the fast paths for a kind of device, once it is used."""
+    _loaded.add(kind)
+    if kind == "cpu":
+        from nanogan.fast import cpu
+
+        _fast_paths.update({(forward, kind): paths for forward, paths in cpu.PATHS.items()})
 
 
 def dispatch(forward, backward, *args, **options):
@@ -182,10 +192,13 @@ def dispatch(forward, backward, *args, **options):
     ``forward`` and ``backward`` are a pair of ``nanogan.ops``. Returns ``y, (chosen_backward, cache)``: a cache is
     only understood by the backward of the forward that packed it, so the two travel together.
     """
-    if FAST and _fast_paths:
+    if FAST:
         kind = "cpu" if array_module(args[0]) is np else "gpu"
-        serves, fast_forward, fast_backward = _fast_paths.get((forward, kind), (None, None, None))
-        if serves is not None and serves(*args, **options):
-            forward, backward = fast_forward, fast_backward
+        if kind not in _loaded:
+            _load_fast_paths(kind)
+        for serves, fast_forward, fast_backward in _fast_paths.get((forward, kind), ()):
+            if serves(*args, **options):
+                forward, backward = fast_forward, fast_backward
+                break
     y, cache = forward(*args, **options)
     return y, (backward, cache)

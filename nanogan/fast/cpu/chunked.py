@@ -1,0 +1,101 @@
+"""Convolutions of any shape: ``nanogan.ops``' own, a few images at a time, on threads.
+
+``cols``, the windows written out as rows, is KH*KW/stride^2 times the size of x. For a whole batch it goes out to
+memory and back; for a few images it stays in the core's cache, and the matrix product finds it there.
+"""
+
+import numpy as np
+
+from nanogan.fast.cpu import threads
+from nanogan.ops import conv
+from nanogan.ops._layout import check_dy, check_input, pair
+
+COLS = 256 * 1024  # numbers of cols at a time
+PRODUCT = 100 * 1000  # multiplications of a matrix product above which OpenBLAS would start threads of its own
+WORTHWHILE = 4 * 1000 * 1000  # ... and those for which ours pay
+
+
+def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
+    """Whether the matrix product is a large one."""
+    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and x.size * w[:, 0].size > PRODUCT
+
+
+def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
+    """Whether the matrix product is a large one."""
+    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and x.size * w[0].size > PRODUCT
+
+
+def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
+    """The same as :func:`nanogan.ops.conv2d_forward`."""
+    check_input("Conv2d", x, w, (None, w.shape[1], None, None))
+    options = {"stride": pair(stride, "stride", least=1), "padding": pair(padding, "padding")}
+    size = conv.conv2d_output_size(x.shape[2:], w.shape[2:], *options.values())
+    y = _forward(conv.conv2d_forward, x, w, b, (len(w), *size), options)
+    return y, (x, w, b, *options.values(), y.shape)
+
+
+def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """The same as :func:`nanogan.ops.conv2d_backward`."""
+    return _backward("Conv2d", conv.conv2d_backward, dy, cache, need_dx, need_dw)
+
+
+def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
+    """The same as :func:`nanogan.ops.conv_transpose2d_forward`."""
+    check_input("ConvTranspose2d", x, w, (None, len(w), None, None))
+    options = {"stride": pair(stride, "stride", least=1), "padding": pair(padding, "padding")}
+    options["output_padding"] = pair(output_padding, "output_padding")
+    size = conv.conv_transpose2d_output_size(x.shape[2:], w.shape[2:], *options.values())
+    y = _forward(conv.conv_transpose2d_forward, x, w, b, (w.shape[1], *size), options)
+    return y, (x, w, b, options["stride"], options["padding"], y.shape)
+
+
+def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
+    return _backward("ConvTranspose2d", conv.conv_transpose2d_backward, dy, cache, need_dx, need_dw)
+
+
+def _forward(forward, x, w, b, shape, options):
+    F, OH, OW = shape
+    y = np.empty((len(x), OH, OW, F), x.dtype).transpose(0, 3, 1, 2)
+
+    def work(images):
+        for chunk in _chunks(images, x, w, y):
+            y[chunk], _ = forward(x[chunk], w, b, **options)
+
+    threads.parallel(work, _shares(x, w, y))
+    return y
+
+
+def _backward(op, backward, dy, cache, need_dx, need_dw):
+    x, w, b, stride, padding, y_shape = cache
+    check_dy(op, dy, y_shape, x.dtype)
+    N, C, H, W = x.shape
+    dx = np.empty((N, H, W, C), x.dtype).transpose(0, 3, 1, 2) if need_dx else None
+
+    def work(images):
+        dw = db = None
+        for chunk in _chunks(images, x, w, dy):
+            part = (x[chunk], w, b, stride, padding, dy[chunk].shape)
+            dx_part, dw_part, db_part = backward(dy[chunk], part, need_dx=need_dx, need_dw=need_dw)
+            if need_dx:
+                dx[chunk] = dx_part
+            dw = dw_part if dw is None else dw + dw_part if need_dw else None
+            db = db_part if db is None else db + db_part
+        return dw, db
+
+    dws, dbs = zip(*threads.parallel(work, _shares(x, w, dy)), strict=True)
+    return dx, sum(dws[1:], dws[0]) if need_dw else None, sum(dbs[1:], dbs[0]) if need_dw and b is not None else None
+
+
+def _shares(x, w, y):
+    """Each thread's images; all of them to one where threads would not pay."""
+    pixels = min(x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
+    return threads.slices(len(x), threads.count() if len(x) * pixels * w.size >= WORTHWHILE else 1)
+
+
+def _chunks(images, x, w, y):
+    """Cut a slice of images into some that have about COLS numbers in cols, on the side with fewer pixels."""
+    pixels = min(x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
+    channels = x.shape[1] if pixels == y.shape[2] * y.shape[3] else y.shape[1]
+    step = max(1, COLS // (pixels * channels * w.shape[2] * w.shape[3]))
+    return [slice(start, min(images.stop, start + step)) for start in range(images.start, images.stop, step)]

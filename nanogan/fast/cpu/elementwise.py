@@ -1,0 +1,117 @@
+"""ReLU, LeakyReLU and tanh in blocks that stay in a core's cache, on threads.
+
+An expression like ``maximum(x, slope * x)`` walks over memory once for each of its operations. Done block by block, all
+but the first walk find the block in the cache.
+"""
+
+import numpy as np
+
+from nanogan.fast.cpu import threads
+
+BLOCK = 32 * 1024  # numbers
+WORTHWHILE = 64 * 1024  # numbers for which threads are started
+
+
+def serves(x, *, negative_slope=0.0):
+    """Whether x is large enough for blocks to pay, lies in memory without gaps, and is what the operation takes."""
+    right = x.dtype in (np.float32, np.float64) and 0 <= negative_slope <= 1
+    return right and x.size >= WORTHWHILE and _in_memory(x) is not None
+
+
+def relu_forward(x):
+    """The same as :func:`nanogan.ops.relu_forward`."""
+
+    def block(x, y):
+        np.clip(x, 0, None, out=y)
+
+    y = _apply(block, x)
+    return y, y
+
+
+def relu_backward(dy, cache):
+    """The same as :func:`nanogan.ops.relu_backward`."""
+
+    def block(y, dy, dx):
+        np.greater(y, 0, out=dx)
+        np.multiply(dx, dy, out=dx)
+
+    return _apply(block, cache, dy)
+
+
+def leaky_relu_forward(x, *, negative_slope=0.01):
+    """The same as :func:`nanogan.ops.leaky_relu_forward`."""
+    negative_slope = float(negative_slope)
+
+    def block(x, y):
+        np.multiply(x, negative_slope, out=y)
+        np.maximum(x, y, out=y)
+
+    y = _apply(block, x)
+    return y, (y, negative_slope)
+
+
+def leaky_relu_backward(dy, cache):
+    """The same as :func:`nanogan.ops.leaky_relu_backward`."""
+    y, negative_slope = cache
+    slopes = np.full(BLOCK, negative_slope, y.dtype)  # an array: NumPy's maximum with a number takes six times as long
+
+    def block(y, dy, dx):
+        np.greater(y, 0, out=dx)
+        np.maximum(dx, slopes[: dx.size], out=dx)
+        np.multiply(dx, dy, out=dx)
+
+    return _apply(block, y, dy)
+
+
+def tanh_forward(x):
+    """The same as :func:`nanogan.ops.tanh_forward`."""
+    y = _apply(lambda x, y: np.tanh(x, out=y), x)
+    return y, y
+
+
+def tanh_backward(dy, cache):
+    """The same as :func:`nanogan.ops.tanh_backward`."""
+
+    def block(y, dy, dx):
+        np.multiply(y, y, out=dx)
+        np.subtract(1, dx, out=dx)
+        np.multiply(dx, dy, out=dx)
+
+    return _apply(block, cache, dy)
+
+
+def _apply(block, x, *others):
+    """Call ``block(x, *others, result)`` on pieces of at most BLOCK numbers; return the result, in x's memory order."""
+    flat = _in_memory(x)
+    rest = [_in_memory(other) if other.strides == x.strides else _in_order_of(x, other) for other in others]
+    result = np.empty(flat.shape, others[0].dtype if others else x.dtype)
+
+    def work(part):
+        for start in range(part.start, part.stop, BLOCK):
+            piece = slice(start, min(part.stop, start + BLOCK))
+            block(flat[piece], *(other[piece] for other in rest), result[piece])
+
+    threads.parallel(work, threads.slices(flat.size, threads.count()))
+    return _shaped(result, x)
+
+
+def _in_memory(x):
+    """x's numbers as a vector in the order in which they lie in memory, C order or channels-last; None if neither."""
+    if x.flags.c_contiguous:
+        return x.reshape(-1)
+    if x.ndim == 4 and x.transpose(0, 2, 3, 1).flags.c_contiguous:
+        return x.transpose(0, 2, 3, 1).reshape(-1)
+    return None
+
+
+def _in_order_of(x, other):
+    """The numbers of ``other``, copied into the order in which x's lie in memory."""
+    return (other if x.flags.c_contiguous else other.transpose(0, 2, 3, 1)).reshape(-1)
+
+
+def _shaped(flat, x):
+    """A vector in x's memory order as an array of x's shape."""
+    if x.flags.c_contiguous:
+        return flat.reshape(x.shape)
+    N, C, H, W = x.shape
+    return flat.reshape(N, H, W, C).transpose(0, 3, 1, 2)

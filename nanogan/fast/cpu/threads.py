@@ -1,0 +1,119 @@
+"""Threads that share one operation, and memory that they use again.
+
+NumPy releases Python's lock while it computes, so ordinary threads run its loops and its matrix products side by side.
+Inside :func:`parallel` BLAS itself is kept to one thread: the split of the work is ours, into chunks that stay in a
+core's cache from one line of code to the next. Every large matrix product of the fast paths goes through here, since
+OpenBLAS's own threads, once used, wait for more by spinning for some 20 ms: on a core that is then not ours.
+
+The split depends on the number of threads and on shapes alone, and each thread adds up in a fixed order. So the same
+machine gives the same bits in every run; with another number of threads, sums are grouped otherwise and the last digit
+may differ.
+"""
+
+import contextlib
+import os
+import queue
+import threading
+
+import numpy as np
+import threadpoolctl
+
+_local = threading.local()
+_lock = threading.Lock()
+_helpers = []  # queues of the helper threads, made when first needed
+_blas = None
+_count = None
+
+
+def count():
+    """Number of threads: NANOGAN_THREADS, or as many as NumPy's BLAS was set to use (one per core, unless told)."""
+    global _blas, _count
+    if _count is None:
+        with _lock:
+            _blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+            set_by_user = os.environ.get("NANOGAN_THREADS", "")
+            of_blas = [library.get_num_threads() for library in _blas]
+            _count = int(set_by_user) if set_by_user.isdecimal() and int(set_by_user) > 0 else max(of_blas, default=1)
+    return _count
+
+
+def parallel(function, items):
+    """Call ``function(item)`` for every item; item i runs on thread i modulo :func:`count`, the caller being number 0.
+
+    Returns the results in the items' order. The first exception is raised here, once all threads are done.
+    """
+    items = list(items)
+    threads = min(count(), len(items))
+    if getattr(_local, "inside", False):
+        return [function(item) for item in items]
+    if threads < 2:
+        with _one_blas_thread():
+            return [function(item) for item in items]
+    results, errors, done = [None] * len(items), [], queue.SimpleQueue()
+
+    def share(thread):
+        _local.inside = True
+        try:
+            for i in range(thread, len(items), threads):
+                results[i] = function(items[i])
+        except BaseException as error:  # handed to the caller
+            errors.append(error)
+        finally:
+            _local.inside = False
+            done.put(thread)
+
+    with _lock, _one_blas_thread():
+        while len(_helpers) < threads - 1:
+            _helpers.append(queue.SimpleQueue())
+            threading.Thread(target=_serve, args=(_helpers[-1],), daemon=True, name="nanogan").start()
+        for i in range(1, threads):
+            _helpers[i - 1].put((share, i))
+        share(0)
+        for _ in range(threads):
+            done.get()
+    if errors:
+        raise errors[0]
+    return results
+
+
+def _serve(jobs):
+    while True:
+        function, argument = jobs.get()
+        function(argument)
+        del function, argument  # what a job has used is not kept alive until the next one
+
+
+@contextlib.contextmanager
+def _one_blas_thread():
+    before = [library.get_num_threads() for library in _blas]
+    for library in _blas:
+        library.set_num_threads(1)
+    try:
+        yield
+    finally:
+        for library, number in zip(_blas, before, strict=True):
+            library.set_num_threads(number)
+
+
+def workspace(name, shape, dtype):
+    """Return this thread's array called ``name``, uninitialised: the same memory each time.
+
+    New memory costs as much as the computation, because the system hands it out page by page.
+    """
+    arrays = _local.__dict__.setdefault("arrays", {})
+    size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+    buffer = arrays.get(name)
+    if buffer is None or buffer.nbytes < size:
+        arrays[name] = buffer = np.empty(size, np.uint8)
+    return buffer[:size].view(dtype).reshape(shape)
+
+
+def slices(total, parts):
+    """Cut range(total) into at most ``parts`` slices of nearly equal length."""
+    parts = max(1, min(parts, total))
+    edges = [total * i // parts for i in range(parts + 1)]
+    return [slice(a, b) for a, b in zip(edges, edges[1:], strict=False)]
+
+
+if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
+    os.register_at_fork(after_in_child=_helpers.clear)

@@ -1,0 +1,357 @@
+"""Winograd's fast convolution for a DCGAN's 4x4 kernels of stride 2: 9 multiplications where the definition takes 16.
+
+**One dimension.** A kernel of two numbers g, slid over d, gives two outputs from four multiplications:
+
+    y0 = d0 g0 + d1 g1              y1 = d1 g0 + d2 g1
+
+Both contain d1 multiplied by something. With m1 = d1 (g0 + g1) shared between them three are enough:
+
+    m0 = (d0 - d1) g0      m1 = d1 (g0 + g1)      m2 = (d2 - d1) g1
+    y0 = m0 + m1           y1 = m1 + m2
+
+(Try d = 1 2 3, g = 10 100: m = -10 220 100, y = 210 320 = 1*10 + 2*100, 2*10 + 3*100.) Only sums and differences are
+added, so no digit of float32 is lost. In two dimensions the same is done along rows and then along columns: 3 * 3 = 9
+multiplications for 2 x 2 outputs instead of 16.
+
+**Stride 2.** A 4x4 kernel that moves by 2 pixels is a 2x2 kernel that moves by one *block* of 2x2 pixels, where a block
+counts as one pixel with 4 times the channels. So the picture is regrouped, block (i, j) holding its pixels side by
+side, and the kernel likewise:
+
+    w[f, c, 2a + ph, 2b + pw]  =  g[a, b][f, (ph, pw, c)]
+
+The picture is padded by one pixel first, so block i starts at row 2i - 1.
+
+**Many channels.** Each multiplication becomes a matrix product over all tiles (of 2x2 outputs) and channels. With
+p, q = 0, 1, 2 for rows and columns:
+
+    V[p,q] (tiles, 4C)  from the picture: differences of blocks         D^T: d0 - d1, d1, d2 - d1
+    U[p,q] (F, 4C)      from the kernel:  g0, g0 + g1, g1               in both directions
+    M[p,q] = V[p,q] @ U[p,q].T  (tiles, F)
+    y                   sums of M's: m0 + m1, m1 + m2                   in both directions
+
+**Backwards.** Everything but the product is a fixed linear map, so each gradient is the transpose of the step forwards:
+
+    dM[p,q] from dy:    dy0, dy0 + dy1, dy1                  (y's sums, transposed)
+    dV[p,q] = dM @ U    dU[p,q] = dM.T @ V                   9 products each, again instead of 16
+    dx from dV:         d0: v0    d1: v1 - v0 - v2    d2: v2     (and neighbouring tiles share a block, where they add)
+    dw from dU:         g0: u0 + u1    g1: u1 + u2
+
+The transposed convolution swaps the roles: its forward is this dx, its dx this forward.
+
+Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308; the algorithm is
+F(2x2, 2x2) there. It is exact in exact arithmetic; in float32 its error is that of the definition.
+"""
+
+import numpy as np
+
+from nanogan.fast.cpu import threads
+from nanogan.fast.cpu.threads import workspace
+from nanogan.ops._layout import check_dy
+
+ROWS = 256  # fewer rows make BLAS slow
+PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level cache, with what is made of them
+
+
+def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
+    """Whether these arguments are right for :func:`conv2d_forward`: a 4x4 kernel, stride 2, padding 1, an even size."""
+    even = x.ndim == 4 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
+    return even and _worthwhile(x, w, stride, padding) and x.shape[1] == w.shape[1]
+
+
+def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
+    """Whether these arguments are right for :func:`conv_transpose2d_forward`."""
+    return output_padding in (0, (0, 0)) and _worthwhile(x, w, stride, padding) and x.shape[1] == w.shape[0]
+
+
+def _worthwhile(x, w, stride, padding):
+    return (
+        x.ndim == 4
+        and w.ndim == 4
+        and w.shape[2:] == (4, 4)
+        and stride in (2, (2, 2))
+        and padding in (1, (1, 1))
+        and x.dtype == w.dtype
+        and x.dtype in (np.float32, np.float64)
+        and min(w.shape[:2]) >= 16  # with few channels the sums cost more than the products saved
+        and x.size > 0
+    )
+
+
+def conv2d_forward(x, w, b=None, *, stride=2, padding=1):
+    """The same as :func:`nanogan.ops.conv2d_forward` for what :func:`serves_conv2d`."""
+    N, C, H, W = x.shape
+    y = np.empty((N, H // 2, W // 2, len(w)), x.dtype)
+    _run(w, large=_pixels(x), down=y)
+    if b is not None:
+        y += b
+    y = y.transpose(0, 3, 1, 2)
+    return y, (x, w, b, y.shape)
+
+
+def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """The same as :func:`nanogan.ops.conv2d_backward`."""
+    x, w, b, y_shape = cache
+    check_dy("Conv2d", dy, y_shape, x.dtype)
+    dx = np.empty(_pixels(x).shape, x.dtype) if need_dx else None
+    dw = np.empty_like(w) if need_dw else None
+    dy = _pixels(dy)
+    if need_dx or need_dw:
+        _run(w, large=_pixels(x) if need_dw else None, small=dy, up=dx, dw=dw)
+    db = _sum_of_pixels(dy) if need_dw and b is not None else None
+    return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
+
+
+def conv_transpose2d_forward(x, w, b=None, *, stride=2, padding=1, output_padding=0):
+    """The same as :func:`nanogan.ops.conv_transpose2d_forward` for what :func:`serves_conv_transpose2d`."""
+    N, C, H, W = x.shape
+    y = np.empty((N, 2 * H, 2 * W, w.shape[1]), x.dtype)
+    _run(w, small=_pixels(x), up=y)
+    if b is not None:
+        y += b
+    y = y.transpose(0, 3, 1, 2)
+    return y, (x, w, b, y.shape)
+
+
+def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
+    x, w, b, y_shape = cache
+    check_dy("ConvTranspose2d", dy, y_shape, x.dtype)
+    dx = np.empty(_pixels(x).shape, x.dtype) if need_dx else None
+    dw = np.empty_like(w) if need_dw else None
+    dy = _pixels(dy)
+    if need_dx or need_dw:
+        _run(w, large=dy, small=_pixels(x) if need_dw else None, down=dx, dw=dw)
+    db = _sum_of_pixels(dy) if need_dw and b is not None else None
+    return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
+
+
+def _pixels(x):
+    """(N, C, H, W) -> (N, H, W, C), contiguous: no copy of a channels-last array."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def _sum_of_pixels(dy):
+    from nanogan.ops._layout import column_sum
+
+    return column_sum(dy.reshape(-1, dy.shape[-1]))
+
+
+# -------------------------------------------------------------------------------------------- the three directions
+
+
+def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
+    """Compute what is asked for with the kernel w (F, C, 4, 4).
+
+    large (N, 2h, 2w, C) and small (N, h, w, F) are pictures with channels last. Results, filled where given: ``down``
+    like small, the convolution of large; ``up`` like large, its transpose applied to small; ``dw`` like w, the gradient.
+
+    Threads share images, or, where those are too few for good matrix products, channels: of ``up`` if that is wanted,
+    else of ``down`` and ``dw``.
+    """
+    F, C = w.shape[:2]
+    N, h, width, _ = (small if down is None else down).shape
+    tiles = -(-h // 2) * -(-width // 2)  # of one image
+    groups = min(threads.count(), max(1, N * tiles // (2 * ROWS)), N)
+    parts = threads.slices(C if up is not None else F, -(-threads.count() // groups))
+    jobs = [(images, part) for part in parts for images in threads.slices(N, groups)]
+
+    def work(job):
+        images, part = job
+        f, c = (slice(None), part) if up is not None else (part, slice(None))
+        w_part = w[f, c]
+        arrays = [
+            None if array is None else array[images, ..., channels]
+            for array, channels in ((large, c), (small, f), (down, f), (up, c))
+        ]
+        rows = max(ROWS, PLANE // (4 * w_part.shape[1]))
+        return _work(w_part, *arrays, need_dw=dw is not None, chunk=max(1, rows // tiles))
+
+    dUs = threads.parallel(work, jobs)
+    if dw is not None:
+        for i, part in enumerate(parts):
+            own = dUs[i * groups : (i + 1) * groups]
+            for other in own[1:]:
+                own[0] += other
+            _kernel_gradient(own[0], dw[:, part] if up is not None else dw[part])
+
+
+def _work(w, large, small, down, up, *, need_dw, chunk):
+    """One thread's part of :func:`_run`, ``chunk`` images at a time. Returns dU (3, 3, F, 4C) if need_dw."""
+    F, C = w.shape[:2]
+    dtype = w.dtype
+    N, h, width, _ = (small if small is not None else down).shape
+    th, tw = -(-h // 2), -(-width // 2)
+    U = None if down is None and up is None else _kernel_planes(w)
+    dU = np.empty((3, 3, F, 4 * C), dtype) if need_dw else None
+
+    for start in range(0, N, chunk):
+        images = slice(start, min(N, start + chunk))
+        n = images.stop - start
+        if large is not None:
+            blocks = _load_blocks(large[images], th, tw)
+            V = workspace("V", (n, th, tw, 4 * C), dtype)
+        if small is not None:
+            pixels = _load_tiles(small[images], th, tw)
+        if down is not None:
+            M = workspace("M", (3, n, th, tw, F), dtype)
+            y = workspace("y", (n, th, 2, tw, 2, F), dtype)
+        if up is not None:
+            dV = workspace("dV", (3, n, th, tw, 4 * C), dtype)
+            dblocks = workspace("dblocks", (n, 2 * th + 1, 2 * tw + 1, 4 * C), dtype)
+        for p in range(3):
+            if large is not None:
+                rows = _difference(blocks, p, axis=1, out="rows")
+            if small is not None:
+                dM = _tile_planes(pixels, p)
+            for q in range(3):
+                if large is not None:
+                    _difference(rows, q, axis=2, out=V)
+                if down is not None:
+                    np.matmul(V.reshape(-1, 4 * C), U[p, q].T, out=M[q].reshape(-1, F))
+                if need_dw:
+                    if start == 0:
+                        np.matmul(dM[q].T, V.reshape(-1, 4 * C), out=dU[p, q])
+                    else:
+                        dU[p, q] += np.matmul(
+                            dM[q].T, V.reshape(-1, 4 * C), out=workspace("dU", (F, 4 * C), dtype)
+                        )
+                if up is not None:
+                    np.matmul(dM[q], U[p, q], out=dV[q].reshape(-1, 4 * C))
+            if down is not None:
+                _add_outputs(M, p, y)
+            if up is not None:
+                _add_blocks(dV, p, dblocks)
+        if down is not None:
+            down[images] = y.reshape(n, 2 * th, 2 * tw, F)[:, :h, :width]
+        if up is not None:
+            _store_blocks(dblocks, up[images])
+    return dU
+
+
+# -------------------------------------------------------------------------------- the sums before the products ...
+
+
+def _load_blocks(x, th, tw):
+    """(n, 2h, 2w, C) -> (n, 2*th + 1, 2*tw + 1, 4C): block (i, j) holds rows 2i - 1, 2i and columns 2j - 1, 2j."""
+    n, H, W, C = x.shape
+    h, w = H // 2, W // 2
+    blocks = workspace("blocks", (n, 2 * th + 1, 2 * tw + 1, 2, 2, C), x.dtype)
+    blocks[:, 0, :, 0] = blocks[:, h:, :, 1] = blocks[:, h + 1 :, :, 0] = 0  # rows outside the picture
+    blocks[:, :, 0, :, 0] = blocks[:, :, w:, :, 1] = blocks[:, :, w + 1 :, :, 0] = 0  # columns
+    x = x.reshape(n, h, 2, w, 2, C)
+    blocks[:, :h, :w, 1, 1] = x[:, :, 0, :, 0]
+    blocks[:, :h, 1 : w + 1, 1, 0] = x[:, :, 0, :, 1]
+    blocks[:, 1 : h + 1, :w, 0, 1] = x[:, :, 1, :, 0]
+    blocks[:, 1 : h + 1, 1 : w + 1, 0, 0] = x[:, :, 1, :, 1]
+    return blocks.reshape(n, 2 * th + 1, 2 * tw + 1, 4 * C)
+
+
+def _difference(d, p, axis, out):
+    """Number p of d0 - d1, d1, d2 - d1 for every tile along ``axis``, where tile i has blocks 2i, 2i + 1, 2i + 2."""
+    d0, d1, d2 = (d[(slice(None),) * axis + (part,)] for part in (slice(0, -1, 2), slice(1, None, 2), slice(2, None, 2)))
+    if isinstance(out, str):
+        if p == 1:
+            return d1  # as it is
+        out = workspace(out, d1.shape, d.dtype)
+    if p == 1:
+        np.copyto(out, d1)
+    else:
+        np.subtract(d0 if p == 0 else d2, d1, out=out)
+    return out
+
+
+def _kernel_planes(w):
+    """U (3, 3, F, 4C) from w (F, C, 4, 4): g0, g0 + g1, g1 in both directions."""
+    F, C = w.shape[:2]
+    g = w.transpose(0, 2, 3, 1).reshape(F, 2, 2, 2, 2, C)  # f, a, ph, b, pw, c
+    half = workspace("half of U", (F, 2, 2, 2, C), w.dtype)
+    U = workspace("U", (3, 3, F, 2, 2, C), w.dtype)
+    for p in range(3):
+        rows = np.add(g[:, 0], g[:, 1], out=half) if p == 1 else g[:, p // 2]  # f, ph, b, pw, c
+        U[p, 0], U[p, 2] = rows[:, :, 0], rows[:, :, 1]
+        np.add(rows[:, :, 0], rows[:, :, 1], out=U[p, 1])
+    return U.reshape(3, 3, F, 4 * C)
+
+
+def _load_tiles(dy, th, tw):
+    """(n, h, w, F) -> (n, th, 2, tw, 2, F), with zeros where a size is odd."""
+    n, h, w, F = dy.shape
+    if (h, w) != (2 * th, 2 * tw):
+        padded = workspace("padded", (n, 2 * th, 2 * tw, F), dy.dtype)
+        padded[:, h:] = padded[:, :, w:] = 0
+        padded[:, :h, :w] = dy
+        dy = padded
+    return dy.reshape(n, th, 2, tw, 2, F)
+
+
+def _tile_planes(dy, p):
+    """dM[p, 0], dM[p, 1], dM[p, 2], each (tiles, F): dy0, dy0 + dy1, dy1 in both directions."""
+    n, th, _, tw, _, F = dy.shape
+    rows = workspace("tile rows", (n, th, tw, 2, F), dy.dtype)
+    if p == 1:
+        np.add(dy[:, :, 0], dy[:, :, 1], out=rows)
+    else:
+        np.copyto(rows, dy[:, :, p // 2])
+    rows = rows.reshape(-1, 2, F)
+    both = np.add(rows[:, 0], rows[:, 1], out=workspace("tile sums", (len(rows), F), dy.dtype))
+    return rows[:, 0], both, rows[:, 1]
+
+
+# ------------------------------------------------------------------------------------------------ ... and after them
+
+
+def _add_outputs(M, p, y):
+    """Add row p of the products, M (3, n, th, tw, F), into y (n, th, 2, tw, 2, F): m0 + m1 and m1 + m2."""
+    for b in range(2):
+        if p == 0:
+            np.add(M[b], M[b + 1], out=y[:, :, 0, :, b])
+            continue
+        both = np.add(M[b], M[b + 1], out=M[b])  # M[0] is not needed for b = 1
+        if p == 1:
+            y[:, :, 0, :, b] += both
+            np.copyto(y[:, :, 1, :, b], both)
+        else:
+            y[:, :, 1, :, b] += both
+
+
+def _add_blocks(dV, p, dblocks):
+    """Add row p, dV (3, n, th, tw, 4C), into dblocks (n, 2*th + 1, 2*tw + 1, 4C): v0, v1 - v0 - v2, v2 both ways."""
+    n, th, tw, K = dV.shape[1:]
+    rows = workspace("drows", (n, th, 2 * tw + 1, K), dV.dtype)
+    np.subtract(dV[1], dV[0], out=rows[:, :, 1::2])
+    rows[:, :, 1::2] -= dV[2]
+    rows[:, :, 0:-1:2] = dV[0]
+    rows[:, :, -1] = 0
+    rows[:, :, 2::2] += dV[2]
+    if p == 0:
+        dblocks[:, 0:-1:2] = rows
+        dblocks[:, -1] = 0
+        np.negative(rows, out=dblocks[:, 1::2])
+    elif p == 1:
+        dblocks[:, 1::2] += rows
+    else:
+        dblocks[:, 1::2] -= rows
+        dblocks[:, 2::2] += rows
+
+
+def _store_blocks(blocks, x):
+    """The transpose of :func:`_load_blocks`: fill x (n, 2h, 2w, C); what lies outside the picture is left out."""
+    n, H, W, C = x.shape
+    h, w = H // 2, W // 2
+    blocks = blocks.reshape(*blocks.shape[:3], 2, 2, C)
+    x = x.reshape(n, h, 2, w, 2, C)
+    x[:, :, 0, :, 0] = blocks[:, :h, :w, 1, 1]
+    x[:, :, 0, :, 1] = blocks[:, :h, 1 : w + 1, 1, 0]
+    x[:, :, 1, :, 0] = blocks[:, 1 : h + 1, :w, 0, 1]
+    x[:, :, 1, :, 1] = blocks[:, 1 : h + 1, 1 : w + 1, 0, 0]
+
+
+def _kernel_gradient(dU, dw):
+    """Fill dw (F, C, 4, 4) from dU (3, 3, F, 4C): g0 = u0 + u1, g1 = u1 + u2 in both directions."""
+    F, C = dw.shape[:2]
+    dU = dU.reshape(3, 3, F, 2, 2, C)
+    out = dw.transpose(0, 2, 3, 1)  # f, kh, kw, c
+    for a in range(2):
+        rows = dU[a] + dU[a + 1]  # q, f, ph, pw, c
+        for b in range(2):
+            out[:, 2 * a : 2 * a + 2, 2 * b : 2 * b + 2] = rows[b] + rows[b + 1]
