@@ -48,7 +48,7 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     rounded = mean.astype(x.dtype)
     scale = (gamma * inv_std).astype(x.dtype)
     shift = (beta - (mean - rounded) * gamma * inv_std).astype(x.dtype)
-    y = np.empty(rows.shape, x.dtype)
+    y = threads.empty(rows.shape, x.dtype)
 
     def normalise(part):
         for chunk in _chunks(part, rows):
@@ -89,7 +89,7 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
         of_x = -scale * inv_std * dgamma / M
         constant = (-scale * dbeta / M - (mean - rounded) * of_x).astype(x.dtype)
         scale, of_x = scale.astype(x.dtype), of_x.astype(x.dtype)
-        dx = np.empty(rows.shape, x.dtype)
+        dx = threads.empty(rows.shape, x.dtype)
 
         def write(part):
             for chunk in _chunks(part, rows):

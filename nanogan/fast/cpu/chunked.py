@@ -56,7 +56,7 @@ def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
 
 def _forward(forward, x, w, b, shape, options):
     F, OH, OW = shape
-    y = np.empty((len(x), OH, OW, F), x.dtype).transpose(0, 3, 1, 2)
+    y = threads.empty((len(x), OH, OW, F), x.dtype).transpose(0, 3, 1, 2)
 
     def work(images):
         for chunk in _chunks(images, x, w, y):
@@ -70,7 +70,7 @@ def _backward(op, backward, dy, cache, need_dx, need_dw):
     x, w, b, stride, padding, y_shape = cache
     check_dy(op, dy, y_shape, x.dtype)
     N, C, H, W = x.shape
-    dx = np.empty((N, H, W, C), x.dtype).transpose(0, 3, 1, 2) if need_dx else None
+    dx = threads.empty((N, H, W, C), x.dtype).transpose(0, 3, 1, 2) if need_dx else None
 
     def work(images):
         dw = db = None

@@ -84,7 +84,7 @@ def _apply(block, x, *others):
     """Call ``block(x, *others, result)`` on pieces of at most BLOCK numbers; return the result, in x's memory order."""
     flat = _in_memory(x)
     rest = [_in_memory(other) if other.strides == x.strides else _in_order_of(x, other) for other in others]
-    result = np.empty(flat.shape, others[0].dtype if others else x.dtype)
+    result = threads.empty(flat.shape, others[0].dtype if others else x.dtype)
 
     def work(part):
         for start in range(part.start, part.stop, BLOCK):

@@ -80,7 +80,7 @@ def _worthwhile(x, w, stride, padding):
 def conv2d_forward(x, w, b=None, *, stride=2, padding=1):
     """The same as :func:`nanogan.ops.conv2d_forward` for what :func:`serves_conv2d`."""
     N, C, H, W = x.shape
-    y = np.empty((N, H // 2, W // 2, len(w)), x.dtype)
+    y = threads.empty((N, H // 2, W // 2, len(w)), x.dtype)
     _run(w, large=_pixels(x), down=y)
     if b is not None:
         y += b
@@ -92,7 +92,7 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv2d_backward`."""
     x, w, b, y_shape = cache
     check_dy("Conv2d", dy, y_shape, x.dtype)
-    dx = np.empty(_pixels(x).shape, x.dtype) if need_dx else None
+    dx = threads.empty(_pixels(x).shape, x.dtype) if need_dx else None
     dw = np.empty_like(w) if need_dw else None
     dy = _pixels(dy)
     if need_dx or need_dw:
@@ -104,7 +104,7 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
 def conv_transpose2d_forward(x, w, b=None, *, stride=2, padding=1, output_padding=0):
     """The same as :func:`nanogan.ops.conv_transpose2d_forward` for what :func:`serves_conv_transpose2d`."""
     N, C, H, W = x.shape
-    y = np.empty((N, 2 * H, 2 * W, w.shape[1]), x.dtype)
+    y = threads.empty((N, 2 * H, 2 * W, w.shape[1]), x.dtype)
     _run(w, small=_pixels(x), up=y)
     if b is not None:
         y += b
@@ -116,7 +116,7 @@ def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
     x, w, b, y_shape = cache
     check_dy("ConvTranspose2d", dy, y_shape, x.dtype)
-    dx = np.empty(_pixels(x).shape, x.dtype) if need_dx else None
+    dx = threads.empty(_pixels(x).shape, x.dtype) if need_dx else None
     dw = np.empty_like(w) if need_dw else None
     dy = _pixels(dy)
     if need_dx or need_dw:
@@ -182,82 +182,103 @@ def _work(w, large, small, down, up, *, need_dw, chunk):
     N, h, width, _ = (small if small is not None else down).shape
     th, tw = -(-h // 2), -(-width // 2)
     U = None if down is None and up is None else _kernel_planes(w)
-    dU = np.empty((3, 3, F, 4 * C), dtype) if need_dw else None
+    dU = threads.empty((3, 3, F, 4 * C), dtype) if need_dw else None
 
     for start in range(0, N, chunk):
         images = slice(start, min(N, start + chunk))
         n = images.stop - start
         if large is not None:
-            blocks = _load_blocks(large[images], th, tw)
+            even, odd = _load_blocks(large[images], th, tw)
             V = workspace("V", (n, th, tw, 4 * C), dtype)
         if small is not None:
-            pixels = _load_tiles(small[images], th, tw)
+            tiles = _load_tiles(small[images], th, tw)
         if down is not None:
             M = workspace("M", (3, n, th, tw, F), dtype)
-            y = workspace("y", (n, th, 2, tw, 2, F), dtype)
+            y = workspace("y", (2, 2, n, th, tw, F), dtype)
         if up is not None:
             dV = workspace("dV", (3, n, th, tw, 4 * C), dtype)
-            dblocks = workspace("dblocks", (n, 2 * th + 1, 2 * tw + 1, 4 * C), dtype)
+            deven = workspace("deven", (n, 2 * th + 1, tw + 1, 4 * C), dtype)
+            dodd = workspace("dodd", (n, 2 * th + 1, tw, 4 * C), dtype)
         for p in range(3):
             if large is not None:
-                rows = _difference(blocks, p, axis=1, out="rows")
+                rows_even = _row_difference(even, p, "rows, even")  # (n, th, tw + 1, 4C)
+                rows_odd = _row_difference(odd, p, "rows, odd")  # (n, th, tw, 4C)
             if small is not None:
-                dM = _tile_planes(pixels, p)
+                dM = _tile_planes(tiles, p)
             for q in range(3):
                 if large is not None:
-                    _difference(rows, q, axis=2, out=V)
+                    _column_difference(rows_even, rows_odd, q, out=V)
                 if down is not None:
                     np.matmul(V.reshape(-1, 4 * C), U[p, q].T, out=M[q].reshape(-1, F))
                 if need_dw:
-                    if start == 0:
-                        np.matmul(dM[q].T, V.reshape(-1, 4 * C), out=dU[p, q])
-                    else:
-                        dU[p, q] += np.matmul(
-                            dM[q].T, V.reshape(-1, 4 * C), out=workspace("dU", (F, 4 * C), dtype)
-                        )
+                    out = dU[p, q] if start == 0 else workspace("dU", (F, 4 * C), dtype)
+                    np.matmul(dM[q].T, V.reshape(-1, 4 * C), out=out)
+                    if start > 0:
+                        dU[p, q] += out
                 if up is not None:
                     np.matmul(dM[q], U[p, q], out=dV[q].reshape(-1, 4 * C))
             if down is not None:
                 _add_outputs(M, p, y)
             if up is not None:
-                _add_blocks(dV, p, dblocks)
+                _add_blocks(dV, p, deven, dodd)
         if down is not None:
-            down[images] = y.reshape(n, 2 * th, 2 * tw, F)[:, :h, :width]
+            _store_tiles(y, down[images])
         if up is not None:
-            _store_blocks(dblocks, up[images])
+            _store_blocks(deven, dodd, up[images])
     return dU
 
 
 # -------------------------------------------------------------------------------- the sums before the products ...
+#
+# NumPy is fast along long runs of memory. So the columns of blocks with even and with odd numbers, d0 and d2 and d1 of
+# the tiles, are kept in two arrays, and a tile's four outputs in four: then every sum below is one of long runs.
 
 
 def _load_blocks(x, th, tw):
-    """(n, 2h, 2w, C) -> (n, 2*th + 1, 2*tw + 1, 4C): block (i, j) holds rows 2i - 1, 2i and columns 2j - 1, 2j."""
+    """(n, 2h, 2w, C) -> blocks (i, j) of rows 2i - 1, 2i and columns 2j - 1, 2j, for 0 <= i <= 2*th, 0 <= j <= 2*tw.
+
+    Even j: (n, 2*th + 1, tw + 1, 4C); odd j: (n, 2*th + 1, tw, 4C). What lies outside the picture is 0.
+    """
     n, H, W, C = x.shape
-    h, w = H // 2, W // 2
-    blocks = workspace("blocks", (n, 2 * th + 1, 2 * tw + 1, 2, 2, C), x.dtype)
-    blocks[:, 0, :, 0] = blocks[:, h:, :, 1] = blocks[:, h + 1 :, :, 0] = 0  # rows outside the picture
-    blocks[:, :, 0, :, 0] = blocks[:, :, w:, :, 1] = blocks[:, :, w + 1 :, :, 0] = 0  # columns
-    x = x.reshape(n, h, 2, w, 2, C)
-    blocks[:, :h, :w, 1, 1] = x[:, :, 0, :, 0]
-    blocks[:, :h, 1 : w + 1, 1, 0] = x[:, :, 0, :, 1]
-    blocks[:, 1 : h + 1, :w, 0, 1] = x[:, :, 1, :, 0]
-    blocks[:, 1 : h + 1, 1 : w + 1, 0, 0] = x[:, :, 1, :, 1]
-    return blocks.reshape(n, 2 * th + 1, 2 * tw + 1, 4 * C)
+    h = H // 2
+    arrays = []
+    for odd in (0, 1):
+        blocks = workspace(("even blocks", "odd blocks")[odd], (n, 2 * th + 1, tw + 1 - odd, 2, 2, C), x.dtype)
+        blocks[:, 0, :, 0] = blocks[:, h:, :, 1] = blocks[:, h + 1 :, :, 0] = 0  # rows outside the picture
+        for pw in (0, 1):
+            inside, columns = _columns(odd, pw, tw, W)
+            blocks[:, :, : inside.start, :, pw] = blocks[:, :, inside.stop :, :, pw] = 0
+            blocks[:, :h, inside, 1, pw] = x[:, 0::2, columns]
+            blocks[:, 1 : h + 1, inside, 0, pw] = x[:, 1::2, columns]
+        arrays.append(blocks.reshape(n, 2 * th + 1, tw + 1 - odd, 4 * C))
+    return arrays
 
 
-def _difference(d, p, axis, out):
-    """Number p of d0 - d1, d1, d2 - d1 for every tile along ``axis``, where tile i has blocks 2i, 2i + 1, 2i + 2."""
-    d0, d1, d2 = (d[(slice(None),) * axis + (part,)] for part in (slice(0, -1, 2), slice(1, None, 2), slice(2, None, 2)))
-    if isinstance(out, str):
-        if p == 1:
-            return d1  # as it is
-        out = workspace(out, d1.shape, d.dtype)
+def _columns(odd, pw, tw, W):
+    """Which of the blocks j = 2t + odd lie inside the picture with their column 2j - 1 + pw, and which columns these are.
+
+    Returns the slice of t and the slice of columns, both of the same length.
+    """
+    first = 2 * odd - 1 + pw  # the column for t = 0; the next ones are 4 apart
+    start = 1 if first < 0 else 0
+    stop = min(tw + 1 - odd, (W - 1 - first) // 4 + 1)
+    return slice(start, stop), slice(first + 4 * start, first + 4 * stop - 3, 4)
+
+
+def _row_difference(blocks, p, name):
+    """Number p of d0 - d1, d1, d2 - d1 for every row of tiles, where tile i has the rows 2i, 2i + 1, 2i + 2 of blocks."""
+    d0, d1, d2 = blocks[:, 0:-1:2], blocks[:, 1::2], blocks[:, 2::2]
     if p == 1:
-        np.copyto(out, d1)
+        return d1
+    return np.subtract(d0 if p == 0 else d2, d1, out=workspace(name, d1.shape, blocks.dtype))
+
+
+def _column_difference(even, odd, q, out):
+    """Number q of d0 - d1, d1, d2 - d1 for every column of tiles."""
+    if q == 1:
+        np.copyto(out, odd)
     else:
-        np.subtract(d0 if p == 0 else d2, d1, out=out)
-    return out
+        np.subtract(even[:, :, :-1] if q == 0 else even[:, :, 1:], odd, out=out)
 
 
 def _kernel_planes(w):
@@ -274,76 +295,80 @@ def _kernel_planes(w):
 
 
 def _load_tiles(dy, th, tw):
-    """(n, h, w, F) -> (n, th, 2, tw, 2, F), with zeros where a size is odd."""
+    """(n, h, w, F) -> (2, 2, n, th, tw, F): pixel (a, b) of every tile, 0 outside the picture."""
     n, h, w, F = dy.shape
-    if (h, w) != (2 * th, 2 * tw):
-        padded = workspace("padded", (n, 2 * th, 2 * tw, F), dy.dtype)
-        padded[:, h:] = padded[:, :, w:] = 0
-        padded[:, :h, :w] = dy
-        dy = padded
-    return dy.reshape(n, th, 2, tw, 2, F)
+    tiles = workspace("tiles", (2, 2, n, th, tw, F), dy.dtype)
+    for a in (0, 1):
+        for b in (0, 1):
+            inside = dy[:, a::2, b::2]
+            rows, columns = inside.shape[1:3]
+            tiles[a, b, :, :rows, :columns] = inside
+            tiles[a, b, :, rows:] = tiles[a, b, :, :, columns:] = 0
+    return tiles
 
 
-def _tile_planes(dy, p):
+def _tile_planes(tiles, p):
     """dM[p, 0], dM[p, 1], dM[p, 2], each (tiles, F): dy0, dy0 + dy1, dy1 in both directions."""
-    n, th, _, tw, _, F = dy.shape
-    rows = workspace("tile rows", (n, th, tw, 2, F), dy.dtype)
+    F = tiles.shape[-1]
+    rows = tiles[p // 2]  # b, ...
     if p == 1:
-        np.add(dy[:, :, 0], dy[:, :, 1], out=rows)
-    else:
-        np.copyto(rows, dy[:, :, p // 2])
-    rows = rows.reshape(-1, 2, F)
-    both = np.add(rows[:, 0], rows[:, 1], out=workspace("tile sums", (len(rows), F), dy.dtype))
-    return rows[:, 0], both, rows[:, 1]
+        rows = np.add(tiles[0], tiles[1], out=workspace("tile rows", rows.shape, tiles.dtype))
+    both = np.add(rows[0], rows[1], out=workspace("tile sums", rows[0].shape, tiles.dtype))
+    return rows[0].reshape(-1, F), both.reshape(-1, F), rows[1].reshape(-1, F)
 
 
 # ------------------------------------------------------------------------------------------------ ... and after them
 
 
 def _add_outputs(M, p, y):
-    """Add row p of the products, M (3, n, th, tw, F), into y (n, th, 2, tw, 2, F): m0 + m1 and m1 + m2."""
-    for b in range(2):
+    """Add row p of the products, M (3, n, th, tw, F), into y (2, 2, n, th, tw, F): m0 + m1 and m1 + m2."""
+    for b in (0, 1):
         if p == 0:
-            np.add(M[b], M[b + 1], out=y[:, :, 0, :, b])
-            continue
-        both = np.add(M[b], M[b + 1], out=M[b])  # M[0] is not needed for b = 1
-        if p == 1:
-            y[:, :, 0, :, b] += both
-            np.copyto(y[:, :, 1, :, b], both)
+            np.add(M[b], M[b + 1], out=y[0, b])
         else:
-            y[:, :, 1, :, b] += both
+            both = np.add(M[b], M[b + 1], out=y[1, b] if p == 1 else M[b])  # M[0] is not needed for b = 1
+            y[p - 1, b] += both
 
 
-def _add_blocks(dV, p, dblocks):
-    """Add row p, dV (3, n, th, tw, 4C), into dblocks (n, 2*th + 1, 2*tw + 1, 4C): v0, v1 - v0 - v2, v2 both ways."""
-    n, th, tw, K = dV.shape[1:]
-    rows = workspace("drows", (n, th, 2 * tw + 1, K), dV.dtype)
-    np.subtract(dV[1], dV[0], out=rows[:, :, 1::2])
-    rows[:, :, 1::2] -= dV[2]
-    rows[:, :, 0:-1:2] = dV[0]
-    rows[:, :, -1] = 0
-    rows[:, :, 2::2] += dV[2]
-    if p == 0:
-        dblocks[:, 0:-1:2] = rows
-        dblocks[:, -1] = 0
-        np.negative(rows, out=dblocks[:, 1::2])
-    elif p == 1:
-        dblocks[:, 1::2] += rows
-    else:
-        dblocks[:, 1::2] -= rows
-        dblocks[:, 2::2] += rows
+def _store_tiles(y, down):
+    """The transpose of :func:`_load_tiles`: fill down (n, h, w, F)."""
+    for a in (0, 1):
+        for b in (0, 1):
+            inside = down[:, a::2, b::2]
+            inside[...] = y[a, b, :, : inside.shape[1], : inside.shape[2]]
 
 
-def _store_blocks(blocks, x):
+def _add_blocks(dV, p, deven, dodd):
+    """Add row p, dV (3, n, th, tw, 4C), into the blocks: v0, v1 - v0 - v2, v2 in both directions."""
+    _, n, th, tw, K = dV.shape
+    even = workspace("drows, even", (n, th, tw + 1, K), dV.dtype)
+    even[:, :, :-1] = dV[0]
+    even[:, :, -1] = 0
+    even[:, :, 1:] += dV[2]
+    odd = np.subtract(dV[1], dV[0], out=dV[1])
+    odd -= dV[2]
+    for rows, blocks in ((even, deven), (odd, dodd)):
+        if p == 0:
+            blocks[:, 0:-1:2] = rows
+            blocks[:, -1] = 0
+            np.negative(rows, out=blocks[:, 1::2])
+        elif p == 1:
+            blocks[:, 1::2] += rows
+        else:
+            blocks[:, 1::2] -= rows
+            blocks[:, 2::2] += rows
+
+
+def _store_blocks(even, odd, x):
     """The transpose of :func:`_load_blocks`: fill x (n, 2h, 2w, C); what lies outside the picture is left out."""
     n, H, W, C = x.shape
-    h, w = H // 2, W // 2
-    blocks = blocks.reshape(*blocks.shape[:3], 2, 2, C)
-    x = x.reshape(n, h, 2, w, 2, C)
-    x[:, :, 0, :, 0] = blocks[:, :h, :w, 1, 1]
-    x[:, :, 0, :, 1] = blocks[:, :h, 1 : w + 1, 1, 0]
-    x[:, :, 1, :, 0] = blocks[:, 1 : h + 1, :w, 0, 1]
-    x[:, :, 1, :, 1] = blocks[:, 1 : h + 1, 1 : w + 1, 0, 0]
+    h = H // 2
+    for number, blocks in enumerate((even, odd)):
+        blocks = blocks.reshape(*blocks.shape[:3], 2, 2, C)
+        for pw in (0, 1):
+            inside, columns = _columns(number, pw, odd.shape[2], W)
+            x[:, 0::2, columns] = blocks[:, :h, inside, 1, pw]
+            x[:, 1::2, columns] = blocks[:, 1 : h + 1, inside, 0, pw]
 
 
 def _kernel_gradient(dU, dw):
@@ -351,7 +376,7 @@ def _kernel_gradient(dU, dw):
     F, C = dw.shape[:2]
     dU = dU.reshape(3, 3, F, 2, 2, C)
     out = dw.transpose(0, 2, 3, 1)  # f, kh, kw, c
-    for a in range(2):
+    for a in (0, 1):
         rows = dU[a] + dU[a + 1]  # q, f, ph, pw, c
-        for b in range(2):
-            out[:, 2 * a : 2 * a + 2, 2 * b : 2 * b + 2] = rows[b] + rows[b + 1]
+        for b in (0, 1):
+            np.add(rows[b], rows[b + 1], out=out[:, 2 * a : 2 * a + 2, 2 * b : 2 * b + 2])
