@@ -20,6 +20,8 @@ A layer of your own subclasses :class:`Layer`, registers its parameters, and def
             x = cache
             self.add_grads(weight=(dy * x).sum() if need_dw else None)
             return self.params["weight"] * dy if need_dx else None
+
+It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their parameters are then its own.
 """
 
 import numpy as np
@@ -68,8 +70,14 @@ class Layer:
     # ------------------------------------------------------------------------------------ walking over the network
 
     def named_layers(self, prefix=""):
-        """Yield ``(name, layer)`` for this layer and all below it that own arrays; names are torch's ("main.0")."""
+        """Yield ``(name, layer)`` for this layer and all below it that own arrays; names are torch's ("main.0").
+
+        Below a layer are the layers that are its attributes, as in torch: ``self.inner = Conv2d(...)``.
+        """
         yield prefix, self
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield from value.named_layers(join(prefix, name))
 
     def named_parameters(self):
         """Yield ``(name, parameter, gradient)``, for optimisers."""

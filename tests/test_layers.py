@@ -258,6 +258,80 @@ def test_a_container_may_own_parameters_itself():
     assert list(network.state_dict()) == ["scale"]
 
 
+@pytest.mark.parametrize("train", [True, False])
+def test_batchnorms_options_are_used(train, rng):
+    ours = BatchNorm2d(3, eps=0.5, momentum=0.3, dtype=np.float64)
+    theirs = torch.nn.BatchNorm2d(3, eps=0.5, momentum=0.3).double().train(train)
+    x = rng.standard_normal((4, 3, 5, 5))
+    for _ in range(2):
+        y, _ = ours.forward(x, train=train)
+        expected = theirs(torch.tensor(x)).detach().numpy()
+    assert relative_error(y, expected) < 1e-13
+    for name, tensor in theirs.state_dict().items():
+        np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-13)
+
+
+@pytest.mark.parametrize("options", [{}, {"stride": 1}, {"stride": 2, "padding": 1}])
+def test_max_pools_options_are_used(options, rng):
+    x = rng.standard_normal((2, 3, 9, 9))
+    y, _ = layers.MaxPool2d(kernel_size=3, **options).forward(x)
+    np.testing.assert_array_equal(y, torch.nn.MaxPool2d(3, **options)(torch.tensor(x)).numpy())
+
+
+def test_defaults_are_torchs():
+    assert Dropout().options == {"p": torch.nn.Dropout().p}
+    assert layers.Upsample().options["scale_factor"] == 2
+    weight = Embedding(200, 200, rng=make_rng()).params["weight"]
+    assert weight.std() == pytest.approx(1, rel=0.02)  # five standard errors
+    assert weight.mean() == pytest.approx(0, abs=0.03)
+
+
+class Recorder(ReLU):
+    """Remembers which gradients it was asked for."""
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        self.asked = need_dx, need_dw
+        return super().backward(dy, cache, need_dx, need_dw)
+
+
+def test_a_sequential_asks_its_first_layer_for_dx_only_where_it_is_needed(rng):
+    network = Sequential(Recorder(), Recorder())
+    y, cache = network.forward(rng.standard_normal((2, 3)))
+    network.backward(y, cache, need_dx=False)
+    assert [layer.asked for layer in network.layers] == [(False, True), (True, True)]
+    network.backward(y, cache, need_dw=False)
+    assert [layer.asked for layer in network.layers] == [(True, False), (True, False)]
+
+
+def test_a_slice_of_a_sequential_is_its_layers_in_order():
+    network = build("Sequential")
+    assert [type(layer) for layer in network[1:3].layers] == [BatchNorm2d, LeakyReLU]
+    assert network[:2].layers == network.layers[:2]
+    assert network[0] is network.layers[0]
+    assert len(network) == 4
+
+
+class Block(Layer):
+    """A layer of one's own that holds others, as attributes."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = Linear(3, 3, rng=make_rng()), BatchNorm1d(3)
+        self.add_param("scale", np.ones(3, np.float32))
+
+
+def test_layers_that_are_attributes_belong_to_the_layer_as_in_torch():
+    block = Block()
+    names = {"scale", "first.weight", "first.bias"}
+    names |= {f"second.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
+    assert set(block.state_dict()) == names
+    assert set(Sequential(ReLU(), Block()).state_dict()) == {f"1.{name}" for name in names}
+    assert block.astype(np.float64).first.params["weight"].dtype == np.float64
+    block.first.grads["bias"] += 1
+    block.zero_grad()
+    assert (block.first.grads["bias"] == 0).all()
+
+
 def test_hyper_parameters_are_keyword_only():
     """BatchNorm(n, 0.8) once set eps in another library, unnoticed."""
     for call in (

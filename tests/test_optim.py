@@ -76,6 +76,31 @@ def test_a_step_leaves_the_gradients_alone(rng):
         np.testing.assert_array_equal(gradient, before[name])
 
 
+def test_defaults_are_torchs():
+    ours, theirs = Adam(network()), torch.optim.Adam([torch.zeros(1)]).defaults
+    assert (ours.lr, ours.betas, ours.eps) == (theirs["lr"], theirs["betas"], theirs["eps"])
+    assert ours.weight_decay == theirs["weight_decay"]
+
+
+def test_zero_grad_reaches_the_network(rng):
+    layer = network()
+    set_gradients(layer, rng)
+    Adam(layer).zero_grad()
+    assert all((gradient == 0).all() for gradient in layer.grads.values())
+
+
+def test_a_loaded_state_is_a_copy(rng):
+    layer = network()
+    first, second = Adam(layer), Adam(layer)
+    set_gradients(layer, rng)
+    first.step()
+    second.load_state_dict(first.state_dict())
+    before = {name: array.copy() for name, array in first.state.items()}
+    second.step()
+    for name, array in first.state.items():
+        np.testing.assert_array_equal(array, before[name])
+
+
 def test_linear_decay_holds_and_then_falls_to_zero():
     optimizer = SGD(network(), lr=0.8)
     schedule = LinearDecay(optimizer, total=10, hold=6)

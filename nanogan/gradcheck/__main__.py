@@ -32,7 +32,15 @@ def operations(names, device, draws):
             inputs = {name: to_device(array, device) for name, array in case.draw(rng).items()}
             positional, named = case.split(inputs)
             options = lambda case=case, named=named: case.forward_options() | named  # noqa: E731
-            report = attempt(check_operation, *case.pair, positional, options, subject=str(case), rng=rng)
+            report = attempt(
+                check_operation,
+                *case.pair,
+                positional,
+                options,
+                differentiable=case.differentiable,
+                subject=str(case),
+                rng=rng,
+            )
             error = None if functional is None else attempt(torch_error, case, inputs, functional, rng)
             yield case.op, str(case), report, error
 

@@ -46,22 +46,26 @@ def layer_promises(layer, x, *, train=True):
     if broken:  # what follows would only repeat it
         return broken
 
+    # the second batch is smaller and in the other mode, so that a shape or a flag kept on the layer shows, too
+    rows = len(x) - 1 if len(x) > (1 if train else 2) else len(x)  # BatchNorm trains on two rows or more
+    other, other_dy = other[:rows], other_dy[: rows * len(dy) // max(1, len(x))]
     dx_alone = [dx, None]
-    y2, cache2 = one.forward(other, train=train)
+    _, cache2 = one.forward(other, train=not train)
     one.zero_grad()
     dx_alone[1] = _copied(one.backward(other_dy, cache2))
     grads_alone = {name: once[name] + gradient for name, gradient in _gradients(one).items()}
+    batches, dys = ((x, train), (other, not train)), (dy, other_dy)
     for order in ([0, 1], [1, 0]):
-        both = _fresh(layer)
-        caches = [both.forward(batch, train=train)[1] for batch in (x, other)]
-        dxs = [None, None]
-        for i in order:
-            dxs[i] = _copied(both.backward((dy, other_dy)[i], caches[i]))
-        kept = all(_same(got, expected) for got, expected in zip(dxs, dx_alone, strict=True))
-        if not kept or not all(_same(gradient, grads_alone[name]) for name, gradient in _gradients(both).items()):
+        try:
+            dxs, grads = _interleaved(layer, batches, dys, order)
+            kept = all(_same(got, expected) for got, expected in zip(dxs, dx_alone, strict=True))
+            kept = kept and all(_same(gradient, grads_alone[name]) for name, gradient in grads.items())
+        except Exception:  # an array of the other batch's shape does not fit
+            kept = False
+        if not kept:
             broken.append(
-                "a second forward changes what the first one's backward computes: "
-                "keep activations in the cache that forward returns, not on the layer"
+                "a second forward changes what the first one's backward computes: keep activations, shapes and modes "
+                "in the cache that forward returns, not on the layer"
             )
             break
 
@@ -75,19 +79,32 @@ def layer_promises(layer, x, *, train=True):
         broken.append("need_dx=False still returns dx: return None")
     if not all(_same(gradient, once[name]) for name, gradient in _gradients(partly).items()):
         broken.append("need_dx=False gives other parameter gradients")
+    if not _equal(dy, dy_before):
+        broken.append("dy is changed by backward with need_dx=False or need_dw=False")
 
     if x.dtype == np.float64:
         single = _fresh(layer).astype(np.float32)
         y, cache = single.forward(x.astype(np.float32), train=train)
         dx = single.backward(dy.astype(np.float32), cache)
-        broken += _not_float32(("y", y), ("dx", dx))
+        grads = ((f"the gradient of {name}", gradient) for name, _, gradient in single.named_parameters())
+        broken += _not_float32(("y", y), ("dx", dx), *grads)
 
     still = _fresh(layer)
     state = {name: to_numpy(array).copy() for name, array in still.state_dict().items()}
     still.forward(x, train=False)
-    changed = [name for name, array in still.state_dict().items() if not _equal(array, state[name])]
-    broken += [f"{name} is changed by a forward with train=False" for name in changed]
+    state, now = state | {"x": before["x"]}, still.state_dict() | {"x": x}
+    broken += [f"{name} is changed by a forward with train=False" for name in now if not _equal(now[name], state[name])]
     return broken
+
+
+def _interleaved(layer, batches, dys, order):
+    """Two forwards, then their backwards in the given order. Returns [dx of each batch], {name: gradient}."""
+    both = _fresh(layer)
+    caches = [both.forward(batch, train=mode)[1] for batch, mode in batches]
+    dxs = [None, None]
+    for i in order:
+        dxs[i] = _copied(both.backward(dys[i], caches[i]))
+    return dxs, _gradients(both)
 
 
 def operation_promises(call, gradients, inputs):

@@ -48,6 +48,35 @@ def test_bce_clamps_the_logarithms_as_torch_does():
     np.testing.assert_allclose(ops.bce_backward(1.0, cache), t.grad.numpy(), rtol=1e-8)  # torch's 1e-12 is a float32
 
 
+def test_softplus_keeps_its_digits_far_below_zero():
+    """log(1 + e^-30) is 9.4e-14, of which 1 + e^-30 has lost three digits in float64 and all in float32."""
+    for dtype in (np.float32, np.float64):
+        loss, _ = ops.bce_with_logits_forward(np.array([-30.0], dtype), 0.0)
+        assert float(loss) == pytest.approx(np.log1p(np.exp(-30.0)), rel=1e-6)
+
+
+def test_l1_has_no_slope_where_it_is_zero():
+    _, cache = ops.l1_forward(np.array([1.0, 2.0, -0.0]), np.array([1.0, 1.0, 0.0]), reduction="sum")
+    np.testing.assert_array_equal(ops.l1_backward(3.0, cache), [0.0, 3.0, 0.0])
+
+
+def test_a_weight_of_one_number_counts_as_torchs(rng):
+    logits, target, weight = rng.standard_normal((4, 3)), rng.random((4, 3)), np.array([2.5])
+    loss, _ = ops.bce_with_logits_forward(logits, target, weight=weight)
+    expected = F.binary_cross_entropy_with_logits(*map(torch.tensor, (logits, target, weight)))
+    assert float(loss) == pytest.approx(expected.item(), rel=1e-12)
+
+
+@pytest.mark.parametrize("op", ["conv2d", "conv_transpose2d"])
+def test_the_biass_gradient_adds_up_many_pixels_without_losing_digits(op, rng):
+    """65,536 numbers near 0.1: added one after the other in float32, the last of them lose half of their digits."""
+    w = rng.standard_normal((2, 2, 1, 1)).astype(np.float32)
+    y, cache = getattr(ops, f"{op}_forward")(np.zeros((64, 2, 32, 32), np.float32), w, np.zeros(2, np.float32))
+    dy = rng.uniform(0.09, 0.11, y.shape).astype(np.float32)
+    _, _, db = getattr(ops, f"{op}_backward")(dy, cache)
+    np.testing.assert_allclose(db, dy.sum(axis=(0, 2, 3), dtype=np.float64), rtol=2e-7)
+
+
 def test_cross_entropy_does_not_overflow():
     logits, labels = np.array([[1e4, -1e4, 0.0], [100.0, 100.0, 100.0]], np.float32), np.array([1, 2])
     loss, cache = ops.cross_entropy_forward(logits, labels)
@@ -160,6 +189,8 @@ def test_dropout_keeps_the_expectation_and_draws_anew(rng):
         (lambda: ops.reshape_forward(np.zeros((2, 12)), shape=(3, 5)), "expected 15 numbers per picture"),
         (lambda: ops.upsample_forward(np.zeros((1, 1, 2, 2)), scale_factor=0), "of at least 1, got 0"),
         (lambda: ops.max_pool2d_forward(np.zeros((1, 1, 4, 4)), kernel_size=2, padding=2), "at most half"),
+        (lambda: ops.max_pool2d_forward(np.zeros((1, 1, 4, 4)), kernel_size=3, padding=2), "at most half"),
+        (lambda: ops.reshape_forward(np.zeros((2, 12)), shape=(3, 8)), "expected 24 numbers per picture"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):
