@@ -4,6 +4,7 @@ This is the only file outside ``fast/gpu`` that imports CuPy, and it does so onl
 else writes ``xp = array_module(x)`` and then the same line for both libraries.
 """
 
+import ctypes
 import os
 import sys
 from dataclasses import dataclass
@@ -69,10 +70,16 @@ def _keep_freed_memory():
     """Make the C library keep freed arrays for the next ones instead of handing them back to the system each time.
 
     Getting pages back from the system costs as much as filling them: a step of the MNIST example took 2.2 times
-    as long. glibc keeps blocks up to the size of the largest that it ever mapped and freed, 32 MiB at most (mallopt(3),
-    M_MMAP_THRESHOLD). So it is shown one; no page of it is touched. Other C libraries are unaffected.
+    as long. In glibc's terms (mallopt(3)): no array gets a mapping of its own, and the heap's free top stays. What is
+    kept is at most what was once in use. Other C libraries are left as they are.
     """
-    np.empty((32 << 20) - (64 << 10), np.uint8)
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # not glibc; on Windows, CDLL(None) is a TypeError
+        return
+    M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+    mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
+    mallopt(M_MMAP_MAX, 0)
 
 
 _keep_freed_memory()
@@ -202,3 +209,33 @@ def dispatch(forward, backward, *args, **options):
                 break
     y, cache = forward(*args, **options)
     return y, (backward, cache)
+
+
+def forward_next(layers, x, train):
+    """Run the first of ``layers``, or the first few at once where a fast path fuses them.
+
+    Returns y and the list of their caches, each for its own layer's backward: of two fused layers, one does the work
+    and the other hands dy on.
+    """
+    if FAST and array_module(x) is np:
+        from nanogan.fast.cpu import fused
+
+        result = fused.forward_next(layers, x, train)
+        if result is not None:
+            return result
+    y, cache = layers[0].forward(x, train=train)
+    return y, [cache]
+
+
+def elementwise(update, groups):
+    """Call ``update(*arrays)``, which changes arrays element by element, for each group of arrays of one shape.
+
+    The optimisers' side of :func:`dispatch`: a fast path may hand the arrays over in pieces.
+    """
+    if FAST and groups and array_module(groups[0][0]) is np:
+        from nanogan.fast.cpu.elementwise import in_blocks
+
+        in_blocks(update, groups)
+        return
+    for arrays in groups:
+        update(*arrays)

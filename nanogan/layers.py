@@ -27,7 +27,7 @@ It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their
 import numpy as np
 
 from nanogan import init, ops
-from nanogan.backend import array_module, copy_into, dispatch, get_device, to_device
+from nanogan.backend import array_module, copy_into, dispatch, forward_next, get_device, to_device
 from nanogan.errors import UserError
 from nanogan.ops._layout import pair
 
@@ -426,9 +426,9 @@ class Sequential(Layer):
 
     def forward(self, x, train=True):
         caches = []
-        for layer in self.layers:
-            x, cache = layer.forward(x, train=train)
-            caches.append(cache)
+        while len(caches) < len(self.layers):
+            x, some = forward_next(self.layers[len(caches) :], x, train)
+            caches += some
         return x, caches
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):

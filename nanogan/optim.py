@@ -8,7 +8,7 @@
 An optimiser's state belongs to the device that the network is on when the optimiser is made.
 """
 
-from nanogan.backend import array_module, copy_into
+from nanogan.backend import array_module, copy_into, elementwise
 from nanogan.errors import UserError
 
 
@@ -34,13 +34,21 @@ class Optimizer:
     def step(self):
         """Change every parameter once."""
         self.steps += 1
-        for name, parameter, gradient in self.network.named_parameters():
-            if self.weight_decay:
-                gradient = gradient + self.weight_decay * parameter  # the gradient of weight_decay/2 * |parameter|^2
-            self._update(parameter, gradient, *(self.state[f"{name}.{slot}"] for slot in self.slots))
+        elementwise(
+            self._update,
+            [
+                (parameter, gradient, *(self.state[f"{name}.{slot}"] for slot in self.slots))
+                for name, parameter, gradient in self.network.named_parameters()
+            ],
+        )
 
     def _update(self, parameter, gradient, *slots):
+        """Change one parameter, or a piece of it: every element is on its own."""
         raise TypeError(f"{type(self).__name__} expected its own _update(parameter, gradient, *slots): write it")
+
+    def _decayed(self, parameter, gradient):
+        """The gradient of the loss plus weight_decay/2 * |parameter|^2."""
+        return gradient + self.weight_decay * parameter if self.weight_decay else gradient
 
     def zero_grad(self):
         """Set the network's gradients to zero."""
@@ -84,7 +92,7 @@ class SGD(Optimizer):
 
     def _update(self, parameter, gradient, v):
         v *= self.momentum
-        v += gradient
+        v += self._decayed(parameter, gradient)
         parameter -= self.lr * v
 
 
@@ -111,6 +119,7 @@ class Adam(Optimizer):
 
     def _update(self, parameter, gradient, m, v):
         xp = array_module(parameter)
+        gradient = self._decayed(parameter, gradient)
         beta1, beta2 = self.betas
         m *= beta1
         m += (1 - beta1) * gradient

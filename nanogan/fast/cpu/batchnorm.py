@@ -1,14 +1,15 @@
-"""Batch normalisation in two walks over memory, in chunks of rows that stay in a core's cache, on threads.
+"""Batch normalisation, with the activation behind it, in two walks over memory, on threads.
 
-The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk gives each chunk's mean and its sum of squares
-about that mean, M2; two chunks a and b together have
+The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk adds up x - K and (x - K)^2 for a number K near the
+mean, one for each channel, taken from a sample of the rows:
 
-    mean = mean_a + (mean_b - mean_a) * m_b / m            M2 = M2_a + M2_b + (mean_b - mean_a)^2 * m_a * m_b / m
+    mean = K + sum (x - K) / M        var = sum (x - K)^2 / M - (mean - K)^2
 
-which loses no digits where the mean is large beside the spread, as E[x^2] - E[x]^2 would. Source: T. Chan, G. Golub,
-R. LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances" (1979). The second walk writes y.
+With K = 0 this would be E[x^2] - E[x]^2, which loses all digits where the mean is large beside the spread; with K near
+the mean, both terms have the size of the variance and nothing is lost. The second walk writes y. An activation is
+applied to y while it is in the cache, and costs no walk of its own.
 
-The cache holds x, which the backward centres again chunk by chunk, rather than xhat: one array less in memory.
+The cache for the backward holds x, and not xhat: one array less in memory.
 """
 
 import numpy as np
@@ -17,8 +18,9 @@ from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops._layout import check_dy, check_input
 
-CHUNK = 64 * 1024  # numbers
-WORTHWHILE = 64 * 1024
+CHUNK = 256 * 1024  # numbers: shorter ones would have the threads wait for Python's lock too often
+SAMPLE = 256  # rows, about
+WORTHWHILE = 64 * 1024  # numbers for which threads are started
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
@@ -26,25 +28,36 @@ def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.
     return train and x.ndim in (2, 4) and x.size >= WORTHWHILE and x.dtype in (np.float32, np.float64)
 
 
-def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
-    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode."""
+def batchnorm_forward(
+    x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, negative_slope=None
+):
+    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode; with ``negative_slope``, then a leaky ReLU."""
     check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
     momentum, eps = float(momentum), float(eps)
     rows = _rows(x)  # (M, C)
     M = len(rows)
 
-    def moments(part):
-        return [_moments(rows[chunk]) for chunk in _chunks(part, rows)]
+    near = rows[:: max(1, M // SAMPLE)].mean(axis=0)  # K
 
-    mean, M2 = _combine([chunk for part in threads.parallel(moments, _parts(rows)) for chunk in part])
-    var = M2 / M
+    def moments(part):
+        sums = np.zeros((2, len(gamma)))
+        for chunk in _chunks(part, rows):
+            ones = np.ones(chunk.stop - chunk.start, x.dtype)
+            centred = np.subtract(rows[chunk], near, out=workspace("centred", rows[chunk].shape, x.dtype))
+            sums[0] += ones @ centred
+            centred *= centred
+            sums[1] += ones @ centred
+        return sums
+
+    first, second = sum(threads.parallel(moments, _parts(rows))) / M
+    mean, var = near + first, np.maximum(second - first * first, 0)  # float64
     running_mean *= 1 - momentum
     running_mean += (momentum * mean).astype(x.dtype)
     running_var *= 1 - momentum
     running_var += (momentum * M / (M - 1) * var).astype(x.dtype)
 
-    # y = (x - mean) * scale + beta; what the mean loses when it is rounded to x's dtype goes into the constant
     inv_std = 1 / np.sqrt(var + eps)  # (C,), float64
+    # y = (x - mean) * scale + shift, where what the mean loses when it is rounded goes into the shift
     rounded = mean.astype(x.dtype)
     scale = (gamma * inv_std).astype(x.dtype)
     shift = (beta - (mean - rounded) * gamma * inv_std).astype(x.dtype)
@@ -52,81 +65,66 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
 
     def normalise(part):
         for chunk in _chunks(part, rows):
-            np.subtract(rows[chunk], rounded, out=y[chunk])
-            y[chunk] *= scale
-            y[chunk] += shift
+            out = np.subtract(rows[chunk], rounded, out=y[chunk])
+            out *= scale
+            out += shift
+            if negative_slope is not None:
+                np.maximum(out, np.multiply(out, negative_slope, out=workspace("sloped", out.shape, x.dtype)), out=out)
 
     threads.parallel(normalise, _parts(rows))
-    return _like(y, x), (x, mean, inv_std, gamma)
+    return _like(y, x), (x, mean, inv_std, gamma, y, negative_slope)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
-    """The same as :func:`nanogan.ops.batchnorm_backward`."""
-    x, mean, inv_std, gamma = cache
+    """The same as :func:`nanogan.ops.batchnorm_backward`, after the leaky ReLU's where there was one."""
+    x, mean, inv_std, gamma, y, negative_slope = cache
     check_dy("BatchNorm", dy, x.shape, x.dtype)
     rows, dy_rows = _rows(x), _rows(dy)  # (M, C)
     M = len(rows)
     rounded = mean.astype(x.dtype)
+    activated = negative_slope is not None
+    dx = threads.empty(rows.shape, x.dtype) if activated or need_dx else None  # on the way: dy before the activation
+    slopes = np.full((CHUNK,), negative_slope, x.dtype) if activated else None  # see elementwise.leaky_relu_backward
 
     def sums(part):
-        results = []
+        sums = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, rows):
-            dy_chunk = dy_rows[chunk]
-            ones = np.ones(len(dy_chunk), x.dtype)
-            product = workspace("centred", dy_chunk.shape, x.dtype)
-            np.subtract(rows[chunk], rounded, out=product)
-            product *= dy_chunk
-            results.append((ones @ dy_chunk, ones @ product))  # sums of dy and of dy * (x - rounded)
-        return results
+            inner = dy_rows[chunk]
+            if activated:
+                inner = dx[chunk]
+                np.greater(y[chunk], 0, out=inner)
+                if negative_slope:
+                    np.maximum(inner, slopes[: inner.size].reshape(inner.shape), out=inner)
+                inner *= dy_rows[chunk]
+            ones = np.ones(len(inner), x.dtype)
+            centred = np.subtract(rows[chunk], rounded, out=workspace("centred", inner.shape, x.dtype))
+            centred *= inner
+            sums[0] += ones @ inner
+            sums[1] += ones @ centred
+        return sums
 
-    parts = [chunk for part in threads.parallel(sums, _parts(rows)) for chunk in part]
-    dbeta = np.sum([part[0] for part in parts], axis=0, dtype=np.float64)
-    dgamma = (np.sum([part[1] for part in parts], axis=0, dtype=np.float64) - (mean - rounded) * dbeta) * inv_std
-    dx = None
+    dbeta, of_centred = sum(threads.parallel(sums, _parts(rows)))
+    dgamma = (of_centred - (mean - rounded) * dbeta) * inv_std
     if need_dx:
         # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)), xhat = (x - mean) * inv_std
         scale = gamma * inv_std
         of_x = -scale * inv_std * dgamma / M
         constant = (-scale * dbeta / M - (mean - rounded) * of_x).astype(x.dtype)
         scale, of_x = scale.astype(x.dtype), of_x.astype(x.dtype)
-        dx = threads.empty(rows.shape, x.dtype)
 
         def write(part):
             for chunk in _chunks(part, rows):
-                scaled = np.multiply(dy_rows[chunk], scale, out=workspace("scaled", dx[chunk].shape, x.dtype))
-                np.subtract(rows[chunk], rounded, out=dx[chunk])
-                dx[chunk] *= of_x
-                dx[chunk] += constant
-                dx[chunk] += scaled
+                out = np.multiply(dx[chunk] if activated else dy_rows[chunk], scale, out=dx[chunk])
+                centred = np.subtract(rows[chunk], rounded, out=workspace("centred", out.shape, x.dtype))
+                centred *= of_x
+                centred += constant
+                out += centred
 
         threads.parallel(write, _parts(rows))
-        dx = _like(dx, dy)
+    dx = _like(dx, dy) if need_dx else None
     if not need_dw:
         return dx, None, None
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
-
-
-def _moments(rows):
-    """Return (number of rows, mean, sum of squares about it) of each column."""
-    m = len(rows)
-    ones = np.ones(m, rows.dtype)
-    mean = (ones @ rows) / m
-    centred = np.subtract(rows, mean, out=workspace("centred", rows.shape, rows.dtype))
-    rest = (ones @ centred) / m  # what the mean had lost to rounding
-    centred *= centred
-    M2 = (ones @ centred).astype(np.float64) - m * rest.astype(np.float64) ** 2
-    return m, mean.astype(np.float64) + rest, M2
-
-
-def _combine(moments):
-    """Return mean and M2 of all chunks together."""
-    total, mean, M2 = moments[0]
-    for m, other_mean, other_M2 in moments[1:]:
-        step = other_mean - mean
-        mean = mean + step * (m / (total + m))
-        M2 = M2 + other_M2 + step * step * (total * m / (total + m))
-        total += m
-    return mean, np.maximum(M2, 0)
 
 
 def _rows(x):

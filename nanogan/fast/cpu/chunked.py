@@ -4,9 +4,7 @@
 memory and back; for a few images it stays in the core's cache, and the matrix product finds it there.
 """
 
-import numpy as np
-
-from nanogan.fast.cpu import threads
+from nanogan.fast.cpu import thin, threads
 from nanogan.ops import conv
 from nanogan.ops._layout import check_dy, check_input, pair
 
@@ -36,7 +34,12 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
 
 def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv2d_backward`."""
-    return _backward("Conv2d", conv.conv2d_backward, dy, cache, need_dx, need_dw)
+    x, w, _, stride, padding, y_shape = cache
+    if not (need_dx and thin.serves(x.shape[1], stride)):
+        return _backward("Conv2d", conv.conv2d_backward, dy, cache, need_dx, need_dw)
+    check_dy("Conv2d", dy, y_shape, x.dtype)
+    dx = thin.up(dy, w, x.shape, stride, padding)
+    return dx, *_backward("Conv2d", conv.conv2d_backward, dy, cache, False, need_dw)[1:]
 
 
 def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
@@ -45,7 +48,12 @@ def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_paddin
     options = {"stride": pair(stride, "stride", least=1), "padding": pair(padding, "padding")}
     options["output_padding"] = pair(output_padding, "output_padding")
     size = conv.conv_transpose2d_output_size(x.shape[2:], w.shape[2:], *options.values())
-    y = _forward(conv.conv_transpose2d_forward, x, w, b, (w.shape[1], *size), options)
+    if thin.serves(w.shape[1], options["stride"]):
+        y = thin.up(x, w, (len(x), w.shape[1], *size), options["stride"], options["padding"])
+        if b is not None:
+            y += b[:, None, None]
+    else:
+        y = _forward(conv.conv_transpose2d_forward, x, w, b, (w.shape[1], *size), options)
     return y, (x, w, b, options["stride"], options["padding"], y.shape)
 
 
@@ -69,6 +77,8 @@ def _forward(forward, x, w, b, shape, options):
 def _backward(op, backward, dy, cache, need_dx, need_dw):
     x, w, b, stride, padding, y_shape = cache
     check_dy(op, dy, y_shape, x.dtype)
+    if not (need_dx or need_dw):
+        return None, None, None
     N, C, H, W = x.shape
     dx = threads.empty((N, H, W, C), x.dtype).transpose(0, 3, 1, 2) if need_dx else None
 

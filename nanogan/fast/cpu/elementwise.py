@@ -8,7 +8,7 @@ import numpy as np
 
 from nanogan.fast.cpu import threads
 
-BLOCK = 32 * 1024  # numbers
+BLOCK = 128 * 1024  # numbers
 WORTHWHILE = 64 * 1024  # numbers for which threads are started
 
 
@@ -78,6 +78,27 @@ def tanh_backward(dy, cache):
         np.multiply(dx, dy, out=dx)
 
     return _apply(block, cache, dy)
+
+
+def in_blocks(update, groups):
+    """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.backend.elementwise`."""
+    pieces, whole = [], []
+    for arrays in groups:
+        flat = [_in_memory(array) for array in arrays]
+        if any(vector is None for vector in flat) or any(array.strides != arrays[0].strides for array in arrays):
+            whole.append(arrays)
+            continue
+        for start in range(0, flat[0].size, BLOCK):
+            pieces.append([vector[start : start + BLOCK] for vector in flat])
+
+    def work(part):
+        for piece in pieces[part]:
+            update(*piece)
+
+    total = sum(piece[0].size for piece in pieces)
+    threads.parallel(work, threads.slices(len(pieces), threads.count() if total >= 4 * WORTHWHILE else 1))
+    for arrays in whole:
+        update(*arrays)
 
 
 def _apply(block, x, *others):
