@@ -140,7 +140,7 @@ def _like(rows, x):
 
 
 def _parts(rows):
-    return threads.slices(len(rows), threads.count())
+    return threads.shares(len(rows))
 
 
 def _chunks(part, rows):

@@ -4,23 +4,36 @@
 memory and back; for a few images it stays in the core's cache, and the matrix product finds it there.
 """
 
+import math
+
 from nanogan.fast.cpu import thin, threads
 from nanogan.ops import conv
 from nanogan.ops._layout import check_dy, check_input, pair
 
 COLS = 256 * 1024  # numbers of cols at a time
-PRODUCT = 100 * 1000  # multiplications of a matrix product above which OpenBLAS would start threads of its own
-WORTHWHILE = 4 * 1000 * 1000  # ... and those for which ours pay
+PRODUCT = 100 * 1000  # multiplications for which OpenBLAS would start threads of its own
+WORTHWHILE = 4 * 1000 * 1000  # ... for which ours pay, once they run
+LARGE = 60 * 1000 * 1000  # ... for which they are started
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
-    """Whether the matrix product is a large one."""
-    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and x.size * w[:, 0].size > PRODUCT
+    """Whether the operation is large, or our threads are running and BLAS's are not to."""
+    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and _worthwhile(x.size * w[:, 0].size // math.prod(_pair(stride)))
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
-    """Whether the matrix product is a large one."""
-    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and x.size * w[0].size > PRODUCT
+    """Whether the operation is large, or our threads are running and BLAS's are not to."""
+    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and _worthwhile(x.size * w[0].size)
+
+
+def _worthwhile(multiplications):
+    if multiplications >= LARGE:
+        threads.start()
+    return multiplications > PRODUCT and threads.started()
+
+
+def _pair(stride):
+    return stride if isinstance(stride, (tuple, list)) else (stride, stride)
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):

@@ -96,7 +96,7 @@ def in_blocks(update, groups):
             update(*piece)
 
     total = sum(piece[0].size for piece in pieces)
-    threads.parallel(work, threads.slices(len(pieces), threads.count() if total >= 4 * WORTHWHILE else 1))
+    threads.parallel(work, threads.shares(len(pieces)) if total >= 4 * WORTHWHILE else [slice(None)])
     for arrays in whole:
         update(*arrays)
 
@@ -112,7 +112,7 @@ def _apply(block, x, *others):
             piece = slice(start, min(part.stop, start + BLOCK))
             block(flat[piece], *(other[piece] for other in rest), result[piece])
 
-    threads.parallel(work, threads.slices(flat.size, threads.count()))
+    threads.parallel(work, threads.shares(flat.size))
     return _shaped(result, x)
 
 

@@ -43,7 +43,7 @@ def up(x, w, shape, stride, padding):
             np.matmul(kernel, rows[images].reshape(-1, C).T, out=cols)
             _add_planes(cols.reshape(KH, KW, F, n, H, W), y[images], stride, padding)
 
-    threads.parallel(work, threads.slices(N, threads.count()))
+    threads.parallel(work, threads.shares(N))
     return y.transpose(0, 3, 1, 2)
 
 

@@ -49,21 +49,23 @@ from nanogan.fast.cpu.threads import workspace
 from nanogan.ops._layout import check_dy
 
 ROWS = 256  # fewer rows make BLAS slow
-PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level cache, with what is made of them
+LARGE = 60 * 1000 * 1000  # multiplications, counted without the trick, for which threads pay
+PLANE = 128 * 1024
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether these arguments are right for :func:`conv2d_forward`: a 4x4 kernel, stride 2, padding 1, an even size."""
     even = x.ndim == 4 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
-    return even and _worthwhile(x, w, stride, padding) and x.shape[1] == w.shape[1]
+    return even and x.shape[1] == w.shape[1] and _worthwhile(x, w, stride, padding, x.size * len(w) * 4)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether these arguments are right for :func:`conv_transpose2d_forward`."""
-    return output_padding in (0, (0, 0)) and _worthwhile(x, w, stride, padding) and x.shape[1] == w.shape[0]
+    right = output_padding in (0, (0, 0)) and x.shape[1] == w.shape[0]
+    return right and _worthwhile(x, w, stride, padding, x.size * w.shape[1] * 16)
 
 
-def _worthwhile(x, w, stride, padding):
+def _worthwhile(x, w, stride, padding, multiplications):
     return (
         x.ndim == 4
         and w.ndim == 4
@@ -73,7 +75,7 @@ def _worthwhile(x, w, stride, padding):
         and x.dtype == w.dtype
         and x.dtype in (np.float32, np.float64)
         and min(w.shape[:2]) >= 16  # with few channels the sums cost more than the products saved
-        and x.size > 0
+        and multiplications >= LARGE
     )
 
 
@@ -148,6 +150,7 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
     Threads share images, or, where those are too few for good matrix products, channels: of ``up`` if that is wanted,
     else of ``down`` and ``dw``.
     """
+    threads.start()
     F, C = w.shape[:2]
     N, h, width, _ = (small if down is None else down).shape
     tiles = -(-h // 2) * -(-width // 2)  # of one image
@@ -181,7 +184,13 @@ def _work(w, large, small, down, up, *, need_dw, chunk):
     dtype = w.dtype
     N, h, width, _ = (small if small is not None else down).shape
     th, tw = -(-h // 2), -(-width // 2)
-    U = None if down is None and up is None else _kernel_planes(w)
+    # U is needed once for each chunk: all planes are kept, unless there is one chunk only
+    single = N <= chunk
+    U = None if down is None and up is None else workspace("U", (1 if single else 9, F, 4 * C), dtype)
+    if U is not None and not single:
+        for p in range(3):
+            for q in range(3):
+                _kernel_plane(w, p, q, U[3 * p + q])
     dU = threads.empty((3, 3, F, 4 * C), dtype) if need_dw else None
 
     for start in range(0, N, chunk):
@@ -206,17 +215,21 @@ def _work(w, large, small, down, up, *, need_dw, chunk):
             if small is not None:
                 dM = _tile_planes(tiles, p)
             for q in range(3):
+                if U is not None:
+                    plane = U[0 if single else 3 * p + q]
+                    if single:
+                        _kernel_plane(w, p, q, plane)
                 if large is not None:
                     _column_difference(rows_even, rows_odd, q, out=V)
                 if down is not None:
-                    np.matmul(V.reshape(-1, 4 * C), U[p, q].T, out=M[q].reshape(-1, F))
+                    np.matmul(V.reshape(-1, 4 * C), plane.T, out=M[q].reshape(-1, F))
                 if need_dw:
                     out = dU[p, q] if start == 0 else workspace("dU", (F, 4 * C), dtype)
                     np.matmul(dM[q].T, V.reshape(-1, 4 * C), out=out)
                     if start > 0:
                         dU[p, q] += out
                 if up is not None:
-                    np.matmul(dM[q], U[p, q], out=dV[q].reshape(-1, 4 * C))
+                    np.matmul(dM[q], plane, out=dV[q].reshape(-1, 4 * C))
             if down is not None:
                 _add_outputs(M, p, y)
             if up is not None:
@@ -244,10 +257,9 @@ def _load_blocks(x, th, tw):
     arrays = []
     for odd in (0, 1):
         blocks = workspace(("even blocks", "odd blocks")[odd], (n, 2 * th + 1, tw + 1 - odd, 2, 2, C), x.dtype)
-        blocks[:, 0, :, 0] = blocks[:, h:, :, 1] = blocks[:, h + 1 :, :, 0] = 0  # rows outside the picture
+        blocks[...] = 0
         for pw in (0, 1):
             inside, columns = _columns(odd, pw, tw, W)
-            blocks[:, :, : inside.start, :, pw] = blocks[:, :, inside.stop :, :, pw] = 0
             blocks[:, :h, inside, 1, pw] = x[:, 0::2, columns]
             blocks[:, 1 : h + 1, inside, 0, pw] = x[:, 1::2, columns]
         arrays.append(blocks.reshape(n, 2 * th + 1, tw + 1 - odd, 4 * C))
@@ -281,17 +293,18 @@ def _column_difference(even, odd, q, out):
         np.subtract(even[:, :, :-1] if q == 0 else even[:, :, 1:], odd, out=out)
 
 
-def _kernel_planes(w):
-    """U (3, 3, F, 4C) from w (F, C, 4, 4): g0, g0 + g1, g1 in both directions."""
+def _kernel_plane(w, p, q, out):
+    """Fill out (F, 4C) with U[p, q] of w (F, C, 4, 4): g0, g0 + g1, g1 in both directions."""
     F, C = w.shape[:2]
     g = w.transpose(0, 2, 3, 1).reshape(F, 2, 2, 2, 2, C)  # f, a, ph, b, pw, c
-    half = workspace("half of U", (F, 2, 2, 2, C), w.dtype)
-    U = workspace("U", (3, 3, F, 2, 2, C), w.dtype)
-    for p in range(3):
-        rows = np.add(g[:, 0], g[:, 1], out=half) if p == 1 else g[:, p // 2]  # f, ph, b, pw, c
-        U[p, 0], U[p, 2] = rows[:, :, 0], rows[:, :, 1]
-        np.add(rows[:, :, 0], rows[:, :, 1], out=U[p, 1])
-    return U.reshape(3, 3, F, 4 * C)
+    out = out.reshape(F, 2, 2, C)  # f, ph, pw, c
+    terms = [g[:, a, :, b] for a in _TERMS[p] for b in _TERMS[q]]
+    np.add(terms[0], terms[1], out=out) if len(terms) > 1 else np.copyto(out, terms[0])
+    for term in terms[2:]:
+        out += term
+
+
+_TERMS = (0,), (0, 1), (1,)  # of g0, g0 + g1, g1
 
 
 def _load_tiles(dy, th, tw):
