@@ -179,63 +179,68 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
 
 
 def _work(w, large, small, down, up, *, need_dw, chunk):
-    """One thread's part of :func:`_run`, ``chunk`` images at a time. Returns dU (3, 3, F, 4C) if need_dw."""
+    """One thread's part of :func:`_run`, about ``chunk`` images at a time. Returns dU (3, 3, F, 4C) if need_dw."""
     F, C = w.shape[:2]
-    dtype = w.dtype
     N, h, width, _ = (small if small is not None else down).shape
     th, tw = -(-h // 2), -(-width // 2)
-    # U is needed once for each chunk: all planes are kept, unless there is one chunk only
-    single = N <= chunk
-    U = None if down is None and up is None else workspace("U", (1 if single else 9, F, 4 * C), dtype)
-    if U is not None and not single:
-        for p in range(3):
-            for q in range(3):
-                _kernel_plane(w, p, q, U[3 * p + q])
-    dU = threads.empty((3, 3, F, 4 * C), dtype) if need_dw else None
+    chunks = threads.slices(N, -(-N // chunk))
 
-    for start in range(0, N, chunk):
-        images = slice(start, min(N, start + chunk))
-        n = images.stop - start
+    def array(name, *shape):
+        return workspace(name, shape, w.dtype)
+
+    # U is needed once for each chunk: all planes are kept, unless there is one chunk only
+    single = len(chunks) == 1
+    U = None if down is None and up is None else array("U", 1 if single else 9, F, 4 * C)
+    if U is not None and not single:
+        for i in range(9):
+            _kernel_plane(w, i // 3, i % 3, U[i])
+    dU = threads.empty((3, 3, F, 4 * C), w.dtype) if need_dw else None
+
+    for images in chunks:
+        n = images.stop - images.start
+        tiles = n * th * tw
         if large is not None:
             even, odd = _load_blocks(large[images], th, tw)
-            V = workspace("V", (n, th, tw, 4 * C), dtype)
+            rows_even, rows_odd = array("rows, even", n, th, tw + 1, 4 * C), array("rows, odd", n, th, tw, 4 * C)
+            V = array("V", n, th, tw, 4 * C)
+            V_matrix = V.reshape(tiles, 4 * C)
         if small is not None:
-            tiles = _load_tiles(small[images], th, tw)
+            pixels = _load_tiles(small[images], th, tw)
+            sums = array("tile sums", 3, n, th, tw, F)
         if down is not None:
-            M = workspace("M", (3, n, th, tw, F), dtype)
-            y = workspace("y", (2, 2, n, th, tw, F), dtype)
+            M, y = array("M", 3, tiles, F), array("y", 2, 2, tiles, F)
         if up is not None:
-            dV = workspace("dV", (3, n, th, tw, 4 * C), dtype)
-            deven = workspace("deven", (n, 2 * th + 1, tw + 1, 4 * C), dtype)
-            dodd = workspace("dodd", (n, 2 * th + 1, tw, 4 * C), dtype)
+            dV = array("dV", 3, n, th, tw, 4 * C)
+            dV_matrix = dV.reshape(3, tiles, 4 * C)
+            deven, dodd = array("deven", n, 2 * th + 1, tw + 1, 4 * C), array("dodd", n, 2 * th + 1, tw, 4 * C)
+            dsums = array("drows, even", n, th, tw + 1, 4 * C)
         for p in range(3):
             if large is not None:
-                rows_even = _row_difference(even, p, "rows, even")  # (n, th, tw + 1, 4C)
-                rows_odd = _row_difference(odd, p, "rows, odd")  # (n, th, tw, 4C)
+                e, o = _row_difference(even, p, rows_even), _row_difference(odd, p, rows_odd)
             if small is not None:
-                dM = _tile_planes(tiles, p)
+                dM = _tile_planes(pixels, p, sums)
             for q in range(3):
                 if U is not None:
                     plane = U[0 if single else 3 * p + q]
                     if single:
                         _kernel_plane(w, p, q, plane)
                 if large is not None:
-                    _column_difference(rows_even, rows_odd, q, out=V)
+                    _column_difference(e, o, q, V)
                 if down is not None:
-                    np.matmul(V.reshape(-1, 4 * C), plane.T, out=M[q].reshape(-1, F))
+                    np.matmul(V_matrix, plane.T, out=M[q])
                 if need_dw:
-                    out = dU[p, q] if start == 0 else workspace("dU", (F, 4 * C), dtype)
-                    np.matmul(dM[q].T, V.reshape(-1, 4 * C), out=out)
-                    if start > 0:
-                        dU[p, q] += out
+                    if images.start == 0:
+                        np.matmul(dM[q].T, V_matrix, out=dU[p, q])
+                    else:
+                        dU[p, q] += np.matmul(dM[q].T, V_matrix, out=array("dU", F, 4 * C))
                 if up is not None:
-                    np.matmul(dM[q], plane, out=dV[q].reshape(-1, 4 * C))
+                    np.matmul(dM[q], plane, out=dV_matrix[q])
             if down is not None:
                 _add_outputs(M, p, y)
             if up is not None:
-                _add_blocks(dV, p, deven, dodd)
+                _add_blocks(dV, p, dsums, deven, dodd)
         if down is not None:
-            _store_tiles(y, down[images])
+            _store_tiles(y.reshape(2, 2, n, th, tw, F), down[images])
         if up is not None:
             _store_blocks(deven, dodd, up[images])
     return dU
@@ -277,12 +282,12 @@ def _columns(odd, pw, tw, W):
     return slice(start, stop), slice(first + 4 * start, first + 4 * stop - 3, 4)
 
 
-def _row_difference(blocks, p, name):
+def _row_difference(blocks, p, out):
     """Number p of d0 - d1, d1, d2 - d1 for every row of tiles, where tile i has the rows 2i, 2i + 1, 2i + 2 of blocks."""
     d0, d1, d2 = blocks[:, 0:-1:2], blocks[:, 1::2], blocks[:, 2::2]
     if p == 1:
         return d1
-    return np.subtract(d0 if p == 0 else d2, d1, out=workspace(name, d1.shape, blocks.dtype))
+    return np.subtract(d0 if p == 0 else d2, d1, out=out)
 
 
 def _column_difference(even, odd, q, out):
@@ -320,13 +325,11 @@ def _load_tiles(dy, th, tw):
     return tiles
 
 
-def _tile_planes(tiles, p):
+def _tile_planes(tiles, p, sums):
     """dM[p, 0], dM[p, 1], dM[p, 2], each (tiles, F): dy0, dy0 + dy1, dy1 in both directions."""
     F = tiles.shape[-1]
-    rows = tiles[p // 2]  # b, ...
-    if p == 1:
-        rows = np.add(tiles[0], tiles[1], out=workspace("tile rows", rows.shape, tiles.dtype))
-    both = np.add(rows[0], rows[1], out=workspace("tile sums", rows[0].shape, tiles.dtype))
+    rows = np.add(tiles[0], tiles[1], out=sums[:2]) if p == 1 else tiles[p // 2]  # (2, n, th, tw, F)
+    both = np.add(rows[0], rows[1], out=sums[2])
     return rows[0].reshape(-1, F), both.reshape(-1, F), rows[1].reshape(-1, F)
 
 
@@ -334,13 +337,16 @@ def _tile_planes(tiles, p):
 
 
 def _add_outputs(M, p, y):
-    """Add row p of the products, M (3, n, th, tw, F), into y (2, 2, n, th, tw, F): m0 + m1 and m1 + m2."""
-    for b in (0, 1):
-        if p == 0:
-            np.add(M[b], M[b + 1], out=y[0, b])
-        else:
-            both = np.add(M[b], M[b + 1], out=y[1, b] if p == 1 else M[b])  # M[0] is not needed for b = 1
-            y[p - 1, b] += both
+    """Add row p of the products, M (3, tiles, F), into y (2, 2, tiles, F): m0 + m1 and m1 + m2 in both directions."""
+    M[0] += M[1]
+    M[2] += M[1]
+    sums = M[0::2]  # (2, tiles, F)
+    if p == 0:
+        np.copyto(y[0], sums)
+    else:
+        y[0 if p == 1 else 1] += sums
+        if p == 1:
+            np.copyto(y[1], sums)
 
 
 def _store_tiles(y, down):
@@ -351,10 +357,11 @@ def _store_tiles(y, down):
             inside[...] = y[a, b, :, : inside.shape[1], : inside.shape[2]]
 
 
-def _add_blocks(dV, p, deven, dodd):
-    """Add row p, dV (3, n, th, tw, 4C), into the blocks: v0, v1 - v0 - v2, v2 in both directions."""
-    _, n, th, tw, K = dV.shape
-    even = workspace("drows, even", (n, th, tw + 1, K), dV.dtype)
+def _add_blocks(dV, p, even, deven, dodd):
+    """Add row p, dV (3, n, th, tw, 4C), into the blocks: v0, v1 - v0 - v2, v2 in both directions.
+
+    ``even`` (n, th, tw + 1, 4C) is room for the even columns' sums.
+    """
     even[:, :, :-1] = dV[0]
     even[:, :, -1] = 0
     even[:, :, 1:] += dV[2]
