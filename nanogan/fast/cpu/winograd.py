@@ -190,7 +190,7 @@ def _work(w, large, small, down, up, *, need_dw, chunk):
 
     # U is needed once for each chunk: all planes are kept, unless there is one chunk only
     single = len(chunks) == 1
-    U = None if down is None and up is None else array("U", 1 if single else 9, F, 4 * C)
+    U = None if down is None and up is None else array("U", 3 if single else 9, F, 4 * C)
     if U is not None and not single:
         for i in range(9):
             _kernel_plane(w, i // 3, i % 3, U[i])
@@ -201,12 +201,12 @@ def _work(w, large, small, down, up, *, need_dw, chunk):
         tiles = n * th * tw
         if large is not None:
             even, odd = _load_blocks(large[images], th, tw)
-            rows_even, rows_odd = array("rows, even", n, th, tw + 1, 4 * C), array("rows, odd", n, th, tw, 4 * C)
-            V = array("V", n, th, tw, 4 * C)
-            V_matrix = V.reshape(tiles, 4 * C)
+            rows = array("rows", n, th, tw + 1, 4 * C)
+            V = array("V", 3, n, th, tw, 4 * C)
+            V_matrix = V.reshape(3, tiles, 4 * C)
         if small is not None:
             pixels = _load_tiles(small[images], th, tw)
-            sums = array("tile sums", 3, n, th, tw, F)
+            room = array("dM", 3, n, th, tw, F)
         if down is not None:
             M, y = array("M", 3, tiles, F), array("y", 2, 2, tiles, F)
         if up is not None:
@@ -216,25 +216,23 @@ def _work(w, large, small, down, up, *, need_dw, chunk):
             dsums = array("drows, even", n, th, tw + 1, 4 * C)
         for p in range(3):
             if large is not None:
-                e, o = _row_difference(even, p, rows_even), _row_difference(odd, p, rows_odd)
+                _differences(even, odd, p, rows, V)
             if small is not None:
-                dM = _tile_planes(pixels, p, sums)
-            for q in range(3):
-                if U is not None:
-                    plane = U[0 if single else 3 * p + q]
-                    if single:
-                        _kernel_plane(w, p, q, plane)
-                if large is not None:
-                    _column_difference(e, o, q, V)
-                if down is not None:
-                    np.matmul(V_matrix, plane.T, out=M[q])
-                if need_dw:
-                    if images.start == 0:
-                        np.matmul(dM[q].T, V_matrix, out=dU[p, q])
-                    else:
-                        dU[p, q] += np.matmul(dM[q].T, V_matrix, out=array("dU", F, 4 * C))
-                if up is not None:
-                    np.matmul(dM[q], plane, out=dV_matrix[q])
+                dM = _tile_planes(pixels, p, room)
+            if U is not None:
+                planes = U if single else U[3 * p : 3 * p + 3]
+                if single:
+                    for q in range(3):
+                        _kernel_plane(w, p, q, U[q])
+            if down is not None:
+                np.matmul(V_matrix, planes.transpose(0, 2, 1), out=M)
+            if need_dw:
+                if images.start == 0:
+                    np.matmul(dM.transpose(0, 2, 1), V_matrix, out=dU[p])
+                else:
+                    dU[p] += np.matmul(dM.transpose(0, 2, 1), V_matrix, out=array("dU", 3, F, 4 * C))
+            if up is not None:
+                np.matmul(dM, planes, out=dV_matrix)
             if down is not None:
                 _add_outputs(M, p, y)
             if up is not None:
@@ -282,20 +280,16 @@ def _columns(odd, pw, tw, W):
     return slice(start, stop), slice(first + 4 * start, first + 4 * stop - 3, 4)
 
 
-def _row_difference(blocks, p, out):
-    """Number p of d0 - d1, d1, d2 - d1 for every row of tiles, where tile i has the rows 2i, 2i + 1, 2i + 2 of blocks."""
-    d0, d1, d2 = blocks[:, 0:-1:2], blocks[:, 1::2], blocks[:, 2::2]
-    if p == 1:
-        return d1
-    return np.subtract(d0 if p == 0 else d2, d1, out=out)
-
-
-def _column_difference(even, odd, q, out):
-    """Number q of d0 - d1, d1, d2 - d1 for every column of tiles."""
-    if q == 1:
-        np.copyto(out, odd)
-    else:
-        np.subtract(even[:, :, :-1] if q == 0 else even[:, :, 1:], odd, out=out)
+def _differences(even, odd, p, rows, V):
+    """Fill V (3, n, th, tw, 4C) with V[p, 0], V[p, 1], V[p, 2]: number p, and q, of d0 - d1, d1, d2 - d1."""
+    for blocks, out in ((even, rows), (odd, V[1])):
+        d0, d1, d2 = blocks[:, 0:-1:2], blocks[:, 1::2], blocks[:, 2::2]
+        if p == 1:
+            np.copyto(out, d1)
+        else:
+            np.subtract(d0 if p == 0 else d2, d1, out=out)
+    np.subtract(rows[:, :, :-1], V[1], out=V[0])
+    np.subtract(rows[:, :, 1:], V[1], out=V[2])
 
 
 def _kernel_plane(w, p, q, out):
@@ -325,12 +319,14 @@ def _load_tiles(dy, th, tw):
     return tiles
 
 
-def _tile_planes(tiles, p, sums):
-    """dM[p, 0], dM[p, 1], dM[p, 2], each (tiles, F): dy0, dy0 + dy1, dy1 in both directions."""
-    F = tiles.shape[-1]
-    rows = np.add(tiles[0], tiles[1], out=sums[:2]) if p == 1 else tiles[p // 2]  # (2, n, th, tw, F)
-    both = np.add(rows[0], rows[1], out=sums[2])
-    return rows[0].reshape(-1, F), both.reshape(-1, F), rows[1].reshape(-1, F)
+def _tile_planes(tiles, p, dM):
+    """dM[p] (3, tiles, F): dy0, dy0 + dy1, dy1 in both directions; ``dM`` (3, n, th, tw, F) is room for it."""
+    if p == 1:
+        np.add(tiles[0], tiles[1], out=dM[0::2])
+    else:
+        np.copyto(dM[0::2], tiles[p // 2])
+    np.add(dM[0], dM[2], out=dM[1])
+    return dM.reshape(3, -1, dM.shape[-1])
 
 
 # ------------------------------------------------------------------------------------------------ ... and after them
