@@ -230,7 +230,7 @@ def forward_next(layers, x, train):
 def elementwise(update, groups):
     """Call ``update(*arrays)``, which changes arrays element by element, for each group of arrays of one shape.
 
-    The optimisers' side of :func:`dispatch`: a fast path may hand the arrays over in pieces.
+    :func:`dispatch` for optimisers and sums of gradients: a fast path may hand the arrays over in pieces.
     """
     if FAST and groups and array_module(groups[0][0]) is np:
         from nanogan.fast.cpu.elementwise import in_blocks

@@ -27,7 +27,7 @@ It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their
 import numpy as np
 
 from nanogan import init, ops
-from nanogan.backend import array_module, copy_into, dispatch, forward_next, get_device, to_device
+from nanogan.backend import array_module, copy_into, dispatch, elementwise, forward_next, get_device, to_device
 from nanogan.errors import UserError
 from nanogan.ops._layout import pair
 
@@ -57,15 +57,13 @@ class Layer:
 
     def add_grads(self, **gradients):
         """Add each gradient that is not None into ``grads``."""
-        for name, gradient in gradients.items():
-            if gradient is not None:
-                self.grads[name] += gradient
+        elementwise(
+            _add, [(self.grads[name], gradient) for name, gradient in gradients.items() if gradient is not None]
+        )
 
     def zero_grad(self):
         """Set all gradients to zero: once per step of the optimiser."""
-        for _, layer in self.named_layers():
-            for gradient in layer.grads.values():
-                gradient[...] = 0
+        elementwise(_zero, [(gradient,) for _, _, gradient in self.named_parameters()])
 
     # ------------------------------------------------------------------------------------ walking over the network
 
@@ -136,6 +134,14 @@ class Layer:
 
     def __repr__(self):
         return f"{type(self).__name__}()"
+
+
+def _add(gradient, more):
+    gradient += more
+
+
+def _zero(gradient):
+    gradient[...] = 0
 
 
 def join(prefix, name):

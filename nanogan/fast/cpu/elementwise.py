@@ -84,8 +84,13 @@ def in_blocks(update, groups):
     """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.backend.elementwise`."""
     pieces, whole = [], []
     for arrays in groups:
+        if arrays[0].size < BLOCK:
+            whole.append(arrays)
+            continue
         flat = [_in_memory(array) for array in arrays]
-        if any(vector is None for vector in flat) or any(array.strides != arrays[0].strides for array in arrays):
+        if any(vector is None for vector in flat) or any(
+            array.strides != arrays[0].strides or array.shape != arrays[0].shape for array in arrays
+        ):
             whole.append(arrays)
             continue
         for start in range(0, flat[0].size, BLOCK):
@@ -95,8 +100,8 @@ def in_blocks(update, groups):
         for piece in pieces[part]:
             update(*piece)
 
-    total = sum(piece[0].size for piece in pieces)
-    threads.parallel(work, threads.shares(len(pieces)) if total >= 4 * WORTHWHILE else [slice(None)])
+    if pieces:
+        threads.parallel(work, threads.shares(len(pieces)))
     for arrays in whole:
         update(*arrays)
 
