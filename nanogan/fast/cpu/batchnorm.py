@@ -1,7 +1,7 @@
 """Batch normalisation, with the activation behind it, in two walks over memory, on threads.
 
-The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk adds up x - K and (x - K)^2 for a number K near the
-mean, one for each channel, taken from a sample of the rows:
+The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk adds up x - K and (x - K)^2 for a number K near
+the mean, one for each channel, taken from a sample of the rows:
 
     mean = K + sum (x - K) / M        var = sum (x - K)^2 / M - (mean - K)^2
 

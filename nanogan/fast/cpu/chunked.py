@@ -13,7 +13,6 @@ from nanogan.ops._layout import check_dy, check_input, pair
 COLS = 256 * 1024  # numbers of cols at a time
 PRODUCT = 100 * 1000  # multiplications for which OpenBLAS would start threads of its own
 WORTHWHILE = 4 * 1000 * 1000  # ... for which ours pay, once they run
-LARGE = 60 * 1000 * 1000  # ... for which they are started
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
@@ -27,9 +26,7 @@ def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding
 
 
 def _worthwhile(multiplications):
-    if multiplications >= LARGE:
-        threads.start()
-    return multiplications > PRODUCT and threads.started()
+    return threads.choose(multiplications) and multiplications > PRODUCT
 
 
 def _pair(stride):

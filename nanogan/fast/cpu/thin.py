@@ -7,7 +7,7 @@ picture of their own, and those are added whole:
     cols = w_rows.T @ x_rows.T      (KH*KW*F, n*H*W): one plane (n, H, W) for each kernel position and channel
 
 Plane (kh, kw) belongs to the output's rows kh, kh + stride, ... So the output is made of stride x stride pictures, its
-phases, and plane kh = ph + a*stride goes into phase ph, ``a`` pixels further down. At the end the phases are interleaved.
+phases; plane kh = ph + a*stride goes into phase ph, ``a`` pixels further down. At the end the phases are interleaved.
 """
 
 import numpy as np
@@ -26,7 +26,7 @@ def serves(channels, stride):
 
 
 def up(x, w, shape, stride, padding):
-    """Paint every pixel of x (N, C, H, W) with the kernel w (C, F, KH, KW) onto a picture of ``shape`` (N, F, OH, OW)."""
+    """Paint w (C, F, KH, KW) for every pixel of x (N, C, H, W) onto a picture of ``shape`` (N, F, OH, OW)."""
     N, C, H, W = x.shape
     _, F, OH, OW = shape
     KH, KW = w.shape[2:]

@@ -6,8 +6,9 @@ core's cache from one line of code to the next.
 
 Threads of Python's pay for large networks only: between two calls they take turns, and waking one up takes as long as
 a small operation. BLAS's own threads are quicker to start, but then spin for some 20 ms in wait of more, on a core that
-is then not ours; so the two do not go together. The first operation that is large enough starts ours, with
-:func:`start`, and from then on all go through here. A network of small operations is left to BLAS's.
+is then not ours; so the two do not go together. A large convolution starts ours, and from then on all operations go
+through here, until as many convolutions in a row were small as no network with large ones has: :func:`choose`. A
+network of small operations is left to BLAS's threads.
 
 The split depends on the number of threads and on shapes alone, and each thread adds up in a fixed order. So the same
 machine gives the same bits in every run; with another number of threads, sums are grouped otherwise and the last digit
@@ -25,6 +26,8 @@ import numpy as np
 import threadpoolctl
 
 LINE = 64  # bytes of a cache line
+LARGE = 60 * 1000 * 1000  # multiplications in a convolution, counted without any trick, for which threads pay
+MANY = 100  # convolutions
 LARGE_PAGES = 5 << 20  # bytes
 
 _local = threading.local()
@@ -33,6 +36,7 @@ _helpers = []  # queues of the helper threads, made when first needed
 _blas = None
 _count = None
 _started = False
+_small_ones = 0  # since the last large convolution
 
 
 def count():
@@ -47,10 +51,16 @@ def count():
     return _count
 
 
-def start():
-    """Use these threads from now on."""
-    global _started
-    _started = True
+def choose(multiplications):
+    """Note the size of a convolution, and start or stop these threads. Returns whether they are in use."""
+    global _started, _small_ones
+    if multiplications >= LARGE:
+        _started, _small_ones = True, 0
+    else:
+        _small_ones += 1
+        if _small_ones >= MANY:
+            _started = False
+    return _started
 
 
 def started():

@@ -46,11 +46,10 @@ import numpy as np
 
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
-from nanogan.ops._layout import check_dy
+from nanogan.ops._layout import check_dy, column_sum
 
 ROWS = 256  # fewer rows make BLAS slow
-LARGE = 60 * 1000 * 1000  # multiplications, counted without the trick, for which threads pay
-PLANE = 128 * 1024
+PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level cache, with what is made of them
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
@@ -75,7 +74,7 @@ def _worthwhile(x, w, stride, padding, multiplications):
         and x.dtype == w.dtype
         and x.dtype in (np.float32, np.float64)
         and min(w.shape[:2]) >= 16  # with few channels the sums cost more than the products saved
-        and multiplications >= LARGE
+        and multiplications >= threads.LARGE
     )
 
 
@@ -99,7 +98,7 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     dy = _pixels(dy)
     if need_dx or need_dw:
         _run(w, large=_pixels(x) if need_dw else None, small=dy, up=dx, dw=dw)
-    db = _sum_of_pixels(dy) if need_dw and b is not None else None
+    db = column_sum(dy.reshape(-1, dy.shape[-1])) if need_dw and b is not None else None
     return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
 
 
@@ -123,19 +122,13 @@ def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     dy = _pixels(dy)
     if need_dx or need_dw:
         _run(w, large=dy, small=_pixels(x) if need_dw else None, down=dx, dw=dw)
-    db = _sum_of_pixels(dy) if need_dw and b is not None else None
+    db = column_sum(dy.reshape(-1, dy.shape[-1])) if need_dw and b is not None else None
     return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
 
 
 def _pixels(x):
     """(N, C, H, W) -> (N, H, W, C), contiguous: no copy of a channels-last array."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
-
-
-def _sum_of_pixels(dy):
-    from nanogan.ops._layout import column_sum
-
-    return column_sum(dy.reshape(-1, dy.shape[-1]))
 
 
 # -------------------------------------------------------------------------------------------- the three directions
@@ -145,14 +138,15 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
     """Compute what is asked for with the kernel w (F, C, 4, 4).
 
     large (N, 2h, 2w, C) and small (N, h, w, F) are pictures with channels last. Results, filled where given: ``down``
-    like small, the convolution of large; ``up`` like large, its transpose applied to small; ``dw`` like w, the gradient.
+    like small, the convolution of large; ``up`` like large, its transpose applied to small; ``dw`` like w, the
+    gradient.
 
     Threads share images, or, where those are too few for good matrix products, channels: of ``up`` if that is wanted,
     else of ``down`` and ``dw``.
     """
-    threads.start()
     F, C = w.shape[:2]
     N, h, width, _ = (small if down is None else down).shape
+    threads.choose(N * h * width * 16 * F * C)
     tiles = -(-h // 2) * -(-width // 2)  # of one image
     groups = min(threads.count(), max(1, N * tiles // (2 * ROWS)), N)
     parts = threads.slices(C if up is not None else F, -(-threads.count() // groups))
@@ -170,12 +164,15 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
         return _work(w_part, *arrays, need_dw=dw is not None, chunk=max(1, rows // tiles))
 
     dUs = threads.parallel(work, jobs)
+
+    def finish(i):
+        own = dUs[i * groups : (i + 1) * groups]  # of all groups of images, for the same channels
+        for other in own[1:]:
+            own[0] += other
+        _kernel_gradient(own[0], dw[:, parts[i]] if up is not None else dw[parts[i]])
+
     if dw is not None:
-        for i, part in enumerate(parts):
-            own = dUs[i * groups : (i + 1) * groups]
-            for other in own[1:]:
-                own[0] += other
-            _kernel_gradient(own[0], dw[:, part] if up is not None else dw[part])
+        threads.parallel(finish, range(len(parts)))
 
 
 def _work(w, large, small, down, up, *, need_dw, chunk):
@@ -270,7 +267,7 @@ def _load_blocks(x, th, tw):
 
 
 def _columns(odd, pw, tw, W):
-    """Which of the blocks j = 2t + odd lie inside the picture with their column 2j - 1 + pw, and which columns these are.
+    """Which of the blocks j = 2t + odd lie inside the picture with their column 2j - 1 + pw, and those columns.
 
     Returns the slice of t and the slice of columns, both of the same length.
     """
