@@ -128,7 +128,8 @@ def fast_relu(monkeypatch):
         assert mark == "fast"
         return 100 * dy * (x > 0)
 
-    path = (lambda x: len(x) % 2 == 0, forward, backward)
+    path = [(lambda x: False, None, None), (lambda x: len(x) % 2 == 0, forward, backward)]
+    backend._load_fast_paths("cpu")
     monkeypatch.setitem(backend._fast_paths, (ops.relu_forward, "cpu"), path)
 
 

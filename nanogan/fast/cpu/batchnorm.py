@@ -16,7 +16,7 @@ import numpy as np
 
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
-from nanogan.ops._layout import check_dy, check_input
+from nanogan.ops._layout import check_dy, check_input, column_sum
 
 CHUNK = 256 * 1024  # numbers: shorter ones would have the threads wait for Python's lock too often
 SAMPLE = 256  # rows, about
@@ -42,11 +42,10 @@ def batchnorm_forward(
     def moments(part):
         sums = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, rows):
-            ones = np.ones(chunk.stop - chunk.start, x.dtype)
             centred = np.subtract(rows[chunk], near, out=workspace("centred", rows[chunk].shape, x.dtype))
-            sums[0] += ones @ centred
+            sums[0] += column_sum(centred)
             centred *= centred
-            sums[1] += ones @ centred
+            sums[1] += column_sum(centred)
         return sums
 
     first, second = sum(threads.parallel(moments, _parts(rows))) / M
@@ -84,7 +83,9 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     rounded = mean.astype(x.dtype)
     activated = negative_slope is not None
     dx = threads.empty(rows.shape, x.dtype) if activated or need_dx else None  # on the way: dy before the activation
-    slopes = np.full((CHUNK,), negative_slope, x.dtype) if activated else None  # see elementwise.leaky_relu_backward
+    slopes = (
+        np.full((max(CHUNK, rows.shape[1]),), negative_slope, x.dtype) if activated else None
+    )  # see elementwise.leaky_relu_backward
 
     def sums(part):
         sums = np.zeros((2, len(gamma)))
@@ -96,11 +97,10 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
                 if negative_slope:
                     np.maximum(inner, slopes[: inner.size].reshape(inner.shape), out=inner)
                 inner *= dy_rows[chunk]
-            ones = np.ones(len(inner), x.dtype)
             centred = np.subtract(rows[chunk], rounded, out=workspace("centred", inner.shape, x.dtype))
             centred *= inner
-            sums[0] += ones @ inner
-            sums[1] += ones @ centred
+            sums[0] += column_sum(inner)
+            sums[1] += column_sum(centred)
         return sums
 
     dbeta, of_centred = sum(threads.parallel(sums, _parts(rows)))

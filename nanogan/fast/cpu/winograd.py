@@ -48,6 +48,7 @@ from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops._layout import check_dy, column_sum
 
+CHANNELS = 16  # with fewer the sums cost more than the products saved
 ROWS = 256  # fewer rows make BLAS slow
 PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level cache, with what is made of them
 
@@ -73,7 +74,7 @@ def _worthwhile(x, w, stride, padding, multiplications):
         and padding in (1, (1, 1))
         and x.dtype == w.dtype
         and x.dtype in (np.float32, np.float64)
-        and min(w.shape[:2]) >= 16  # with few channels the sums cost more than the products saved
+        and min(w.shape[:2]) >= CHANNELS
         and multiplications >= threads.LARGE
     )
 

@@ -1,0 +1,566 @@
+"""The CPU's fast paths: the same numbers as nanogan.ops, whatever the shape, the layout and the number of threads."""
+
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import threadpoolctl
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from nanogan import backend, layers, ops
+from nanogan.errors import UserError
+from nanogan.fast import cpu
+from nanogan.fast.cpu import batchnorm, chunked, elementwise, fused, thin, threads, winograd
+from nanogan.gradcheck import cases, check_layer
+from nanogan.optim import SGD, Adam
+from tests.helpers import channels_last, relative_error
+from tests.ops.test_properties import makers
+from tests.training import test_adversarial as training
+
+TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-4}  # sums of the same terms in other groups
+
+
+@pytest.fixture
+def set_threads(monkeypatch):
+    """A function that sets the number of threads, and has them used."""
+
+    def set_threads(number):
+        threads.count()
+        monkeypatch.setattr(threads, "_count", number)
+        monkeypatch.setattr(threads, "_started", True)
+
+    return set_threads
+
+
+@pytest.fixture
+def small_pieces(monkeypatch, set_threads):
+    """Everything takes the fast paths, in several chunks, on three threads."""
+    set_threads(3)
+    for module, name, value in (
+        (threads, "LARGE", 0),
+        (winograd, "CHANNELS", 1),
+        (winograd, "ROWS", 4),
+        (winograd, "PLANE", 64),
+        (chunked, "PRODUCT", 0),
+        (chunked, "WORTHWHILE", 0),
+        (chunked, "COLS", 500),
+        (thin, "COLS", 500),
+        (batchnorm, "WORTHWHILE", 0),
+        (batchnorm, "CHUNK", 50),
+        (elementwise, "WORTHWHILE", 0),
+        (elementwise, "BLOCK", 50),
+    ):
+        monkeypatch.setattr(module, name, value)
+
+
+def same(got, expected, dy=None):
+    """Equal but for rounding; errors count beside the largest number, and beside dy's."""
+    if expected is None:
+        return got is None
+    scale = max(abs(expected).max(), 1e-30 if dy is None else abs(dy).max())
+    right = got.shape == expected.shape and got.dtype == expected.dtype
+    return right and float(abs(got - expected).max()) <= TOLERANCE[expected.dtype] * scale
+
+
+def compare(fast, reference, inputs, options, dy, needs=({},)):
+    """Compare two pairs of functions: results, gradients, what is asked for, and that nothing is changed."""
+    before = [None if a is None else a.copy() for a in (*inputs, dy)]
+    y, cache = fast[0](*inputs, **options)
+    expected, expected_cache = reference[0](*inputs, **options)
+    assert same(y, expected)
+    assert y.shape == expected.shape
+    for need in needs:
+        for _ in range(2):  # a backward may be run again
+            got = fast[1](dy, cache, **need)
+            wanted = reference[1](dy, expected_cache, **need)
+            got, wanted = (g if isinstance(g, tuple) else (g,) for g in (got, wanted))
+            assert all(same(g, w, dy) for g, w in zip(got, wanted, strict=True)), need
+    for array, kept in zip((*inputs, dy), before, strict=True):
+        assert array is None or np.array_equal(array, kept), "an input was changed"
+
+
+NEEDS = ({}, {"need_dx": False}, {"need_dw": False}, {"need_dx": False, "need_dw": False})
+
+
+# ------------------------------------------------------------------------------------------------------- convolution
+
+
+@given(makers(), st.data())
+def test_winograd_is_the_convolution(make, data):
+    N, C, F = (data.draw(st.integers(1, high), label=name) for name, high in (("N", 5), ("C", 6), ("F", 6)))
+    h, w = data.draw(st.integers(1, 7)), data.draw(st.integers(1, 7))
+    bias = data.draw(st.booleans())
+    with pytest.MonkeyPatch.context() as patch:
+        threads.count()
+        patch.setattr(threads, "_count", data.draw(st.integers(1, 4), label="threads"))
+        patch.setattr(winograd, "ROWS", data.draw(st.sampled_from([1, 8, 256])))
+        patch.setattr(winograd, "PLANE", data.draw(st.sampled_from([1, 64, 128 * 1024])))
+        options = {"stride": 2, "padding": 1}
+        large, small = make(N, C, 2 * h, 2 * w), make(N, F, h, w)
+        compare(
+            (winograd.conv2d_forward, winograd.conv2d_backward),
+            (ops.conv2d_forward, ops.conv2d_backward),
+            [large, make(F, C, 4, 4), make(F) if bias else None], options, small, NEEDS,
+        )  # fmt: skip
+        compare(
+            (winograd.conv_transpose2d_forward, winograd.conv_transpose2d_backward),
+            (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
+            [small, make(F, C, 4, 4), make(C) if bias else None], options, large, NEEDS,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [(64, 32, 16), (16, 7, 128), (5, 3, 40)])
+@pytest.mark.parametrize("number", [1, 2, 3, 8])
+def test_winograd_at_sizes_that_are_split_by_images_and_by_channels(size, number, set_threads, rng):
+    set_threads(number)
+    N, h, C = size
+    x = channels_last(rng.standard_normal((N, C, 2 * h, 2 * h), dtype=np.float32))
+    w = channels_last(rng.standard_normal((C + 8, C, 4, 4), dtype=np.float32))
+    dy = channels_last(rng.standard_normal((N, C + 8, h, h), dtype=np.float32))
+    compare(
+        (winograd.conv2d_forward, winograd.conv2d_backward), (ops.conv2d_forward, ops.conv2d_backward),
+        [x, w, None], {"stride": 2, "padding": 1}, dy,
+    )  # fmt: skip
+    compare(
+        (winograd.conv_transpose2d_forward, winograd.conv_transpose2d_backward),
+        (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
+        [dy, w, None], {"stride": 2, "padding": 1}, x,
+    )  # fmt: skip
+
+
+def test_winograds_error_in_float32_is_at_most_twice_torchs(rng):
+    """Sums and differences alone: no digits are lost to large coefficients. torch as it is fastest, channels-last."""
+    x = rng.standard_normal((16, 64, 16, 16)).astype(np.float32)
+    w = rng.standard_normal((128, 64, 4, 4)).astype(np.float32)
+    dy = rng.standard_normal((16, 128, 8, 8)).astype(np.float32)
+    y, cache = winograd.conv2d_forward(x, w)
+    ours = [y, *winograd.conv2d_backward(dy, cache)[:2]]
+
+    def torchs(dtype):
+        a, b = (torch.tensor(array, dtype=dtype).contiguous(memory_format=torch.channels_last) for array in (x, w))
+        a.requires_grad_()
+        b.requires_grad_()
+        y = torch.nn.functional.conv2d(a, b, stride=2, padding=1)
+        y.backward(torch.tensor(dy, dtype=dtype))
+        return [tensor.detach().numpy() for tensor in (y, a.grad, b.grad)]
+
+    for our, their, exact in zip(ours, torchs(torch.float32), torchs(torch.float64), strict=True):
+        errors = [np.sqrt(((array - exact) ** 2).mean()) for array in (our, their)]
+        assert errors[0] <= 2 * errors[1]
+
+
+@given(makers(), st.data())
+def test_chunks_of_images_are_the_convolution(make, data):
+    N, C, F = (data.draw(st.integers(1, high), label=name) for name, high in (("N", 6), ("C", 9), ("F", 9)))
+    kernel, stride = (data.draw(st.tuples(*[st.integers(1, high)] * 2)) for high in (5, 3))
+    padding = tuple(data.draw(st.integers(0, k - 1)) for k in kernel)
+    size = tuple(max(1, k - 2 * p) + data.draw(st.integers(0, 5)) for k, p in zip(kernel, padding, strict=True))
+    extra = tuple(data.draw(st.integers(0, s - 1)) for s in stride)
+    bias = data.draw(st.booleans())
+    out = tuple((n + 2 * p - k) // s + 1 for n, k, s, p in zip(size, kernel, stride, padding, strict=True))
+    up = tuple((n - 1) * s - 2 * p + k + e for n, k, s, p, e in zip(size, kernel, stride, padding, extra, strict=True))
+    assume(min(up) > 0)
+    with pytest.MonkeyPatch.context() as patch:
+        threads.count()
+        patch.setattr(threads, "_count", data.draw(st.integers(1, 3), label="threads"))
+        patch.setattr(threads, "_started", True)
+        for module in (chunked, thin):
+            patch.setattr(module, "COLS", data.draw(st.sampled_from([1, 200, 10**6])))
+        patch.setattr(chunked, "WORTHWHILE", 0)
+        patch.setattr(thin, "CHANNELS", data.draw(st.sampled_from([0, 8])))
+        options = {"stride": stride, "padding": padding}
+        compare(
+            (chunked.conv2d_forward, chunked.conv2d_backward), (ops.conv2d_forward, ops.conv2d_backward),
+            [make(N, C, *size), make(F, C, *kernel), make(F) if bias else None], options, make(N, F, *out), NEEDS,
+        )  # fmt: skip
+        compare(
+            (chunked.conv_transpose2d_forward, chunked.conv_transpose2d_backward),
+            (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
+            [make(N, C, *size), make(C, F, *kernel), make(F) if bias else None],
+            options | {"output_padding": extra}, make(N, F, *up), NEEDS,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "w_shape", "options", "served"),
+    [
+        ((64, 64, 32, 32), (128, 64, 4, 4), {"stride": 2, "padding": 1}, True),
+        ((64, 64, 32, 32), (128, 64, 4, 4), {"stride": (2, 2), "padding": (1, 1)}, True),
+        ((64, 64, 33, 32), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),
+        ((64, 64, 32, 33), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),
+        ((64, 64, 32, 32), (128, 64, 3, 3), {"stride": 2, "padding": 1}, False),
+        ((64, 64, 32, 32), (128, 64, 4, 4), {"stride": 1, "padding": 1}, False),
+        ((64, 64, 32, 32), (128, 64, 4, 4), {"stride": 2, "padding": 0}, False),
+        ((64, 64, 32, 32), (128, 64, 4, 4), {}, False),
+        ((64, 3, 64, 64), (64, 3, 4, 4), {"stride": 2, "padding": 1}, False),
+        ((1, 64, 4, 4), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),
+        ((64, 32, 32, 32), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),
+    ],
+)
+def test_winograd_serves_what_it_is_made_for(shape, w_shape, options, served):
+    x, w = np.zeros(shape, np.float32), np.zeros(w_shape, np.float32)
+    assert winograd.serves_conv2d(x, w, **options) == served
+    assert not winograd.serves_conv2d(x.astype(np.float16), w.astype(np.float16), **options)
+    assert not winograd.serves_conv2d(x, w.astype(np.float64), **options)
+
+
+def test_winograd_leaves_output_padding_alone():
+    x, w = np.zeros((64, 128, 16, 16), np.float32), np.zeros((128, 64, 4, 4), np.float32)
+    assert winograd.serves_conv_transpose2d(x, w, stride=2, padding=1)
+    assert not winograd.serves_conv_transpose2d(x, w, stride=2, padding=1, output_padding=1)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x, w: chunked.conv2d_forward(x[:, :2], w), "expected 3 input channels, got 2"),
+        (lambda x, w: chunked.conv2d_forward(x, w, stride=0), "stride expected a whole number"),
+        (lambda x, w: chunked.conv_transpose2d_forward(x, w, output_padding=1), "smaller than the stride"),
+        (lambda x, w: chunked.conv2d_backward(x, chunked.conv2d_forward(x, w)[1]), "expected dy of y's shape"),
+        (
+            lambda x, w: winograd.conv2d_backward(x, winograd.conv2d_forward(x, np.zeros((3, 3, 4, 4)))[1]),
+            "expected dy of y's shape",
+        ),
+        (
+            lambda x, w: winograd.conv_transpose2d_backward(
+                x, winograd.conv_transpose2d_forward(x, np.zeros((3, 3, 4, 4)))[1]
+            ),
+            "expected dy of y's shape",
+        ),
+    ],
+)
+def test_wrong_input_gets_the_same_sentence(call, message, rng):
+    with pytest.raises(UserError, match=message):
+        call(rng.standard_normal((2, 3, 6, 6)), rng.standard_normal((3, 3, 3, 3)))
+
+
+# ---------------------------------------------------------------------------------------- batch norm and elementwise
+
+
+def normalised_and_activated(slope):
+    """The reference for BatchNorm with an activation behind it."""
+
+    def forward(x, gamma, beta, mean, var, **options):
+        y, cache = ops.batchnorm_forward(x, gamma, beta, mean, var, **options)
+        if slope is None:
+            return y, (cache, None)
+        y, y_cache = ops.leaky_relu_forward(y, negative_slope=slope)
+        return y, (cache, y_cache)
+
+    def backward(dy, cache, **needs):
+        cache, y_cache = cache
+        return ops.batchnorm_backward(dy if y_cache is None else ops.leaky_relu_backward(dy, y_cache), cache, **needs)
+
+    return forward, backward
+
+
+@given(makers(), st.data(), st.sampled_from([None, 0.0, 0.2]), st.sampled_from([0.0, 0.1, 1.0]))
+def test_batchnorm_in_two_walks(make, data, slope, momentum):
+    N, C = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 5))
+    shape = (N, C, *data.draw(st.sampled_from([(), (1, 1), (3, 2), (4, 4)])))
+    x, gamma, beta, dy = make(*shape), make(C), make(C), make(*shape)
+    # A channel of close values has a slope of 1 / its spread, and no implementation has digits left; likewise a y so
+    # near to 0 that rounding decides its sign.
+    assume(float(x.std(axis=tuple(i for i in range(x.ndim) if i != 1)).min()) > 0.1)
+    statistics = [make(C).copy(), abs(make(C)) + 0.5]
+    forward, backward = normalised_and_activated(slope)
+    plain, _ = ops.batchnorm_forward(x, gamma, beta, *(s.copy() for s in statistics))
+    assume(slope is None or float(abs(plain).min()) > 1e-4)
+    running = [[s.copy() for s in statistics] for _ in range(2)]
+    options = {"momentum": momentum, "eps": 1e-3}
+    with pytest.MonkeyPatch.context() as patch:
+        threads.count()
+        patch.setattr(threads, "_count", data.draw(st.integers(1, 3)))
+        patch.setattr(threads, "_started", True)
+        patch.setattr(batchnorm, "CHUNK", data.draw(st.sampled_from([1, 7, 10**6])))
+        patch.setattr(batchnorm, "SAMPLE", data.draw(st.sampled_from([1, 3, 10**6])))
+        compare(
+            (
+                lambda *a, **o: batchnorm.batchnorm_forward(*a, *running[0], negative_slope=slope, **o),
+                batchnorm.batchnorm_backward,
+            ),
+            (lambda *a, **o: forward(*a, *running[1], **o), backward),
+            [x, gamma, beta], options, dy, NEEDS,
+        )  # fmt: skip
+    for ours, expected in zip(*running, strict=True):
+        assert ours.dtype == x.dtype
+        np.testing.assert_allclose(ours, expected, rtol=0, atol=10 * TOLERANCE[x.dtype])
+
+
+@pytest.mark.parametrize(("mean", "std"), [(1e4, 1.0), (-300.0, 0.01), (0.0, 1.0)])
+def test_batchnorm_survives_a_large_offset(mean, std, rng):
+    x = channels_last((mean + std * rng.standard_normal((16, 3, 32, 32))).astype(np.float32))
+    ones, zeros, running = np.ones(3, np.float32), np.zeros(3, np.float32), np.zeros(3, np.float32)
+    y, cache = batchnorm.batchnorm_forward(x, ones, zeros, running, ones.copy(), momentum=1.0)
+    exact, exact_cache = ops.batchnorm_forward(*(a.astype(np.float64) for a in (x, ones, zeros, zeros, ones)))
+    dy = channels_last(rng.standard_normal(x.shape).astype(np.float32))
+    gradients = batchnorm.batchnorm_backward(dy, cache)
+    expected = ops.batchnorm_backward(dy.astype(np.float64), exact_cache)
+    assert relative_error(y, exact) < 1e-6
+    np.testing.assert_allclose(running, x.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-7, atol=1e-7 * std)
+    for got, wanted in zip(gradients, expected, strict=True):
+        assert relative_error(got, wanted) < 2e-6
+
+
+def test_batchnorm_of_constant_channels_is_beta(rng):
+    x = np.broadcast_to(np.array([3.0, -1e4], np.float32)[:, None, None], (4, 2, 5, 5))
+    gamma, beta, running = np.array([2.0, 3.0], np.float32), np.array([0.5, -0.5], np.float32), np.zeros(2, np.float32)
+    y, cache = batchnorm.batchnorm_forward(x, gamma, beta, running, np.ones(2, np.float32))
+    np.testing.assert_allclose(y, np.broadcast_to(beta[:, None, None], x.shape), atol=1e-6)
+    assert np.isfinite(batchnorm.batchnorm_backward(rng.standard_normal(x.shape).astype(np.float32), cache)[0]).all()
+
+
+ELEMENTWISE = [("relu", {}), ("leaky_relu", {"negative_slope": 0.2}), ("leaky_relu", {}), ("tanh", {})]
+
+
+@pytest.mark.parametrize(("name", "options"), ELEMENTWISE)
+@given(makers(), st.lists(st.integers(1, 5), min_size=1, max_size=5).map(tuple), st.integers(1, 3))
+def test_elementwise_functions_are_the_same_to_the_bit(name, options, make, shape, number):
+    x, dy = make(*shape), make(*shape)
+    x.setflags(write=True)
+    x[(0,) * x.ndim] = 0  # where the slopes jump
+    assume(elementwise._in_memory(x) is not None)
+    with pytest.MonkeyPatch.context() as patch:
+        threads.count()
+        patch.setattr(threads, "_count", number)
+        patch.setattr(threads, "_started", True)
+        patch.setattr(elementwise, "BLOCK", 7)
+        y, cache = getattr(elementwise, f"{name}_forward")(x, **options)
+        dx = getattr(elementwise, f"{name}_backward")(dy, cache)
+    expected, expected_cache = getattr(ops, f"{name}_forward")(x, **options)
+    np.testing.assert_array_equal(y, expected)
+    np.testing.assert_array_equal(dx, getattr(ops, f"{name}_backward")(dy, expected_cache))
+    assert dx.dtype == y.dtype == x.dtype
+    assert elementwise._in_memory(y) is not None
+    assert y.size < 2 or y.flags.c_contiguous == x.flags.c_contiguous
+
+
+def test_what_elementwise_paths_do_not_serve():
+    big = np.zeros((300, 300), np.float32)
+    assert elementwise.serves(big)
+    assert not elementwise.serves(big[:, ::2].repeat(2, axis=0)[::2]), "gaps in memory"
+    assert not elementwise.serves(big[:10])
+    assert not elementwise.serves(big.astype(np.float16))
+    assert not elementwise.serves(big, negative_slope=1.5), "nanogan.ops tells what is wrong with it"
+
+
+# ---------------------------------------------------------------------------------------------- layers and networks
+
+
+@pytest.mark.parametrize("train", [True, False])
+@pytest.mark.parametrize("name", [*cases.LAYERS, *cases.NETWORKS])
+def test_every_layer_keeps_its_promises_on_the_fast_paths(name, train, small_pieces, rng):
+    """Gradients against finite differences, and the contract, with every fast path taken."""
+    make, draw = (cases.LAYERS | cases.NETWORKS)[name]
+    check_layer(make(), draw(rng), train=train, rng=rng).raise_if_wrong()
+
+
+def test_the_fast_paths_are_taken(small_pieces, rng):
+    """What the tests above rely on."""
+    x = rng.standard_normal((4, 3, 8, 8)).astype(np.float32)
+    _, (backward, _) = layers.Conv2d(3, 4, kernel_size=4, stride=2, padding=1).forward(x)
+    assert backward is winograd.conv2d_backward
+    _, (backward, _) = layers.Conv2d(3, 4, kernel_size=3).forward(x)
+    assert backward is chunked.conv2d_backward
+    _, (backward, _) = layers.BatchNorm2d(3).forward(x)
+    assert backward is batchnorm.batchnorm_backward
+    _, caches = layers.Sequential(layers.BatchNorm2d(3), layers.ReLU()).forward(x)
+    assert caches[1] == (fused.hand_on, None)
+
+
+@pytest.mark.parametrize("activation", [layers.ReLU(), layers.LeakyReLU(negative_slope=0.2)], ids=repr)
+def test_batchnorm_and_its_activation_are_one_walk_and_the_same_numbers(activation, small_pieces, monkeypatch, rng):
+    x, results = rng.standard_normal((4, 3, 6, 6)), []
+    for fast in (True, False):
+        monkeypatch.setattr(backend, "FAST", fast)
+        network = layers.Sequential(layers.BatchNorm2d(3, eps=0.1, momentum=0.3, dtype=np.float64), activation)
+        y, cache = network.forward(x)
+        dy = np.cos(np.arange(y.size)).reshape(y.shape)
+        results.append(
+            [y, network.backward(dy, cache), *network.layers[0].grads.values(), *network.state_dict().values()]
+        )
+    for got, expected in zip(*results, strict=True):
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+class Odd(layers.ReLU):
+    """Somebody's own layer, which may do anything."""
+
+    def forward(self, x, train=True):
+        return super().forward(-x, train)
+
+
+def test_what_is_not_fused(small_pieces, rng):
+    x = rng.standard_normal((4, 3, 6, 6)).astype(np.float32)
+    norm = layers.BatchNorm2d(3)
+    assert fused.forward_next([norm, layers.ReLU()], x, True) is not None
+    for following, train in (
+        ([norm, Odd()], True),
+        ([norm, layers.Tanh()], True),
+        ([norm], True),
+        ([layers.ReLU(), norm], True),
+        ([norm, layers.ReLU()], False),
+        ([norm, layers.LeakyReLU(negative_slope=3.0)], True),
+    ):
+        assert fused.forward_next(following, x, train) is None
+    with pytest.raises(UserError, match="BatchNorm2d expected 4 dimensions"):
+        layers.Sequential(norm, layers.ReLU()).forward(x[:, :, 0, 0])
+
+
+def test_training_is_torchs_on_the_fast_paths(small_pieces):
+    training.test_200_steps_are_torchs_in_float64(torch.channels_last)
+
+
+def test_training_with_and_without_fast_paths_is_the_same(set_threads, monkeypatch):
+    """At sizes for which the fast paths are made."""
+    monkeypatch.setattr(threads, "LARGE", 10**6)
+    monkeypatch.setattr(training, "WIDTH", 16)
+    monkeypatch.setattr(training, "BATCH", 32)
+    results = []
+    for fast in (True, False):
+        set_threads(2)
+        monkeypatch.setattr(backend, "FAST", fast)
+        results.append(training.run_ours(5, np.float64)[0])
+    np.testing.assert_allclose(results[0], results[1], rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", [Adam, SGD])
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_optimisers_in_blocks_are_the_same_to_the_bit(kind, number, set_threads, monkeypatch, rng):
+    set_threads(number)
+    monkeypatch.setattr(elementwise, "BLOCK", 1000)
+    networks = [layers.Linear(70, 60, rng=np.random.default_rng(0)) for _ in range(2)]
+    gradient = rng.standard_normal((60, 70)).astype(np.float32)
+    for network, fast in zip(networks, (True, False), strict=True):
+        monkeypatch.setattr(backend, "FAST", fast)
+        optimizer = kind(network, lr=0.1, weight_decay=0.01)
+        for _ in range(3):
+            network.zero_grad()
+            network.add_grads(weight=gradient)
+            network.add_grads(weight=gradient)
+            optimizer.step()
+    np.testing.assert_array_equal(networks[0].grads["weight"], 2 * gradient)
+    for name, array in networks[0].state_dict().items():
+        np.testing.assert_array_equal(array, networks[1].state_dict()[name])
+
+
+def test_arrays_of_different_layouts_are_not_cut_in_blocks(set_threads, monkeypatch, rng):
+    set_threads(2)
+    monkeypatch.setattr(elementwise, "BLOCK", 10)
+    a, b = rng.standard_normal((8, 9)), np.asfortranarray(rng.standard_normal((8, 9)))
+    expected = a + b
+    elementwise.in_blocks(lambda a, b: np.add(a, b, out=a), [(a, b)])
+    np.testing.assert_array_equal(a, expected)
+
+
+# ------------------------------------------------------------------------------------------------------------ threads
+
+
+def test_results_come_in_order_and_items_are_shared_out(set_threads):
+    set_threads(3)
+    names = threads.parallel(lambda i: (i, threading.current_thread().name), range(7))
+    assert [i for i, _ in names] == list(range(7))
+    assert {name for i, name in names if i % 3 == 0} == {threading.current_thread().name}
+    assert len({names[i][1] for i in range(3)}) <= 3
+    assert threads.parallel(lambda i: i, []) == []
+
+
+def test_an_error_on_another_thread_is_raised_here(set_threads):
+    set_threads(2)
+
+    def fail(i):
+        if i == 1:
+            raise UserError("no. 1")
+        return i
+
+    with pytest.raises(UserError, match=r"no\. 1"):
+        threads.parallel(fail, range(2))
+    assert threads.parallel(lambda i: i, range(2)) == [0, 1], "and the threads are fit for work again"
+
+
+def test_blas_has_one_thread_inside_and_its_own_number_afterwards(set_threads):
+    set_threads(2)
+
+    def blas_threads(_=None):
+        info = threadpoolctl.threadpool_info()
+        return [library["num_threads"] for library in info if library["user_api"] == "blas"]
+
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        before = blas_threads()
+        inside = threads.parallel(blas_threads, range(2))
+        assert all(number == 1 for numbers in inside for number in numbers)
+        assert blas_threads() == before
+        assert all(number == 2 for number in before)
+
+
+def test_work_inside_work_stays_on_its_thread(set_threads):
+    set_threads(2)
+
+    def inner(i):
+        own = threading.current_thread().name
+        return all(name == own for name in threads.parallel(lambda j: threading.current_thread().name, range(4)))
+
+    assert threads.parallel(inner, range(2)) == [True, True]
+
+
+def test_a_large_convolution_starts_the_threads_and_many_small_ones_stop_them(monkeypatch):
+    monkeypatch.setattr(threads, "_started", False)
+    assert not threads.choose(threads.LARGE - 1)
+    assert threads.choose(threads.LARGE)
+    assert all(threads.choose(1) for _ in range(threads.MANY - 1))
+    assert threads.choose(threads.LARGE), "a network with a large one in every step keeps them"
+    assert not [threads.choose(1) for _ in range(threads.MANY)][-1]
+
+
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_same_number_of_threads_gives_the_same_bits(number, small_pieces, set_threads):
+    set_threads(number)
+    results = [training.run_ours(3, np.float32) for _ in range(2)]
+    np.testing.assert_array_equal(results[0][0], results[1][0])
+    for one, two in zip(results[0][1:], results[1][1:], strict=True):
+        for name, array in one.state_dict().items():
+            np.testing.assert_array_equal(array, two.state_dict()[name])
+
+
+def test_slices_cover_everything_once():
+    for total in (1, 2, 5, 10):
+        for parts in (1, 2, 3, 20):
+            found = [i for part in threads.slices(total, parts) for i in range(part.start, part.stop)]
+            assert found == list(range(total))
+            assert len(threads.slices(total, parts)) == min(parts, total)
+
+
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("0", None), ("many", None)])
+def test_the_number_of_threads_can_be_set(value, expected):
+    code = "from nanogan.fast.cpu import threads; print(threads.count())"
+    import os
+
+    environment = os.environ | {"NANOGAN_THREADS": value, "OPENBLAS_NUM_THREADS": "1"}
+    printed = subprocess.run(
+        [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert int(printed.stdout) == (expected or 1)
+
+
+def test_arrays_start_at_cache_lines_and_workspaces_are_used_again():
+    for size in (1, 1000, 10**6):
+        assert threads.empty((size,), np.float32).ctypes.data % 64 == 0
+    first = threads.workspace("test", (10, 10), np.float64)
+    second = threads.workspace("test", (5,), np.float32)
+    assert first.ctypes.data == second.ctypes.data
+    assert threads.workspace("other", (5,), np.float32).ctypes.data != second.ctypes.data
+
+
+def test_every_fast_path_is_a_documented_pair_for_an_operation():
+    for forward, paths in cpu.PATHS.items():
+        assert forward.__name__ in ops.__all__
+        for serves, fast, backward in paths:
+            assert fast.__name__ == forward.__name__
+            assert backward.__name__ == forward.__name__.replace("forward", "backward")
+            assert serves.__doc__
+            assert fast.__doc__
+            assert backward.__doc__
