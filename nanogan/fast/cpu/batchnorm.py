@@ -9,6 +9,9 @@ With K = 0 this would be E[x^2] - E[x]^2, which loses all digits where the mean 
 the mean, both terms have the size of the variance and nothing is lost. The second walk writes y. An activation is
 applied to y while it is in the cache, and costs no walk of its own.
 
+Where the mean is within NEAR standard deviations of 0, as it is behind a convolution, three or four bits of the digits
+are all that subtracting it first would save, and the subtractions are left out: K = 0, and y = x * scale + shift.
+
 The cache for the backward holds x, and not xhat: one array less in memory.
 """
 
@@ -20,6 +23,7 @@ from nanogan.ops._layout import check_dy, check_input, column_sum
 
 CHUNK = 256 * 1024  # numbers: shorter ones would have the threads wait for Python's lock too often
 SAMPLE = 256  # rows, about
+NEAR = 8.0
 WORTHWHILE = 64 * 1024  # numbers for which threads are started
 
 
@@ -37,50 +41,52 @@ def batchnorm_forward(
     rows = _rows(x)  # (M, C)
     M = len(rows)
 
-    near = rows[:: max(1, M // SAMPLE)].mean(axis=0)  # K
+    sample = rows[:: max(1, M // SAMPLE)]
+    near = sample.mean(axis=0)  # K
+    if bool((abs(near) <= NEAR / 2 * sample.std(axis=0)).all()):
+        near = None
 
     def moments(part):
         sums = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, rows):
-            centred = np.subtract(rows[chunk], near, out=workspace("centred", rows[chunk].shape, x.dtype))
+            centred = _less(rows[chunk], near)
             sums[0] += column_sum(centred)
-            centred *= centred
-            sums[1] += column_sum(centred)
+            sums[1] += column_sum(np.multiply(centred, centred, out=workspace("product", centred.shape, x.dtype)))
         return sums
 
     first, second = sum(threads.parallel(moments, _parts(rows))) / M
-    mean, var = near + first, np.maximum(second - first * first, 0)  # float64
+    mean, var = first if near is None else near + first, np.maximum(second - first * first, 0)  # float64
     running_mean *= 1 - momentum
     running_mean += (momentum * mean).astype(x.dtype)
     running_var *= 1 - momentum
     running_var += (momentum * M / (M - 1) * var).astype(x.dtype)
 
     inv_std = 1 / np.sqrt(var + eps)  # (C,), float64
-    # y = (x - mean) * scale + shift, where what the mean loses when it is rounded goes into the shift
-    rounded = mean.astype(x.dtype)
+    # y = (x - middle) * scale + shift, where middle is the mean in x's dtype, and what that loses goes into the shift
+    middle = None if bool((abs(mean) * inv_std <= NEAR).all()) else mean.astype(x.dtype)
     scale = (gamma * inv_std).astype(x.dtype)
-    shift = (beta - (mean - rounded) * gamma * inv_std).astype(x.dtype)
+    shift = (beta - (mean - (0 if middle is None else middle)) * gamma * inv_std).astype(x.dtype)
     y = threads.empty(rows.shape, x.dtype)
 
     def normalise(part):
         for chunk in _chunks(part, rows):
-            out = np.subtract(rows[chunk], rounded, out=y[chunk])
-            out *= scale
+            out = y[chunk]
+            np.multiply(rows[chunk] if middle is None else _less(rows[chunk], middle), scale, out=out)
             out += shift
             if negative_slope is not None:
                 np.maximum(out, np.multiply(out, negative_slope, out=workspace("sloped", out.shape, x.dtype)), out=out)
 
     threads.parallel(normalise, _parts(rows))
-    return _like(y, x), (x, mean, inv_std, gamma, y, negative_slope)
+    return _like(y, x), (x, mean, middle, inv_std, gamma, y, negative_slope)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.batchnorm_backward`, after the leaky ReLU's where there was one."""
-    x, mean, inv_std, gamma, y, negative_slope = cache
+    x, mean, middle, inv_std, gamma, y, negative_slope = cache
     check_dy("BatchNorm", dy, x.shape, x.dtype)
     rows, dy_rows = _rows(x), _rows(dy)  # (M, C)
     M = len(rows)
-    rounded = mean.astype(x.dtype)
+    rest = mean if middle is None else mean - middle
     activated = negative_slope is not None
     dx = threads.empty(rows.shape, x.dtype) if activated or need_dx else None  # on the way: dy before the activation
     slopes = (
@@ -97,34 +103,39 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
                 if negative_slope:
                     np.maximum(inner, slopes[: inner.size].reshape(inner.shape), out=inner)
                 inner *= dy_rows[chunk]
-            centred = np.subtract(rows[chunk], rounded, out=workspace("centred", inner.shape, x.dtype))
-            centred *= inner
+            product = workspace("product", inner.shape, x.dtype)
             sums[0] += column_sum(inner)
-            sums[1] += column_sum(centred)
+            sums[1] += column_sum(np.multiply(_less(rows[chunk], middle), inner, out=product))
         return sums
 
     dbeta, of_centred = sum(threads.parallel(sums, _parts(rows)))
-    dgamma = (of_centred - (mean - rounded) * dbeta) * inv_std
+    dgamma = (of_centred - rest * dbeta) * inv_std
     if need_dx:
         # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)), xhat = (x - mean) * inv_std
         scale = gamma * inv_std
         of_x = -scale * inv_std * dgamma / M
-        constant = (-scale * dbeta / M - (mean - rounded) * of_x).astype(x.dtype)
+        constant = (-scale * dbeta / M - rest * of_x).astype(x.dtype)
         scale, of_x = scale.astype(x.dtype), of_x.astype(x.dtype)
 
         def write(part):
             for chunk in _chunks(part, rows):
                 out = np.multiply(dx[chunk] if activated else dy_rows[chunk], scale, out=dx[chunk])
-                centred = np.subtract(rows[chunk], rounded, out=workspace("centred", out.shape, x.dtype))
-                centred *= of_x
-                centred += constant
-                out += centred
+                product = workspace("product", out.shape, x.dtype)
+                out += np.multiply(_less(rows[chunk], middle), of_x, out=product)
+                out += constant
 
         threads.parallel(write, _parts(rows))
     dx = _like(dx, dy) if need_dx else None
     if not need_dw:
         return dx, None, None
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def _less(rows, middle):
+    """rows - middle, in a workspace; rows themselves where there is nothing to subtract."""
+    if middle is None:
+        return rows
+    return np.subtract(rows, middle, out=workspace("centred", rows.shape, rows.dtype))
 
 
 def _rows(x):

@@ -6,9 +6,12 @@ memory and back; for a few images it stays in the core's cache, and the matrix p
 
 import math
 
+import numpy as np
+
 from nanogan.fast.cpu import thin, threads
+from nanogan.fast.cpu.threads import workspace
 from nanogan.ops import conv
-from nanogan.ops._layout import check_dy, check_input, pair
+from nanogan.ops._layout import check_dy, check_input, column_sum, pair
 
 COLS = 256 * 1024  # numbers of cols at a time
 PRODUCT = 100 * 1000  # multiplications for which OpenBLAS would start threads of its own
@@ -38,18 +41,41 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
     check_input("Conv2d", x, w, (None, w.shape[1], None, None))
     options = {"stride": pair(stride, "stride", least=1), "padding": pair(padding, "padding")}
     size = conv.conv2d_output_size(x.shape[2:], w.shape[2:], *options.values())
-    y = _forward(conv.conv2d_forward, x, w, b, (len(w), *size), options)
+    y = threads.empty((len(x), *size, len(w)), x.dtype)
+    rows = conv.weight_rows(w).T  # (KH*KW*C, F)
+
+    def work(images):
+        for chunk in _chunks(images, x, w, y.transpose(0, 3, 1, 2)):
+            out = y[chunk].reshape(-1, len(w))
+            np.matmul(_im2col(x[chunk], w.shape[2:], *options.values(), size), rows, out=out)
+            if b is not None:
+                out += b
+
+    threads.parallel(work, _shares(x, w, y.transpose(0, 3, 1, 2)))
+    y = y.transpose(0, 3, 1, 2)
     return y, (x, w, b, *options.values(), y.shape)
 
 
 def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv2d_backward`."""
-    x, w, _, stride, padding, y_shape = cache
-    if not (need_dx and thin.serves(x.shape[1], stride)):
-        return _backward("Conv2d", conv.conv2d_backward, dy, cache, need_dx, need_dw)
+    x, w, b, stride, padding, y_shape = cache
     check_dy("Conv2d", dy, y_shape, x.dtype)
-    dx = thin.up(dy, w, x.shape, stride, padding)
-    return dx, *_backward("Conv2d", conv.conv2d_backward, dy, cache, False, need_dw)[1:]
+    if not thin.serves(x.shape[1], stride):
+        return _backward("Conv2d", conv.conv2d_backward, dy, cache, need_dx, need_dw)
+    dx = thin.up(dy, w, x.shape, stride, padding) if need_dx else None
+    if not need_dw:
+        return dx, None, None
+    dy = np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
+
+    def work(images):
+        dw = np.zeros((len(w), w[0].size), x.dtype)
+        for chunk in _chunks(images, x, w, dy.transpose(0, 3, 1, 2)):
+            cols = _im2col(x[chunk], w.shape[2:], stride, padding, y_shape[2:])
+            dw += dy[chunk].reshape(-1, len(w)).T @ cols
+        return dw
+
+    dw = sum(threads.parallel(work, _shares(x, w, dy.transpose(0, 3, 1, 2))))
+    return dx, conv.weight_from_rows(dw, w.shape[2:]), None if b is None else column_sum(dy.reshape(-1, len(w)))
 
 
 def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
@@ -70,6 +96,21 @@ def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_paddin
 def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
     return _backward("ConvTranspose2d", conv.conv_transpose2d_backward, dy, cache, need_dx, need_dw)
+
+
+def _im2col(x, kernel_size, stride, padding, output_size):
+    """:func:`nanogan.ops.conv.im2col` into memory that is used again."""
+    n, C, H, W = x.shape
+    (KH, KW), (SH, SW), (PH, PW), (OH, OW) = kernel_size, stride, padding, output_size
+    padded = workspace("padded", (n, H + 2 * PH, W + 2 * PW, C), x.dtype)
+    if PH or PW:
+        padded[...] = 0
+    padded[:, PH : PH + H, PW : PW + W] = x.transpose(0, 2, 3, 1)
+    h, w, c = padded.strides[1:]
+    shape, strides = (n, OH, OW, KH, KW, C), (padded.strides[0], SH * h, SW * w, h, w, c)
+    cols = workspace("cols", shape, x.dtype)
+    np.copyto(cols, np.lib.stride_tricks.as_strided(padded, shape, strides))
+    return cols.reshape(n * OH * OW, KH * KW * C)
 
 
 def _forward(forward, x, w, b, shape, options):
