@@ -1,9 +1,9 @@
 """Where a DCGAN's step spends its time: each operation of a network by itself, nanogan beside torch.
 
-    env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python -m benchmarks.operations --out benchmarks/results/operations-cpu.md
+    env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python -m benchmarks.operations --out FILE.md
 
-Convolutions are counted as the definition counts them (2 operations for each multiplication), so Winograd's may pass
-the machine's own matrix product, whose speed in the same run is the last column's 100%. torch runs channels-last.
+Convolutions are counted as the definition counts them, 2 operations for each multiplication, so that Winograd's may
+pass the machine's own matrix product, whose speed in the same run is the last column's 100%. torch runs channels-last.
 """
 
 import argparse
@@ -101,11 +101,11 @@ def others(network, rng):
 
 
 def alternate(ours, theirs, rounds):
-    """Return the medians of both, in seconds; each is called in blocks, so that the other's threads have gone to sleep."""
+    """Return the medians of both, in seconds. The other's threads are given time to go to sleep."""
     times = [], []
     for _ in range(rounds):
         for function, list_ in zip((ours, theirs), times, strict=True):
-            time.sleep(0.03)
+            time.sleep(0.1)
             function()
             start = time.perf_counter()
             function()

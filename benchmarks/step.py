@@ -5,7 +5,8 @@
 
 torch runs as pytorch/examples writes it (eager), in channels_last, in channels_last without the weight gradients of D
 that G's step throws away, and compiled where that works; the ratio is to the fastest of them. Each contender first
-proves by its losses that it does the same work. Memory is measured in a process of its own for each.
+proves by its losses that it does the same work. Each network runs in a process of its own, and so does each measurement
+of memory.
 """
 
 import argparse
@@ -128,6 +129,22 @@ def table(label, network, times, failures, with_memory):
     return [*lines, ""]
 
 
+def every_network(args):
+    """Measure each network with this script, and put the tables together."""
+    options = ["--rounds", str(args.rounds)]
+    options += ["--batch-size", str(args.batch_size)] if args.batch_size else []
+    options += [f"--no-{name}" for name in ("compile", "memory") if getattr(args, f"no_{name}")]
+    text = ""
+    for label in NETWORKS:
+        command = [sys.executable, "-m", "benchmarks.step", "--network", label, *options]
+        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
+        part = result.stdout if not text else result.stdout[result.stdout.index("###") :]
+        print(part, end="", flush=True)
+        text += part
+    if args.out:
+        Path(args.out).write_text("# One training step\n\n" + text, encoding="utf-8")
+
+
 def main():
     count = at_least(int, 1)
     parser = argparse.ArgumentParser(description="One DCGAN training step, nanogan beside torch.")
@@ -142,16 +159,17 @@ def main():
     if args.child:
         return child(*json.loads(args.child))
 
+    if args.network == "all":  # a process for each, which knows nothing of the networks before
+        return every_network(args)
     lines = [f"- {line}" for line in machine.describe()]
     lines += [f"- {args.rounds} rounds in alternation, one untimed step before each timed one; float32", ""]
     print("\n".join(lines), flush=True)
     names = [name for name in CONTENDERS if not (args.no_compile and name == "torch compiled")]
-    for label in NETWORKS if args.network == "all" else [args.network]:
-        network = NETWORKS[label] | ({"batch_size": args.batch_size} if args.batch_size else {})
-        times, failures = measure(network, args.rounds, names)
-        rows = table(label, network, times, failures, not args.no_memory)
-        print("\n".join(rows), flush=True)
-        lines += rows
+    network = NETWORKS[args.network] | ({"batch_size": args.batch_size} if args.batch_size else {})
+    times, failures = measure(network, args.rounds, names)
+    rows = table(args.network, network, times, failures, not args.no_memory)
+    print("\n".join(rows), flush=True)
+    lines += rows
     if args.out:
         Path(args.out).write_text("# One training step\n\n" + "\n".join(lines), encoding="utf-8")
 

@@ -339,9 +339,15 @@ def test_elementwise_functions_are_the_same_to_the_bit(name, options, make, shap
     assert y.size < 2 or y.flags.c_contiguous == x.flags.c_contiguous
 
 
-def test_what_elementwise_paths_do_not_serve():
+def test_what_elementwise_paths_do_not_serve(set_threads, monkeypatch):
+    set_threads(2)
     big = np.zeros((300, 300), np.float32)
     assert elementwise.serves(big)
+    assert batchnorm.serves(big, *[big[0]] * 4)
+    monkeypatch.setattr(threads, "_started", False)
+    assert not elementwise.serves(big), "small networks are left to nanogan.ops and BLAS's threads"
+    assert not batchnorm.serves(big, *[big[0]] * 4)
+    set_threads(2)
     assert not elementwise.serves(big[:, ::2].repeat(2, axis=0)[::2]), "gaps in memory"
     assert not elementwise.serves(big[:10])
     assert not elementwise.serves(big.astype(np.float16))

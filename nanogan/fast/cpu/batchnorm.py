@@ -24,12 +24,13 @@ from nanogan.ops._layout import check_dy, check_input, column_sum
 CHUNK = 256 * 1024  # numbers: shorter ones would have the threads wait for Python's lock too often
 SAMPLE = 256  # rows, about
 NEAR = 8.0
-WORTHWHILE = 64 * 1024  # numbers for which threads are started
+WORTHWHILE = 64 * 1024  # numbers for which threads pay
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
-    """Whether there is enough to do for threads."""
-    return train and x.ndim in (2, 4) and x.size >= WORTHWHILE and x.dtype in (np.float32, np.float64)
+    """Whether our threads are in use, and there is enough to do for them."""
+    right = train and x.ndim in (2, 4) and x.dtype in (np.float32, np.float64)
+    return right and threads.started() and x.size >= WORTHWHILE
 
 
 def batchnorm_forward(

@@ -8,14 +8,14 @@ import numpy as np
 
 from nanogan.fast.cpu import threads
 
-BLOCK = 128 * 1024  # numbers
-WORTHWHILE = 64 * 1024  # numbers for which threads are started
+BLOCK = 128 * 1024  # numbers: in shorter ones threads would wait for Python's lock too often
+WORTHWHILE = 64 * 1024  # numbers for which threads pay
 
 
 def serves(x, *, negative_slope=0.0):
-    """Whether x is large enough for blocks to pay, lies in memory without gaps, and is what the operation takes."""
+    """Whether our threads are in use, x is large and without gaps in memory, and it is what the operation takes."""
     right = x.dtype in (np.float32, np.float64) and 0 <= negative_slope <= 1
-    return right and x.size >= WORTHWHILE and _in_memory(x) is not None
+    return right and threads.started() and x.size >= WORTHWHILE and _in_memory(x) is not None
 
 
 def relu_forward(x):
@@ -84,7 +84,7 @@ def in_blocks(update, groups):
     """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.backend.elementwise`."""
     pieces, whole = [], []
     for arrays in groups:
-        if arrays[0].size < BLOCK:
+        if arrays[0].size < BLOCK or not threads.started():
             whole.append(arrays)
             continue
         flat = [_in_memory(array) for array in arrays]
