@@ -25,18 +25,23 @@ def caught_by():
         )
         for i in range(count)
     ]
-    found = {}
-    for process in processes:
-        output, _ = process.communicate(timeout=500)
-        assert output, "the tests could not be run with a mistake: see above"
-        found |= json.loads(output)
-    return found
+    outputs = [process.communicate(timeout=500)[0] for process in processes]
+    assert all(outputs), "the tests could not be run with some mistake: python -m tests.sabotage tells which"
+    return {title: test for output in outputs for title, test in json.loads(output).items()}
 
 
 def test_there_are_many_and_no_two_are_the_same():
     assert len(SABOTAGES) >= 40
     assert len({item.title for item in SABOTAGES}) == len({(item.module, item.edits) for item in SABOTAGES})
     assert len({item.title for item in SABOTAGES}) == len(SABOTAGES)
+
+
+@pytest.mark.parametrize("item", SABOTAGES, ids=lambda item: item.title.replace(" ", "-"))
+def test_what_it_changes_is_there(item):
+    source = (ROOT / f"{item.module.replace('.', '/')}.py").read_text(encoding="utf-8")
+    changed = item.apply(source)
+    assert changed != source
+    compile(changed, item.module, "exec")
 
 
 @pytest.mark.parametrize("sabotage", SABOTAGES, ids=lambda item: item.title.replace(" ", "-"))
