@@ -217,7 +217,7 @@ def forward_next(layers, x, train):
     Returns y and the list of their caches, each for its own layer's backward: of two fused layers, one does the work
     and the other hands dy on.
     """
-    if FAST and array_module(x) is np:
+    if FAST and isinstance(x, np.ndarray):
         from nanogan.fast.cpu import fused
 
         result = fused.forward_next(layers, x, train)

@@ -78,10 +78,13 @@ class Layer:
                 yield from value.named_layers(join(prefix, name))
 
     def named_parameters(self):
-        """Yield ``(name, parameter, gradient)``, for optimisers."""
+        """Yield ``(name, parameter, gradient)``; those of a layer that stands in two places once, as in torch."""
+        seen = set()
         for prefix, layer in self.named_layers():
             for name, parameter in layer.params.items():
-                yield join(prefix, name), parameter, layer.grads[name]
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield join(prefix, name), parameter, layer.grads[name]
 
     def parameter_count(self):
         """Number of trained numbers."""
@@ -443,8 +446,9 @@ class Sequential(Layer):
         return dy if need_dx else None
 
     def named_layers(self, prefix=""):
-        if self.params or self.buffers:
-            yield prefix, self
+        for name, layer in super().named_layers(prefix):
+            if layer is not self or self.params or self.buffers:
+                yield name, layer
         for i, layer in enumerate(self.layers):
             yield from layer.named_layers(join(join(prefix, self.prefix), str(i)))
 

@@ -325,6 +325,9 @@ def test_layers_that_are_attributes_belong_to_the_layer_as_in_torch():
     names = {"scale", "first.weight", "first.bias"}
     names |= {f"second.{name}" for name in ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")}
     assert set(block.state_dict()) == names
+    chain = Sequential(ReLU())
+    chain.extra = Linear(2, 2)
+    assert set(chain.state_dict()) == {"extra.weight", "extra.bias"}
     assert set(Sequential(ReLU(), Block()).state_dict()) == {f"1.{name}" for name in names}
     assert block.astype(np.float64).first.params["weight"].dtype == np.float64
     block.first.grads["bias"] += 1

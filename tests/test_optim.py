@@ -101,6 +101,19 @@ def test_a_loaded_state_is_a_copy(rng):
         np.testing.assert_array_equal(array, before[name])
 
 
+def test_a_layer_in_two_places_is_stepped_once_as_in_torch(rng):
+    from nanogan.layers import Sequential
+
+    layer = network()
+    twice = Sequential(layer, Linear(3, 4, dtype=np.float64), layer)
+    names = [name for name, _, _ in twice.named_parameters()]
+    assert names == ["0.weight", "0.bias", "1.weight", "1.bias"]
+    set_gradients(layer, rng)
+    before = layer.params["weight"].copy()
+    SGD(twice, lr=0.1).step()
+    np.testing.assert_allclose(layer.params["weight"], before - 0.1 * layer.grads["weight"], rtol=1e-14)
+
+
 def test_linear_decay_holds_and_then_falls_to_zero():
     optimizer = SGD(network(), lr=0.8)
     schedule = LinearDecay(optimizer, total=10, hold=6)

@@ -258,6 +258,21 @@ def normalised_and_activated(slope):
     return forward, backward
 
 
+def fast_normalised_and_activated(slope, running):
+    """The fast path's pair: the activation is fused into the forward, and has its own backward."""
+
+    def forward(*arrays, **options):
+        y, cache = batchnorm.batchnorm_forward(*arrays, *running, negative_slope=slope, **options)
+        return y, (cache, None if slope is None else (y, slope))
+
+    def backward(dy, cache, **needs):
+        cache, y_cache = cache
+        dy = dy if y_cache is None else elementwise.leaky_relu_backward(dy, y_cache)
+        return batchnorm.batchnorm_backward(dy, cache, **needs)
+
+    return forward, backward
+
+
 @given(makers(), st.data(), st.sampled_from([None, 0.0, 0.2]), st.sampled_from([0.0, 0.1, 1.0]))
 def test_batchnorm_in_two_walks(make, data, slope, momentum):
     N, C = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 5))
@@ -279,10 +294,7 @@ def test_batchnorm_in_two_walks(make, data, slope, momentum):
         patch.setattr(batchnorm, "CHUNK", data.draw(st.sampled_from([1, 7, 10**6])))
         patch.setattr(batchnorm, "SAMPLE", data.draw(st.sampled_from([1, 3, 10**6])))
         compare(
-            (
-                lambda *a, **o: batchnorm.batchnorm_forward(*a, *running[0], negative_slope=slope, **o),
-                batchnorm.batchnorm_backward,
-            ),
+            fast_normalised_and_activated(slope, running[0]),
             (lambda *a, **o: forward(*a, *running[1], **o), backward),
             [x, gamma, beta], options, dy, NEEDS,
         )  # fmt: skip
@@ -375,7 +387,7 @@ def test_the_fast_paths_are_taken(small_pieces, rng):
     _, (backward, _) = layers.BatchNorm2d(3).forward(x)
     assert backward is batchnorm.batchnorm_backward
     _, caches = layers.Sequential(layers.BatchNorm2d(3), layers.ReLU()).forward(x)
-    assert caches[1] == (fused.hand_on, None)
+    assert [backward for backward, _ in caches] == [batchnorm.batchnorm_backward, elementwise.relu_backward]
 
 
 @pytest.mark.parametrize("activation", [layers.ReLU(), layers.LeakyReLU(negative_slope=0.2)], ids=repr)
@@ -391,6 +403,78 @@ def test_batchnorm_and_its_activation_are_one_walk_and_the_same_numbers(activati
         )
     for got, expected in zip(*results, strict=True):
         np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
+
+
+def test_a_fused_network_can_be_cut_between_the_fused_layers(small_pieces, rng):
+    """Each layer's cache is its own: what comes after the cut has the gradient that it has by itself."""
+    network = layers.Sequential(layers.BatchNorm2d(3, dtype=np.float64), layers.ReLU(), layers.Tanh())
+    y, caches = network.forward(rng.standard_normal((4, 3, 6, 6)))
+    dy = rng.standard_normal(y.shape)
+    tail = network[1:].backward(dy, caches[1:])
+    assert 0.2 < (tail == 0).mean() < 0.8, "ReLU's slope is in it"
+    np.testing.assert_allclose(network[:1].backward(tail, caches[:1]), network.backward(dy, caches), atol=1e-14)
+
+
+def test_a_replaced_forward_is_called(small_pieces, rng):
+    network, called = layers.Sequential(layers.BatchNorm2d(3), layers.ReLU()), []
+    original = network[1].forward
+    network[1].forward = lambda x, train=True: called.append(1) or original(x, train)
+    network.forward(rng.standard_normal((4, 3, 6, 6)).astype(np.float32))
+    assert called == [1]
+
+
+class Split(layers.Layer):
+    def forward(self, x, train=True):
+        return np.concatenate(x, axis=1), None
+
+
+def test_a_layer_may_take_what_it_likes():
+    y, _ = layers.Sequential(Split(), layers.ReLU()).forward((np.ones((2, 3)), np.ones((2, 3))))
+    assert y.shape == (2, 6)
+
+
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "tanh"])
+def test_a_dy_of_another_shape_is_left_to_the_operation(name, small_pieces, rng):
+    x = rng.standard_normal((4, 3, 6, 6))
+    _, cache = getattr(elementwise, f"{name}_forward")(x)
+    backward, reference = getattr(elementwise, f"{name}_backward"), getattr(ops, f"{name}_backward")
+    with pytest.raises(ValueError, match="broadcast"):
+        backward(rng.standard_normal((8, 3, 6, 6)), cache)
+    dy = rng.standard_normal((1, 3, 6, 6))
+    np.testing.assert_array_equal(backward(dy, cache), reference(dy, cache))
+
+
+def test_batchnorm_of_one_value_per_channel_is_refused_before_anything_changes(small_pieces):
+    layer = layers.BatchNorm1d(5)
+    with pytest.raises(UserError, match="more than one value per channel"):
+        layer.forward(np.ones((1, 5), np.float32))
+    assert not layer.buffers["running_mean"].any()
+
+
+def test_batchnorms_sample_meets_every_column(set_threads, rng):
+    """A picture whose first column is unlike the others."""
+    set_threads(2)
+    x = (1000 + rng.standard_normal((64, 16, 64, 64))).astype(np.float32)
+    x[..., 0] -= 1000
+    x = channels_last(x)
+    vectors = [np.full(16, value, np.float32) for value in (1, 0, 0, 1)]
+    y, _ = batchnorm.batchnorm_forward(x, *vectors)
+    expected, _ = ops.batchnorm_forward(*(a.astype(np.float64) for a in (x, *vectors)))
+    assert abs(y - expected).max() < 3e-5
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda: layers.ConvTranspose2d(3, 4, kernel_size=4).forward(np.zeros(3, np.float32)),
+        lambda: layers.Conv2d(3, 4, kernel_size=4, stride=0).forward(np.zeros((1, 3, 8, 8), np.float32)),
+        lambda: layers.Conv2d(3, 4, kernel_size=4, stride=None).forward(np.zeros((1, 3, 8, 8), np.float32)),
+        lambda: layers.Conv2d(3, 4, kernel_size=4, stride=2.0, padding=1).forward(np.zeros((1, 3, 8, 8), np.float32)),
+    ],
+)
+def test_wrong_arguments_get_a_sentence_with_fast_paths_too(call, small_pieces):
+    with pytest.raises(UserError):
+        call()
 
 
 class Odd(layers.ReLU):
@@ -501,6 +585,57 @@ def test_blas_has_one_thread_inside_and_its_own_number_afterwards(set_threads):
         assert all(number == 1 for numbers in inside for number in numbers)
         assert blas_threads() == before
         assert all(number == 2 for number in before)
+
+
+def test_ctrl_c_waits_for_the_other_threads(set_threads):
+    import _thread
+    import time
+
+    set_threads(2)
+    finished = []
+
+    def work(i):
+        if i == 0:
+            _thread.interrupt_main()
+        time.sleep(0.2)
+        finished.append(i)
+
+    with pytest.raises(KeyboardInterrupt):
+        threads.parallel(work, range(2))
+        time.sleep(1)
+    assert 1 in finished
+    assert threads.parallel(lambda i: i, range(2)) == [0, 1]
+
+
+def test_errstate_holds_on_every_thread(set_threads):
+    set_threads(2)
+    with np.errstate(over="raise"), pytest.raises(FloatingPointError):
+        threads.parallel(lambda i: np.float32(3e38) * np.full(2, i * 10, np.float32), range(2))
+    with np.errstate(over="ignore"):  # a warning would be an error here
+        threads.parallel(lambda i: np.float32(3e38) * np.full(2, i * 10, np.float32), range(2))
+
+
+@pytest.mark.skipif(not hasattr(__import__("os"), "fork"), reason="this system does not fork")
+def test_a_forked_child_has_threads_of_its_own():
+    program = """
+import os, signal, threading, time
+import numpy as np
+from nanogan.fast.cpu import threads
+threads.count(); threads._count = 2; threads.choose(threads.LARGE)
+stop = False
+def busy():
+    while not stop:
+        threads.parallel(lambda i: time.sleep(0.05), range(2))
+threading.Thread(target=busy, daemon=True).start()
+time.sleep(0.2)
+if os.fork() == 0:
+    signal.alarm(20)
+    os._exit(0 if threads.parallel(lambda i: i, range(2)) == [0, 1] else 1)
+print(os.wait()[1])
+os._exit(0)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert result.stdout.strip() == "0", result.stderr
 
 
 def test_work_inside_work_stays_on_its_thread(set_threads):

@@ -1,7 +1,7 @@
 """Fast paths for the CPU, in NumPy: threads over chunks that stay in cache, and Winograd's convolution.
 
 ``PATHS`` maps the forward of an operation to what may be used instead: (serves, forward, backward), the first that
-serves the arguments; ``UPDATES`` does the same for the optimisers' updates.
+serves the arguments. :mod:`fused` runs layers together, and :mod:`elementwise` the optimisers' updates.
 """
 
 from nanogan import ops

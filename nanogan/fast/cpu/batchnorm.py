@@ -12,8 +12,10 @@ applied to y while it is in the cache, and costs no walk of its own.
 Where the mean is within NEAR standard deviations of 0, as it is behind a convolution, three or four bits of the digits
 are all that subtracting it first would save, and the subtractions are left out: K = 0, and y = x * scale + shift.
 
-The cache for the backward holds x, and not xhat: one array less in memory.
+The cache for the backward holds x, as a convolution's does, and not xhat, which need not be written then.
 """
+
+import math
 
 import numpy as np
 
@@ -30,7 +32,7 @@ WORTHWHILE = 64 * 1024  # numbers for which threads pay
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
     """Whether our threads are in use, and there is enough to do for them."""
     right = train and x.ndim in (2, 4) and x.dtype in (np.float32, np.float64)
-    return right and threads.started() and x.size >= WORTHWHILE
+    return right and threads.started() and x.size >= max(WORTHWHILE, 2 * x.shape[1])
 
 
 def batchnorm_forward(
@@ -42,7 +44,7 @@ def batchnorm_forward(
     rows = _rows(x)  # (M, C)
     M = len(rows)
 
-    sample = rows[:: max(1, M // SAMPLE)]
+    sample = rows[:: _step(M)]
     near = sample.mean(axis=0)  # K
     if bool((abs(near) <= NEAR / 2 * sample.std(axis=0)).all()):
         near = None
@@ -74,39 +76,30 @@ def batchnorm_forward(
             out = y[chunk]
             np.multiply(rows[chunk] if middle is None else _less(rows[chunk], middle), scale, out=out)
             out += shift
-            if negative_slope is not None:
+            if negative_slope == 0:
+                np.clip(out, 0, None, out=out)
+            elif negative_slope is not None:
                 np.maximum(out, np.multiply(out, negative_slope, out=workspace("sloped", out.shape, x.dtype)), out=out)
 
     threads.parallel(normalise, _parts(rows))
-    return _like(y, x), (x, mean, middle, inv_std, gamma, y, negative_slope)
+    return _like(y, x), (x, mean, middle, inv_std, gamma)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
-    """The same as :func:`nanogan.ops.batchnorm_backward`, after the leaky ReLU's where there was one."""
-    x, mean, middle, inv_std, gamma, y, negative_slope = cache
+    """The same as :func:`nanogan.ops.batchnorm_backward`. An activation behind it has its own backward."""
+    x, mean, middle, inv_std, gamma = cache
     check_dy("BatchNorm", dy, x.shape, x.dtype)
     rows, dy_rows = _rows(x), _rows(dy)  # (M, C)
     M = len(rows)
     rest = mean if middle is None else mean - middle
-    activated = negative_slope is not None
-    dx = threads.empty(rows.shape, x.dtype) if activated or need_dx else None  # on the way: dy before the activation
-    slopes = (
-        np.full((max(CHUNK, rows.shape[1]),), negative_slope, x.dtype) if activated else None
-    )  # see elementwise.leaky_relu_backward
+    dx = None
 
     def sums(part):
         sums = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, rows):
-            inner = dy_rows[chunk]
-            if activated:
-                inner = dx[chunk]
-                np.greater(y[chunk], 0, out=inner)
-                if negative_slope:
-                    np.maximum(inner, slopes[: inner.size].reshape(inner.shape), out=inner)
-                inner *= dy_rows[chunk]
-            product = workspace("product", inner.shape, x.dtype)
-            sums[0] += column_sum(inner)
-            sums[1] += column_sum(np.multiply(_less(rows[chunk], middle), inner, out=product))
+            product = workspace("product", rows[chunk].shape, x.dtype)
+            sums[0] += column_sum(dy_rows[chunk])
+            sums[1] += column_sum(np.multiply(_less(rows[chunk], middle), dy_rows[chunk], out=product))
         return sums
 
     dbeta, of_centred = sum(threads.parallel(sums, _parts(rows)))
@@ -118,18 +111,28 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
         constant = (-scale * dbeta / M - rest * of_x).astype(x.dtype)
         scale, of_x = scale.astype(x.dtype), of_x.astype(x.dtype)
 
+        dx = threads.empty(rows.shape, x.dtype)
+
         def write(part):
             for chunk in _chunks(part, rows):
-                out = np.multiply(dx[chunk] if activated else dy_rows[chunk], scale, out=dx[chunk])
+                out = np.multiply(dy_rows[chunk], scale, out=dx[chunk])
                 product = workspace("product", out.shape, x.dtype)
                 out += np.multiply(_less(rows[chunk], middle), of_x, out=product)
                 out += constant
 
         threads.parallel(write, _parts(rows))
-    dx = _like(dx, dy) if need_dx else None
+        dx = _like(dx, dy)
     if not need_dw:
         return dx, None, None
     return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+
+
+def _step(M):
+    """About M / SAMPLE, without a common divisor with M: so that not only one column of the pictures is met."""
+    step = max(1, M // SAMPLE)
+    while math.gcd(step, M) > 1:
+        step += 1
+    return step
 
 
 def _less(rows, middle):

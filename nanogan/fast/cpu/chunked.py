@@ -20,7 +20,8 @@ WORTHWHILE = 4 * 1000 * 1000  # ... for which ours pay, once they run
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether the operation is large, or our threads are running and BLAS's are not to."""
-    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and _worthwhile(x.size * w[:, 0].size // math.prod(_pair(stride)))
+    windows = math.prod(pair(stride, "stride", least=1))
+    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and _worthwhile(x.size * w[:, 0].size // windows)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
@@ -30,10 +31,6 @@ def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding
 
 def _worthwhile(multiplications):
     return threads.choose(multiplications) and multiplications > PRODUCT
-
-
-def _pair(stride):
-    return stride if isinstance(stride, (tuple, list)) else (stride, stride)
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):

@@ -7,6 +7,7 @@ but the first walk find the block in the cache.
 import numpy as np
 
 from nanogan.fast.cpu import threads
+from nanogan.ops import activations
 
 BLOCK = 128 * 1024  # numbers: in shorter ones threads would wait for Python's lock too often
 WORTHWHILE = 64 * 1024  # numbers for which threads pay
@@ -30,6 +31,8 @@ def relu_forward(x):
 
 def relu_backward(dy, cache):
     """The same as :func:`nanogan.ops.relu_backward`."""
+    if not _alike(dy, cache):
+        return activations.relu_backward(dy, cache)
 
     def block(y, dy, dx):
         np.greater(y, 0, out=dx)
@@ -52,6 +55,8 @@ def leaky_relu_forward(x, *, negative_slope=0.01):
 
 def leaky_relu_backward(dy, cache):
     """The same as :func:`nanogan.ops.leaky_relu_backward`."""
+    if not _alike(dy, cache[0]):
+        return activations.leaky_relu_backward(dy, cache)
     y, negative_slope = cache
     slopes = np.full(BLOCK, negative_slope, y.dtype)  # an array: NumPy's maximum with a number takes six times as long
 
@@ -71,6 +76,8 @@ def tanh_forward(x):
 
 def tanh_backward(dy, cache):
     """The same as :func:`nanogan.ops.tanh_backward`."""
+    if not _alike(dy, cache):
+        return activations.tanh_backward(dy, cache)
 
     def block(y, dy, dx):
         np.multiply(y, y, out=dx)
@@ -84,7 +91,7 @@ def in_blocks(update, groups):
     """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.backend.elementwise`."""
     pieces, whole = [], []
     for arrays in groups:
-        if arrays[0].size < BLOCK or not threads.started():
+        if arrays[0].size < BLOCK or not threads.started() or not all(isinstance(a, np.ndarray) for a in arrays):
             whole.append(arrays)
             continue
         flat = [_in_memory(array) for array in arrays]
@@ -119,6 +126,11 @@ def _apply(block, x, *others):
 
     threads.parallel(work, threads.shares(flat.size))
     return _shaped(result, x)
+
+
+def _alike(dy, y):
+    """Whether dy is what blocks are made for; what else nanogan.ops makes of it is its affair."""
+    return isinstance(dy, np.ndarray) and dy.shape == y.shape and dy.dtype == y.dtype
 
 
 def _in_memory(x):

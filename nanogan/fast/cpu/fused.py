@@ -1,17 +1,20 @@
 """Layers that are faster together: batch normalisation and the activation behind it."""
 
 from nanogan import layers
-from nanogan.fast.cpu import batchnorm
+from nanogan.fast.cpu import batchnorm, elementwise
 
 
 def forward_next(following, x, train):
     """Run BatchNorm and ReLU or LeakyReLU as one, where they come next; see :func:`nanogan.backend.forward_next`.
 
-    Returns None where they do not. Subclasses are left alone, as they may do something else.
+    Returns None where they do not. Subclasses, and layers whose forward was replaced, are left alone. Each layer's
+    cache is for its own backward, as without this.
     """
     if len(following) < 2 or not train or type(following[0]) not in (layers.BatchNorm2d, layers.BatchNorm1d):
         return None
     first, second = following[:2]
+    if "forward" in vars(first) or "forward" in vars(second):
+        return None
     if type(second) is layers.ReLU:
         negative_slope = 0.0
     elif type(second) is layers.LeakyReLU and 0 <= second.options["negative_slope"] <= 1:
@@ -25,9 +28,8 @@ def forward_next(following, x, train):
     y, cache = batchnorm.batchnorm_forward(
         x, *arrays, momentum=first.momentum, eps=first.eps, negative_slope=negative_slope
     )
-    return y, [(batchnorm.batchnorm_backward, cache), (hand_on, None)]
-
-
-def hand_on(dy, cache):
-    """The backward of an activation whose work is done with the layer before it."""
-    return dy
+    if type(second) is layers.ReLU:
+        activation = elementwise.relu_backward, y
+    else:
+        activation = elementwise.leaky_relu_backward, (y, negative_slope)
+    return y, [(batchnorm.batchnorm_backward, cache), activation]

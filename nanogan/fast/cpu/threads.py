@@ -10,12 +10,13 @@ is then not ours; so the two do not go together. A large convolution starts ours
 through here, until as many convolutions in a row were small as no network with large ones has: :func:`choose`. A
 network of small operations is left to BLAS's threads.
 
-The split depends on the number of threads and on shapes alone, and each thread adds up in a fixed order. So the same
-machine gives the same bits in every run; with another number of threads, sums are grouped otherwise and the last digit
-may differ.
+The split depends on the number of threads, on shapes, and on whether these threads are in use; each adds up in a fixed
+order. So a run gives the same bits each time on the same machine. With another number of threads, sums are grouped
+otherwise, and the last digit may differ.
 """
 
 import contextlib
+import contextvars
 import itertools
 import math
 import os
@@ -79,13 +80,10 @@ def parallel(function, items):
     Returns the results in the items' order. The first exception is raised here, once all threads are done.
     """
     items = list(items)
-    threads = min(count(), len(items))
     if getattr(_local, "inside", False) or not _started:
         return [function(item) for item in items]
-    if threads < 2:
-        with _one_blas_thread():
-            return [function(item) for item in items]
-    results, errors, done = [None] * len(items), [], queue.SimpleQueue()
+    threads = max(1, min(count(), len(items)))
+    results, errors, done, finished = [None] * len(items), [], queue.SimpleQueue(), []
 
     def share(thread):
         _local.inside = True
@@ -96,17 +94,24 @@ def parallel(function, items):
             errors.append(error)
         finally:
             _local.inside = False
-            done.put(thread)
+            finished.append(thread)
+            done.put(None)
 
     with _lock, _one_blas_thread():
         while len(_helpers) < threads - 1:
-            _helpers.append(queue.SimpleQueue())
-            threading.Thread(target=_serve, args=(_helpers[-1],), daemon=True, name="nanogan").start()
-        for i in range(1, threads):
-            _helpers[i - 1].put((share, i))
+            jobs = queue.SimpleQueue()
+            threading.Thread(target=_serve, args=(jobs,), daemon=True, name="nanogan").start()
+            _helpers.append(jobs)
+        for i in range(1, threads):  # in a copy of the caller's context, where numpy.errstate is kept
+            _helpers[i - 1].put((contextvars.copy_context().run, share, i))
         share(0)
-        for _ in range(threads):
-            done.get()
+        _local.inside = True  # a signal's handler may come here, too, while the lock is held
+        while len(finished) < threads:
+            try:
+                done.get()
+            except BaseException as error:  # Ctrl-C: the others' work is waited for first
+                errors.insert(0, error)
+        _local.inside = False
     if errors:
         raise errors[0]
     return results
@@ -114,17 +119,17 @@ def parallel(function, items):
 
 def _serve(jobs):
     while True:
-        function, argument = jobs.get()
-        function(argument)
-        del function, argument  # what a job has used is not kept alive until the next one
+        run, *arguments = jobs.get()
+        run(*arguments)
+        del run, arguments  # what a job has used is not kept alive until the next one
 
 
 @contextlib.contextmanager
 def _one_blas_thread():
     before = [library.get_num_threads() for library in _blas]
-    for library in _blas:
-        library.set_num_threads(1)
     try:
+        for library in _blas:
+            library.set_num_threads(1)
         yield
     finally:
         for library, number in zip(_blas, before, strict=True):
@@ -160,5 +165,13 @@ def slices(total, parts):
     return [slice(a, b) for a, b in itertools.pairwise(edges)]
 
 
-if hasattr(os, "register_at_fork"):  # a forked child has none of its parent's threads
-    os.register_at_fork(after_in_child=_helpers.clear)
+def _after_fork():
+    """A child has none of its parent's threads, and perhaps a lock that one of them held."""
+    global _lock
+    _lock = threading.Lock()
+    _local.inside = False
+    _helpers.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -10,7 +10,8 @@ Both contain d1 multiplied by something. With m1 = d1 (g0 + g1) shared between t
     y0 = m0 + m1           y1 = m1 + m2
 
 (Try d = 1 2 3, g = 10 100: m = -10 220 100, y = 210 320 = 1*10 + 2*100, 2*10 + 3*100.) Only sums and differences are
-added, so no digit of float32 is lost. In two dimensions the same is done along rows and then along columns: 3 * 3 = 9
+added, no large coefficients, which would cost digits. In two dimensions the same is done along rows and then along
+columns: 3 * 3 = 9
 multiplications for 2 x 2 outputs instead of 16.
 
 **Stride 2.** A 4x4 kernel that moves by 2 pixels is a 2x2 kernel that moves by one *block* of 2x2 pixels, where a block
@@ -39,14 +40,15 @@ p, q = 0, 1, 2 for rows and columns:
 The transposed convolution swaps the roles: its forward is this dx, its dx this forward.
 
 Source: A. Lavin, S. Gray, "Fast Algorithms for Convolutional Neural Networks", arXiv:1509.09308; the algorithm is
-F(2x2, 2x2) there. It is exact in exact arithmetic; in float32 its error is that of the definition.
+F(2x2, 2x2) there. It is exact in exact arithmetic. In float32 its error is about that of the definition where numbers
+are of one size, as in a network; beside a very large number, a tile's other outputs keep that number's rounding error.
 """
 
 import numpy as np
 
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
-from nanogan.ops._layout import check_dy, column_sum
+from nanogan.ops._layout import check_dy, column_sum, pair
 
 CHANNELS = 16  # with fewer the sums cost more than the products saved
 ROWS = 256  # fewer rows make BLAS slow
@@ -61,7 +63,7 @@ def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether these arguments are right for :func:`conv_transpose2d_forward`."""
-    right = output_padding in (0, (0, 0)) and x.shape[1] == w.shape[0]
+    right = x.ndim == 4 and pair(output_padding, "output_padding") == (0, 0) and x.shape[1] == w.shape[0]
     return right and _worthwhile(x, w, stride, padding, x.size * w.shape[1] * 16)
 
 
@@ -70,8 +72,8 @@ def _worthwhile(x, w, stride, padding, multiplications):
         x.ndim == 4
         and w.ndim == 4
         and w.shape[2:] == (4, 4)
-        and stride in (2, (2, 2))
-        and padding in (1, (1, 1))
+        and pair(stride, "stride", least=1) == (2, 2)
+        and pair(padding, "padding") == (1, 1)
         and x.dtype == w.dtype
         and x.dtype in (np.float32, np.float64)
         and min(w.shape[:2]) >= CHANNELS
