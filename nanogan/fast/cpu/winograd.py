@@ -11,8 +11,7 @@ Both contain d1 multiplied by something. With m1 = d1 (g0 + g1) shared between t
 
 (Try d = 1 2 3, g = 10 100: m = -10 220 100, y = 210 320 = 1*10 + 2*100, 2*10 + 3*100.) Only sums and differences are
 added, no large coefficients, which would cost digits. In two dimensions the same is done along rows and then along
-columns: 3 * 3 = 9
-multiplications for 2 x 2 outputs instead of 16.
+columns: 3 * 3 = 9 multiplications for 2 x 2 outputs instead of 16.
 
 **Stride 2.** A 4x4 kernel that moves by 2 pixels is a 2x2 kernel that moves by one *block* of 2x2 pixels, where a block
 counts as one pixel with 4 times the channels. So the picture is regrouped, block (i, j) holding its pixels side by
