@@ -66,7 +66,7 @@ def same(got, expected, dy=None):
     return right and float(abs(got - expected).max()) <= TOLERANCE[expected.dtype] * scale
 
 
-def compare(fast, reference, inputs, options, dy, needs=({},)):
+def assert_parity(fast, reference, inputs, options, dy, needs=({},)):
     """Compare two pairs of functions: results, gradients, what is asked for, and that nothing is changed."""
     before = [None if a is None else a.copy() for a in (*inputs, dy)]
     y, cache = fast[0](*inputs, **options)
@@ -101,12 +101,12 @@ def test_winograd_is_the_convolution(make, data):
         patch.setattr(winograd, "PLANE", data.draw(st.sampled_from([1, 64, 128 * 1024])))
         options = {"stride": 2, "padding": 1}
         large, small = make(N, C, 2 * h, 2 * w), make(N, F, h, w)
-        compare(
+        assert_parity(
             (winograd.conv2d_forward, winograd.conv2d_backward),
             (ops.conv2d_forward, ops.conv2d_backward),
             [large, make(F, C, 4, 4), make(F) if bias else None], options, small, NEEDS,
         )  # fmt: skip
-        compare(
+        assert_parity(
             (winograd.conv_transpose2d_forward, winograd.conv_transpose2d_backward),
             (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
             [small, make(F, C, 4, 4), make(C) if bias else None], options, large, NEEDS,
@@ -121,11 +121,11 @@ def test_winograd_at_sizes_that_are_split_by_images_and_by_channels(size, number
     x = channels_last(rng.standard_normal((N, C, 2 * h, 2 * h), dtype=np.float32))
     w = channels_last(rng.standard_normal((C + 8, C, 4, 4), dtype=np.float32))
     dy = channels_last(rng.standard_normal((N, C + 8, h, h), dtype=np.float32))
-    compare(
+    assert_parity(
         (winograd.conv2d_forward, winograd.conv2d_backward), (ops.conv2d_forward, ops.conv2d_backward),
         [x, w, None], {"stride": 2, "padding": 1}, dy,
     )  # fmt: skip
-    compare(
+    assert_parity(
         (winograd.conv_transpose2d_forward, winograd.conv_transpose2d_backward),
         (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
         [dy, w, None], {"stride": 2, "padding": 1}, x,
@@ -173,11 +173,11 @@ def test_chunks_of_images_are_the_convolution(make, data):
         patch.setattr(chunked, "WORTHWHILE", 0)
         patch.setattr(thin, "CHANNELS", data.draw(st.sampled_from([0, 8])))
         options = {"stride": stride, "padding": padding}
-        compare(
+        assert_parity(
             (chunked.conv2d_forward, chunked.conv2d_backward), (ops.conv2d_forward, ops.conv2d_backward),
             [make(N, C, *size), make(F, C, *kernel), make(F) if bias else None], options, make(N, F, *out), NEEDS,
         )  # fmt: skip
-        compare(
+        assert_parity(
             (chunked.conv_transpose2d_forward, chunked.conv_transpose2d_backward),
             (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
             [make(N, C, *size), make(C, F, *kernel), make(F) if bias else None],
@@ -293,7 +293,7 @@ def test_batchnorm_in_two_walks(make, data, slope, momentum):
         patch.setattr(threads, "_started", True)
         patch.setattr(batchnorm, "CHUNK", data.draw(st.sampled_from([1, 7, 10**6])))
         patch.setattr(batchnorm, "SAMPLE", data.draw(st.sampled_from([1, 3, 10**6])))
-        compare(
+        assert_parity(
             fast_normalised_and_activated(slope, running[0]),
             (lambda *a, **o: forward(*a, *running[1], **o), backward),
             [x, gamma, beta], options, dy, NEEDS,

@@ -50,12 +50,12 @@ def batchnorm_forward(
         near = None
 
     def moments(part):
-        sums = np.zeros((2, len(gamma)))
+        totals = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, rows):
             centred = _less(rows[chunk], near)
-            sums[0] += column_sum(centred)
-            sums[1] += column_sum(np.multiply(centred, centred, out=workspace("product", centred.shape, x.dtype)))
-        return sums
+            totals[0] += column_sum(centred)
+            totals[1] += column_sum(np.multiply(centred, centred, out=workspace("product", centred.shape, x.dtype)))
+        return totals
 
     first, second = sum(threads.parallel(moments, _parts(rows))) / M
     mean, var = first if near is None else near + first, np.maximum(second - first * first, 0)  # float64
@@ -95,12 +95,12 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     dx = None
 
     def sums(part):
-        sums = np.zeros((2, len(gamma)))
+        totals = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, rows):
             product = workspace("product", rows[chunk].shape, x.dtype)
-            sums[0] += column_sum(dy_rows[chunk])
-            sums[1] += column_sum(np.multiply(_less(rows[chunk], middle), dy_rows[chunk], out=product))
-        return sums
+            totals[0] += column_sum(dy_rows[chunk])
+            totals[1] += column_sum(np.multiply(_less(rows[chunk], middle), dy_rows[chunk], out=product))
+        return totals
 
     dbeta, of_centred = sum(threads.parallel(sums, _parts(rows)))
     dgamma = (of_centred - rest * dbeta) * inv_std
@@ -148,6 +148,7 @@ def _rows(x):
 
 
 def _like(rows, x):
+    """Rows (M, C) in x's shape, (N, C) or (N, C, H, W)."""
     if x.ndim == 2:
         return rows
     N, C, H, W = x.shape

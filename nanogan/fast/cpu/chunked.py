@@ -111,6 +111,7 @@ def _im2col(x, kernel_size, stride, padding, output_size):
 
 
 def _forward(forward, x, w, b, shape, options):
+    """Run nanogan.ops' ``forward`` on some images at a time; ``shape`` is (F, OH, OW). Returns y (N, F, OH, OW)."""
     F, OH, OW = shape
     y = threads.empty((len(x), OH, OW, F), x.dtype).transpose(0, 3, 1, 2)
 
@@ -123,6 +124,7 @@ def _forward(forward, x, w, b, shape, options):
 
 
 def _backward(op, backward, dy, cache, need_dx, need_dw):
+    """Run nanogan.ops' ``backward`` on some images of dy (N, F, OH, OW) at a time. Returns dx (N, C, H, W), dw, db."""
     x, w, b, stride, padding, y_shape = cache
     check_dy(op, dy, y_shape, x.dtype)
     if not (need_dx or need_dw):

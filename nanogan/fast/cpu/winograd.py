@@ -93,15 +93,7 @@ def conv2d_forward(x, w, b=None, *, stride=2, padding=1):
 
 def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv2d_backward`."""
-    x, w, b, y_shape = cache
-    check_dy("Conv2d", dy, y_shape, x.dtype)
-    dx = threads.empty(_pixels(x).shape, x.dtype) if need_dx else None
-    dw = np.empty_like(w) if need_dw else None
-    dy = _pixels(dy)
-    if need_dx or need_dw:
-        _run(w, large=_pixels(x) if need_dw else None, small=dy, up=dx, dw=dw)
-    db = column_sum(dy.reshape(-1, dy.shape[-1])) if need_dw and b is not None else None
-    return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
+    return _backward("Conv2d", "large", "small", "up", dy, cache, need_dx, need_dw)
 
 
 def conv_transpose2d_forward(x, w, b=None, *, stride=2, padding=1, output_padding=0):
@@ -117,13 +109,19 @@ def conv_transpose2d_forward(x, w, b=None, *, stride=2, padding=1, output_paddin
 
 def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
+    return _backward("ConvTranspose2d", "small", "large", "down", dy, cache, need_dx, need_dw)
+
+
+def _backward(op, x_is, dy_is, dx_is, dy, cache, need_dx, need_dw):
+    """Both backwards, which differ in what :func:`_run` calls x, dy and dx. Returns dx (N, C, H, W), dw, db."""
     x, w, b, y_shape = cache
-    check_dy("ConvTranspose2d", dy, y_shape, x.dtype)
-    dx = threads.empty(_pixels(x).shape, x.dtype) if need_dx else None
+    check_dy(op, dy, y_shape, x.dtype)
+    N, C, H, W = x.shape
+    dx = threads.empty((N, H, W, C), x.dtype) if need_dx else None
     dw = np.empty_like(w) if need_dw else None
     dy = _pixels(dy)
     if need_dx or need_dw:
-        _run(w, large=dy, small=_pixels(x) if need_dw else None, down=dx, dw=dw)
+        _run(w, **{x_is: _pixels(x) if need_dw else None, dy_is: dy, dx_is: dx}, dw=dw)
     db = column_sum(dy.reshape(-1, dy.shape[-1])) if need_dw and b is not None else None
     return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
 
