@@ -5,8 +5,10 @@ else writes ``xp = array_module(x)`` and then the same line for both libraries.
 """
 
 import ctypes
+import importlib
 import os
 import sys
+from collections import deque
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,6 +66,50 @@ def copy_into(target, source):
     target[...] = (
         source if array_module(target) is array_module(source) else array_module(target).asarray(to_numpy(source))
     )
+
+
+def copied_ahead(batches, device, *, ahead=1):
+    """Yield each NumPy array of ``batches`` on ``device``; up to ``ahead`` more travel while the caller computes.
+
+    A GPU's copy engine works beside its processors, but only from memory that the system may not move ("pinned"), and
+    on a stream of its own. So each batch goes through one of ``ahead + 1`` pinned buffers, and two waits keep order:
+    the copy waits for what is queued so far, which may still use the memory that it writes to; and what the caller
+    queues next waits for the copy. The host waits only for a buffer that is still being read.
+    """
+    device = get_device(device)
+    if device.kind == "cpu":
+        yield from batches
+        return
+    import cupyx
+
+    xp = device.array_module
+    copies = xp.cuda.Stream(non_blocking=True)
+    buffers, read = [None] * (ahead + 1), [None] * (ahead + 1)  # pinned memory, and the event after its last copy
+    travelling = deque()
+    for i, batch in enumerate(batches):
+        slot = i % len(buffers)
+        if read[slot] is not None:
+            read[slot].synchronize()
+        if buffers[slot] is None or buffers[slot].size < batch.size or buffers[slot].dtype != batch.dtype:
+            buffers[slot] = cupyx.empty_pinned(batch.size, batch.dtype)
+        pinned = buffers[slot][: batch.size].reshape(batch.shape)
+        pinned[...] = batch
+        with xp.cuda.Device(device.index):
+            there = xp.empty(batch.shape, batch.dtype)
+            copies.wait_event(xp.cuda.get_current_stream().record())
+            there.set(pinned, stream=copies)
+            read[slot] = copies.record()
+        travelling.append((there, read[slot]))
+        if len(travelling) > ahead:
+            yield _arrived(xp, *travelling.popleft())
+    while travelling:
+        yield _arrived(xp, *travelling.popleft())
+
+
+def _arrived(xp, array, copied):
+    """Let what is queued from now on wait until ``array`` is there."""
+    xp.cuda.get_current_stream().wait_event(copied)
+    return array
 
 
 def _keep_freed_memory():
@@ -124,7 +170,9 @@ def get_device(name):
     if kind not in ("gpu", "cuda") or not (index or "0").isdecimal():
         raise DeviceError(f"unknown device {name!r}: use cpu, gpu, or gpu:N for the GPU number N, counted from 0")
     device = Device("gpu", int(index or 0))
-    _probe_gpu(device.index)
+    if device.index not in _probed:
+        _probe_gpu(device.index)
+        _tell_cublas(device.array_module)
     device.array_module.cuda.Device(device.index).use()
     return device
 
@@ -175,6 +223,87 @@ def seeded_rng(seed, purpose):
     return np.random.default_rng([seed, *purpose.encode()])
 
 
+# ------------------------------------------------------------------------------------ precision of matrix products
+
+PRECISIONS = ("float32", "tf32", "fp16", "bf16")
+_precision = "float32"
+
+
+def matmul_precision():
+    """Return the name that :func:`set_matmul_precision` set last; "float32" if none."""
+    return _precision
+
+
+def set_matmul_precision(name):
+    """Choose what the matrix products of float32 arrays read: all else, and all sums, stay in float32.
+
+    - "float32": the arrays as they are. The default: a GPU's results are the CPU's but for rounding.
+    - "tf32": on a GPU since Ampere, float32 of which the product reads 10 of 23 fraction bits.
+    - "fp16": 16-bit floating point, 10 fraction bits, from 6e-8 to 65504. Small gradients become 0: see the optimisers'
+      ``loss_scaling``.
+    - "bf16": 16 bits with float32's range and 7 fraction bits. On a GPU it needs the package ml_dtypes.
+
+    Products of 16-bit numbers are added up in float32 and rounded to 16 bits once, as under torch.autocast. On the CPU
+    fp16 and bf16 are emulated, for study: the same numbers, more slowly. float64 arrays are left alone.
+
+    Raises UserError for another name, or if the device in use cannot do it.
+    """
+    global _precision
+    if name not in PRECISIONS:
+        raise UserError(f"unknown precision {name!r}: use one of {', '.join(PRECISIONS)}")
+    cupy = sys.modules.get("cupy")
+    if name == "tf32" and not _probed:
+        raise UserError("precision tf32 expected a GPU in use: choose the device first, or use float32")
+    if name == "bf16" and _probed:
+        _bfloat16()
+    _precision = name
+    if cupy is not None and _probed:
+        _tell_cublas(cupy)
+
+
+def _tell_cublas(cupy):
+    """Set how CuPy's matrix products of float32 read their arrays; CUPY_TF32 in the environment does not count."""
+    linalg = cupy._core._routines_linalg
+    chosen = linalg.COMPUTE_TYPE_TF32 if _precision == "tf32" else linalg.COMPUTE_TYPE_FP32
+    linalg.set_compute_type(np.float32, chosen)
+
+
+def _bfloat16():
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise UserError("precision bf16 on a GPU expected the package ml_dtypes: pip install ml_dtypes") from None
+    return np.dtype(ml_dtypes.bfloat16)
+
+
+def product(a, b):
+    """a @ b for two matrices, in the precision that :func:`set_matmul_precision` chose; float32 in is float32 out."""
+    if _precision in ("float32", "tf32") or a.dtype == np.float64:
+        return a @ b
+    if isinstance(a, np.ndarray):
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond 65504 fp16 is infinite, and training is told so
+            return _rounded(_rounded(a) @ _rounded(b))
+    half = np.dtype(np.float16) if _precision == "fp16" else _bfloat16()
+    return (a.astype(half, copy=False) @ b.astype(half, copy=False)).astype(np.float32)
+
+
+def narrow(x):
+    """Return x as :func:`product` is going to read it, in half the bytes where a GPU is set to 16 bits."""
+    if _precision in ("float32", "tf32") or x.dtype != np.float32 or isinstance(x, np.ndarray):
+        return x
+    return x.astype(np.float16 if _precision == "fp16" else _bfloat16())
+
+
+def _rounded(x):
+    """float32 -> the nearest number of the chosen 16-bit format, in float32."""
+    if _precision == "fp16":
+        return x.astype(np.float16).astype(np.float32)
+    # bfloat16 is float32 without its last 16 bits; to the nearest, and to the even one of two that are equally near
+    bits = np.asarray(x, np.float32).view(np.uint32)
+    rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) & np.uint32(0xFFFF0000)
+    return np.where(np.isfinite(x), rounded.view(np.float32), x)
+
+
 # ------------------------------------------------------------------------------------------------------ fast paths
 
 FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
@@ -187,10 +316,15 @@ _loaded = set()
 def _load_fast_paths(kind):
     """Import the fast paths for a kind of device, once it is used."""
     _loaded.add(kind)
-    if kind == "cpu":
-        from nanogan.fast import cpu
+    fast = importlib.import_module(f"nanogan.fast.{kind}")
+    _fast_paths.update({(function, kind): paths for function, paths in fast.PATHS.items()})
 
-        _fast_paths.update({(forward, kind): paths for forward, paths in cpu.PATHS.items()})
+
+def _paths(function, kind):
+    """Return the fast paths of a function for a kind of device."""
+    if kind not in _loaded:
+        _load_fast_paths(kind)
+    return _fast_paths.get((function, kind), ())
 
 
 def dispatch(forward, backward, *args, **options):
@@ -199,11 +333,9 @@ def dispatch(forward, backward, *args, **options):
     ``forward`` and ``backward`` are a pair of ``nanogan.ops``. Returns ``y, (chosen_backward, cache)``: a cache is
     only understood by the backward of the forward that packed it, so the two travel together.
     """
-    if FAST:
-        kind = "cpu" if array_module(args[0]) is np else "gpu"
-        if kind not in _loaded:
-            _load_fast_paths(kind)
-        for serves, fast_forward, fast_backward in _fast_paths.get((forward, kind), ()):
+    kind = "cpu" if array_module(args[0]) is np else "gpu"
+    if FAST and (kind == "gpu" or _precision == "float32"):  # the CPU's fast paths know no other precision
+        for serves, fast_forward, fast_backward in _paths(forward, kind):
             if serves(*args, **options):
                 forward, backward = fast_forward, fast_backward
                 break
@@ -217,7 +349,7 @@ def forward_next(layers, x, train):
     Returns y and the list of their caches, each for its own layer's backward: of two fused layers, one does the work
     and the other hands dy on.
     """
-    if FAST and isinstance(x, np.ndarray):
+    if FAST and _precision == "float32" and isinstance(x, np.ndarray):
         from nanogan.fast.cpu import fused
 
         result = fused.forward_next(layers, x, train)
@@ -230,12 +362,16 @@ def forward_next(layers, x, train):
 def elementwise(update, groups):
     """Call ``update(*arrays)``, which changes arrays element by element, for each group of arrays of one shape.
 
-    :func:`dispatch` for optimisers and sums of gradients: a fast path may hand the arrays over in pieces.
+    :func:`dispatch` for optimisers and sums of gradients: a fast path may hand the arrays over in pieces or in another
+    order, or do the work of ``update`` itself.
     """
-    if FAST and groups and array_module(groups[0][0]) is np:
-        from nanogan.fast.cpu.elementwise import in_blocks
+    if FAST and groups:
+        if array_module(groups[0][0]) is np:
+            from nanogan.fast.cpu.elementwise import update_all
+        else:
+            from nanogan.fast.gpu.elementwise import update_all
 
-        in_blocks(update, groups)
+        update_all(update, groups)
         return
     for arrays in groups:
         update(*arrays)

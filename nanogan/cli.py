@@ -62,9 +62,31 @@ def run(main):
         code, message = 1, "error: nobody reads the output any more: stopped"
     except OSError as error:
         code, message = 1, f"error: {error}"
-    except MemoryError as error:
-        code, message = 1, f"error: out of memory ({error}): use smaller batches, networks or pictures, or draw fewer"
+    except MemoryError as error:  # CuPy's OutOfMemoryError is one
+        code, message = 1, _out_of_memory(error)
     except KeyboardInterrupt:
         code, message = 130, "stopped"
+    except Exception as error:
+        if not type(error).__module__.startswith(("cupy", "cupy_backends")):
+            raise
+        code, message = 1, _gpu_failed(error)
     print(f"{name}: {message}", file=sys.stderr)
     sys.exit(code)
+
+
+def _out_of_memory(error):
+    return (
+        f"error: out of memory ({error}): use smaller batches (--batch-size), networks (--width) or pictures "
+        "(--image-size), or draw fewer"
+    )
+
+
+def _gpu_failed(error):
+    """One sentence for an error of CUDA's libraries; some of them are short of memory too, and say so in their way."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    if "ALLOC_FAILED" in text or "MemoryAllocation" in text:
+        return _out_of_memory(text)
+    return (
+        f"error: the GPU stopped working ({text}): start again, from the last checkpoint if there is one; if it happens "
+        "again, look at nvidia-smi and the driver's log, or use --device cpu"
+    )

@@ -29,6 +29,7 @@ import numpy as np
 from nanogan import init, ops
 from nanogan.backend import array_module, copy_into, dispatch, elementwise, forward_next, get_device, to_device
 from nanogan.errors import UserError
+from nanogan.flat import Flat
 from nanogan.ops._layout import pair
 
 
@@ -41,6 +42,7 @@ class Layer:
 
     def __init__(self):
         self.params, self.grads, self.buffers = {}, {}, {}
+        self._flat = None
 
     def add_param(self, name, value):
         """Register a parameter and its gradient, which starts at zero."""
@@ -63,6 +65,9 @@ class Layer:
 
     def zero_grad(self):
         """Set all gradients to zero: once per step of the optimiser."""
+        if self._flat is not None and self._flat.in_use():
+            self._flat.gradients[...] = 0
+            return
         elementwise(_zero, [(gradient,) for _, _, gradient in self.named_parameters()])
 
     # ------------------------------------------------------------------------------------ walking over the network
@@ -85,6 +90,15 @@ class Layer:
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield join(prefix, name), parameter, layer.grads[name]
+
+    def flatten(self):
+        """Move all parameters into one array and all gradients into another; return the :class:`nanogan.flat.Flat`.
+
+        The arrays in ``params`` and ``grads`` are then views of these. What an optimiser does on a GPU.
+        """
+        if self._flat is None or not self._flat.in_use():
+            self._flat = Flat(self)
+        return self._flat
 
     def parameter_count(self):
         """Number of trained numbers."""

@@ -5,19 +5,34 @@
     ...  # a backward, which adds into the gradients
     optimizer.step()
 
-An optimiser's state belongs to the device that the network is on when the optimiser is made.
+An optimiser's state belongs to the device that the network is on when the optimiser is made. On a GPU it moves the
+network's parameters side by side (:mod:`nanogan.flat`), so take them from the network after that.
 """
 
+import numpy as np
+
+from nanogan import flat
 from nanogan.backend import array_module, copy_into, elementwise
 from nanogan.errors import UserError
 
 
+INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
+
+
 class Optimizer:
-    """What the optimisers share: the network, the learning rate ``lr``, and per-parameter state that can be saved."""
+    """What the optimisers share: the network, the learning rate ``lr``, and per-parameter state that can be saved.
+
+    **Loss scaling** (``loss_scaling=True``) is for products of 16-bit floating point, whose smallest number is 6e-8:
+    slopes of a mean over a batch are often smaller and would become 0. Let the backward start from ``dloss`` rather
+    than 1.0; all gradients are then larger by that factor, and :meth:`step` divides them by it. When it was too large,
+    and a gradient infinite, the step changes nothing and the factor is halved; after 2,000 good steps it is doubled.
+    The rules are torch.amp.GradScaler's, but the device decides and nothing waits for it; so a step that changed
+    nothing still counts in Adam's bias correction. Source: P. Micikevicius et al., arXiv:1710.03740, section 3.2.
+    """
 
     slots = ()  # names of the arrays kept for each parameter
 
-    def __init__(self, network, lr, weight_decay):
+    def __init__(self, network, lr, weight_decay, loss_scaling=False):
         if not 0 <= lr < float("inf"):
             raise UserError(f"{type(self).__name__} expected a learning rate lr >= 0, got {lr}")
         if not weight_decay >= 0:
@@ -25,22 +40,62 @@ class Optimizer:
         self.network, self.lr, self.weight_decay = network, float(lr), float(weight_decay)
         self.initial_lr = self.lr  # what a schedule starts from
         self.steps = 0
-        self.state = {
-            f"{name}.{slot}": array_module(parameter).zeros_like(parameter)
-            for name, parameter, _ in network.named_parameters()
-            for slot in self.slots
-        }
+        self._flat = network.flatten() if flat.worthwhile(network) else None
+        self._flat_slots = [] if self._flat is None else [_zeros_like(self._flat.parameters) for _ in self.slots]
+        self.state = {}
+        for name, parameter, _ in network.named_parameters():
+            for i, slot in enumerate(self.slots):
+                self.state[f"{name}.{slot}"] = (
+                    _zeros_like(parameter) if self._flat is None else self._flat.view(self._flat_slots[i], name)
+                )
+        self.dloss = 1.0  # the gradient of the loss, from which a backward starts
+        if loss_scaling:
+            _, like, _ = next(network.named_parameters())
+            xp = array_module(like)
+            self.dloss = self.state["loss_scale"] = xp.full((), INITIAL_SCALE, dtype=like.dtype)
+            self.state["good_steps"] = xp.zeros((), dtype=like.dtype)  # since the scale changed
 
     def step(self):
         """Change every parameter once."""
         self.steps += 1
-        elementwise(
-            self._update,
-            [
-                (parameter, gradient, *(self.state[f"{name}.{slot}"] for slot in self.slots))
-                for name, parameter, gradient in self.network.named_parameters()
-            ],
-        )
+        groups = self._groups()
+        if "loss_scale" in self.state:
+            self._scaled_step(groups)
+        else:
+            elementwise(self._update, groups)
+
+    def _groups(self):
+        """Each parameter, its gradient and its slots; on a GPU all parameters as one."""
+        if self._flat is not None:
+            if not self._flat.in_use():
+                raise UserError(
+                    f"{type(self).__name__} expected the network's arrays to stay where they are, but they were moved "
+                    "or converted after it was made: make a new optimiser"
+                )
+            return [(self._flat.parameters, self._flat.gradients, *self._flat_slots)]
+        return [
+            (parameter, gradient, *(self.state[f"{name}.{slot}"] for slot in self.slots))
+            for name, parameter, gradient in self.network.named_parameters()
+        ]
+
+    def _scaled_step(self, groups):
+        """:meth:`step` with gradients divided by ``dloss``; nothing changes if one of them is not finite."""
+        scale, good_steps = self.state["loss_scale"], self.state["good_steps"]
+        xp = array_module(scale)
+        finite = xp.stack([xp.isfinite(gradient).all() for _, gradient, *_ in groups]).all()
+        before = [array.copy() for parameter, _, *slots in groups for array in (parameter, *slots)]
+        with np.errstate(invalid="ignore", over="ignore"):  # what comes of infinities is not kept
+            for _, gradient, *_ in groups:
+                gradient *= 1 / scale
+            elementwise(self._update, groups)
+        after = [array for parameter, _, *slots in groups for array in (parameter, *slots)]
+        for array, kept in zip(after, before, strict=True):
+            array[...] = xp.where(finite, array, kept)
+        grows = good_steps + 1 >= GROWTH_INTERVAL
+        factor = xp.where(finite, xp.where(grows, 2.0, 1.0), 0.5)
+        scale *= factor.astype(scale.dtype)
+        good_steps += 1
+        good_steps *= (finite & ~grows).astype(good_steps.dtype)
 
     def _update(self, parameter, gradient, *slots):
         """Change one parameter, or a piece of it: every element is on its own."""
@@ -76,6 +131,10 @@ class Optimizer:
         self.initial_lr = float(saved["initial_lr"])
 
 
+def _zeros_like(array):
+    return array_module(array).zeros_like(array)
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as torch.optim.SGD.
 
@@ -84,10 +143,10 @@ class SGD(Optimizer):
 
     slots = ("momentum_buffer",)
 
-    def __init__(self, network, *, lr, momentum=0.0, weight_decay=0.0):
+    def __init__(self, network, *, lr, momentum=0.0, weight_decay=0.0, loss_scaling=False):
         if not 0 <= momentum < 1:
             raise UserError(f"SGD expected a momentum with 0 <= momentum < 1, got {momentum}")
-        super().__init__(network, lr, weight_decay)
+        super().__init__(network, lr, weight_decay, loss_scaling)
         self.momentum = momentum
 
     def _update(self, parameter, gradient, v):
@@ -109,12 +168,12 @@ class Adam(Optimizer):
 
     slots = ("exp_avg", "exp_avg_sq")  # torch's names
 
-    def __init__(self, network, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    def __init__(self, network, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, loss_scaling=False):
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise UserError(f"Adam expected two betas with 0 <= beta < 1, got {betas}")
         if not eps > 0:
             raise UserError(f"Adam expected eps > 0, got {eps}")
-        super().__init__(network, lr, weight_decay)
+        super().__init__(network, lr, weight_decay, loss_scaling)
         self.betas, self.eps = tuple(betas), eps
 
     def _update(self, parameter, gradient, m, v):

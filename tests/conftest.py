@@ -8,6 +8,7 @@ import pytest
 
 from nanogan import backend
 from nanogan.errors import DeviceError
+from tests import strict_cupy
 
 REAL_DATA = os.environ.get("NANOGAN_DATA")
 
@@ -28,12 +29,20 @@ def _gpu_problem():
 GPU_PROBLEM = _gpu_problem()
 
 
-@pytest.fixture(params=["cpu", pytest.param("gpu", marks=pytest.mark.gpu)])
+@pytest.fixture(params=["cpu", "double", pytest.param("gpu", marks=pytest.mark.gpu)])
 def device(request):
-    """The device to compute on; the GPU's tests are skipped, with the reason, where there is none."""
+    """The device to compute on: the CPU; a GPU in its strict double's hands; a real one, or skipped with the reason."""
     if request.param == "gpu" and GPU_PROBLEM:
         pytest.skip(GPU_PROBLEM)
-    return request.param
+    if request.param == "double":
+        strict_cupy.install(request.getfixturevalue("monkeypatch"))
+    return "cpu" if request.param == "cpu" else "gpu"
+
+
+@pytest.fixture
+def double(monkeypatch):
+    """The strict stand-in for CuPy, in CuPy's place; its devices are "gpu" and "gpu:1"."""
+    return strict_cupy.install(monkeypatch)
 
 
 @pytest.fixture

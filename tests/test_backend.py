@@ -9,7 +9,6 @@ import pytest
 from nanogan import backend, ops
 from nanogan.errors import DeviceError, UserError
 from nanogan.layers import ReLU
-from tests.conftest import GPU_PROBLEM
 from tests.helpers import channels_last
 
 
@@ -22,7 +21,9 @@ def test_an_unknown_device_gets_one_sentence(name):
 def fake_cupy(monkeypatch, **attributes):
     """A module named cupy that has just these attributes; None makes the import fail."""
     monkeypatch.setattr(backend, "_probed", set())
-    module = types.SimpleNamespace(ndarray=type("ndarray", (), {}), **attributes) if attributes else None
+    linalg = types.SimpleNamespace(COMPUTE_TYPE_FP32=4, set_compute_type=lambda dtype, kind: None)
+    core = types.SimpleNamespace(_routines_linalg=linalg)
+    module = types.SimpleNamespace(ndarray=type("ndarray", (), {}), _core=core, **attributes) if attributes else None
     monkeypatch.setitem(sys.modules, "cupy", module)
 
 
@@ -161,5 +162,4 @@ def test_NANOGAN_FAST_turns_them_off(value, expected):
 
 def test_the_gpu_is_used_where_there_is_one(device):
     if device == "gpu":
-        assert GPU_PROBLEM is None
-        assert type(backend.to_device(np.ones(1), device)).__module__.startswith("cupy")
+        assert type(backend.to_device(np.ones(1), device)).__module__.split(".")[-1] in ("cupy", "strict_cupy")

@@ -24,11 +24,14 @@ matrix, not its inverse: <conv(x), y> = <x, conv_transpose(y)> for all x and y, 
     OH = floor((H + 2*padding - KH) / stride) + 1        convolution
     OH = (H - 1)*stride - 2*padding + KH + output_padding        transposed convolution
 
+``product(a, b)`` is a @ b, on request of 16-bit numbers, and ``narrow(x)`` is x, on a GPU then already in these 16 bits,
+so that windows are gathered in half the bytes (see :func:`nanogan.backend.set_matmul_precision`).
+
 Sources: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285; names and
 meanings of the options are those of torch.nn.functional.conv2d and conv_transpose2d.
 """
 
-from nanogan.backend import array_module
+from nanogan.backend import array_module, narrow, product
 from nanogan.errors import UserError
 from nanogan.ops._layout import check_dy, check_input, column_sum, from_rows, pair, to_rows
 
@@ -48,8 +51,8 @@ def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
     stride, padding = pair(stride, "stride", least=1), pair(padding, "padding")
     OH, OW = conv2d_output_size(x.shape[2:], (KH, KW), stride, padding)
 
-    cols = im2col(x, (KH, KW), stride, padding, (OH, OW))  # (N*OH*OW, KH*KW*C)
-    y = cols @ weight_rows(w).T  # (N*OH*OW, F)
+    cols = im2col(narrow(x), (KH, KW), stride, padding, (OH, OW))  # (N*OH*OW, KH*KW*C)
+    y = product(cols, weight_rows(w).T)  # (N*OH*OW, F)
     if b is not None:
         y += b
     y = from_rows(y, len(x), OH, OW)  # (N, F, OH, OW)
@@ -69,12 +72,12 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
 
     if need_dw:
         # y = cols @ w_rows.T + b
-        cols = im2col(x, kernel_size, stride, padding, output_size)  # (N*OH*OW, KH*KW*C)
-        dw = weight_from_rows(dy_rows.T @ cols, kernel_size)  # (F, C, KH, KW)
+        cols = im2col(narrow(x), kernel_size, stride, padding, output_size)  # (N*OH*OW, KH*KW*C)
+        dw = weight_from_rows(product(dy_rows.T, cols), kernel_size)  # (F, C, KH, KW)
         db = None if b is None else column_sum(dy_rows)  # (F,)
     if need_dx:
         # y = cols @ w_rows.T  and  cols = im2col(x)
-        dcols = dy_rows @ weight_rows(w)  # (N*OH*OW, KH*KW*C)
+        dcols = product(dy_rows, weight_rows(w))  # (N*OH*OW, KH*KW*C)
         dx = col2im(dcols, x.shape, kernel_size, stride, padding, output_size)  # (N, C, H, W)
     return dx, dw, db
 
@@ -98,7 +101,7 @@ def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_paddin
     N, _, H, W = x.shape
     OH, OW = conv_transpose2d_output_size((H, W), (KH, KW), stride, padding, output_padding)
 
-    cols = to_rows(x) @ weight_rows(w)  # (N*H*W, KH*KW*F)
+    cols = product(to_rows(x), weight_rows(w))  # (N*H*W, KH*KW*F)
     y = col2im(cols, (N, F, OH, OW), (KH, KW), stride, padding, (H, W))  # (N, F, OH, OW)
     if b is not None:
         y += b[:, None, None]
@@ -114,12 +117,12 @@ def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     dx = dw = db = None
 
     # y = col2im(cols)  with  cols = x_rows @ w_rows
-    dcols = im2col(dy, kernel_size, stride, padding, (H, W))  # (N*H*W, KH*KW*F)
+    dcols = im2col(narrow(dy), kernel_size, stride, padding, (H, W))  # (N*H*W, KH*KW*F)
     if need_dw:
-        dw = weight_from_rows(to_rows(x).T @ dcols, kernel_size)  # (C, F, KH, KW)
+        dw = weight_from_rows(product(to_rows(x).T, dcols), kernel_size)  # (C, F, KH, KW)
         db = None if b is None else column_sum(to_rows(dy))  # (F,)
     if need_dx:
-        dx = from_rows(dcols @ weight_rows(w).T, N, H, W)  # (N, C, H, W)
+        dx = from_rows(product(dcols, weight_rows(w).T), N, H, W)  # (N, C, H, W)
     return dx, dw, db
 
 

@@ -1,6 +1,6 @@
 """The fully connected layer, and the table look-up that is its special case for one-hot inputs."""
 
-from nanogan.backend import array_module
+from nanogan.backend import array_module, product
 from nanogan.ops._layout import check_classes, check_input
 
 
@@ -11,7 +11,7 @@ def linear_forward(x, w, b=None):
     Raises UserError for a wrong number of features or dimensions, or another dtype than w's.
     """
     check_input("Linear", x, w, (None, w.shape[1]))
-    y = x @ w.T  # (N, F)
+    y = product(x, w.T)  # (N, F)
     if b is not None:
         y += b
     return y, (x, w, b)
@@ -22,8 +22,8 @@ def linear_backward(dy, cache, need_dx=True, need_dw=True):
     x, w, b = cache
     # y[n, f] = sum over c of x[n, c] * w[f, c] + b[f]: each factor's gradient is dy times the other factor, summed over
     # the index that the factor does not have.
-    dx = dy @ w if need_dx else None  # (N, C): summed over f
-    dw = dy.T @ x if need_dw else None  # (F, C): summed over n
+    dx = product(dy, w) if need_dx else None  # (N, C): summed over f
+    dw = product(dy.T, x) if need_dw else None  # (F, C): summed over n
     db = dy.sum(axis=0) if need_dw and b is not None else None  # (F,): summed over n
     return dx, dw, db
 

@@ -28,6 +28,7 @@ def adversarial_step(g, d, opt_g, opt_d, real, z):
     """Update discriminator ``d`` and generator ``g`` once; the non-saturating loss of the original GAN.
 
     real (N, C, H, W) from -1 to 1; z (N, latent), drawn anew for every step. ``d`` gives logits. Returns StepResult.
+    A backward starts from the gradient of the loss, ``dloss``: 1, or larger where the optimiser scales losses.
 
         D minimises  -log D(real) - log(1 - D(G(z)))
         G minimises  -log D(G(z))       not log(1 - D(G(z))), whose slope vanishes while D is winning
@@ -38,13 +39,13 @@ def adversarial_step(g, d, opt_g, opt_d, real, z):
     d.zero_grad()
     real_logits, cache = d.forward(real, train=True)
     loss_real, loss_cache = bce_with_logits_forward(real_logits, REAL)
-    d.backward(bce_with_logits_backward(1.0, loss_cache), cache, need_dx=False)
+    d.backward(bce_with_logits_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
 
     # z -> G -> fake; fake -> D -> loss -> D's gradients, added to those of the real batch
     fake, g_cache = g.forward(z, train=True)
     fake_logits, cache = d.forward(fake, train=True)
     loss_fake, loss_cache = bce_with_logits_forward(fake_logits, FAKE)
-    d.backward(bce_with_logits_backward(1.0, loss_cache), cache, need_dx=False)
+    d.backward(bce_with_logits_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
     opt_d.step()
 
     # ---- G: fake -> D -> loss, as if it were real. G has not changed, so ``fake`` and its cache still hold; D has, so
@@ -52,7 +53,7 @@ def adversarial_step(g, d, opt_g, opt_d, real, z):
     g.zero_grad()
     new_logits, cache = d.forward(fake, train=True)
     loss_g, loss_cache = bce_with_logits_forward(new_logits, REAL)
-    dfake = d.backward(bce_with_logits_backward(1.0, loss_cache), cache, need_dw=False)
+    dfake = d.backward(bce_with_logits_backward(opt_g.dloss, loss_cache), cache, need_dw=False)
     g.backward(dfake, g_cache, need_dx=False)
     opt_g.step()
 

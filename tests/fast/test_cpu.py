@@ -543,7 +543,7 @@ def test_arrays_of_different_layouts_are_not_cut_in_blocks(set_threads, monkeypa
     monkeypatch.setattr(elementwise, "BLOCK", 10)
     a, b = rng.standard_normal((8, 9)), np.asfortranarray(rng.standard_normal((8, 9)))
     expected = a + b
-    elementwise.in_blocks(lambda a, b: np.add(a, b, out=a), [(a, b)])
+    elementwise.update_all(lambda a, b: np.add(a, b, out=a), [(a, b)])
     np.testing.assert_array_equal(a, expected)
 
 

@@ -87,7 +87,7 @@ def tanh_backward(dy, cache):
     return _apply(block, cache, dy)
 
 
-def in_blocks(update, groups):
+def update_all(update, groups):
     """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.backend.elementwise`."""
     pieces, whole = [], []
     for arrays in groups:

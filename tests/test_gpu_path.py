@@ -1,0 +1,346 @@
+"""The way of a run over a GPU, in the strict double's hands and, where there is one, on a real card.
+
+What single operations compute there is tested beside the CPU's, in tests/ops, tests/test_layers.py and so on.
+"""
+
+import copy
+import csv
+import runpy
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from nanogan import backend, checkpoint, cli, layers
+from nanogan.data import Loader
+from nanogan.errors import UserError
+from nanogan.gradcheck import __main__ as gradcheck_command
+from nanogan.optim import SGD, Adam
+from nanogan.training import adversarial_step, sample
+from tests import strict_cupy
+from tests.conftest import GPU_PROBLEM
+from tests.helpers import relative_error
+from tests.training.test_adversarial import LATENT, batches, networks, run_ours
+
+EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist_dcgan.py"
+
+
+@pytest.fixture(params=["double", pytest.param("real", marks=pytest.mark.gpu)])
+def gpu(request, monkeypatch):
+    """CuPy, or its double."""
+    if request.param == "double":
+        return strict_cupy.install(monkeypatch)
+    if GPU_PROBLEM:
+        pytest.skip(GPU_PROBLEM)
+    return sys.modules["cupy"]
+
+
+@pytest.fixture(autouse=True)
+def precision_as_it_was():
+    yield
+    backend.set_matmul_precision("float32")
+
+
+# ---------------------------------------------------------------------------------------------------------- a step
+
+
+@pytest.mark.parametrize(("precision", "loss_scaling"), [("float32", False), ("tf32", False), ("fp16", True)])
+def test_a_step_moves_nothing_and_waits_for_nothing(double, precision, loss_scaling):
+    g, d = (network.to("gpu") for network in networks(np.float32))
+    opt_g, opt_d = Adam(g, loss_scaling=loss_scaling), Adam(d, loss_scaling=loss_scaling)
+    ((real, z),) = batches(1, np.float32)
+    real, z = backend.to_device(real, "gpu"), backend.to_device(z, "gpu")
+    backend.set_matmul_precision(precision)
+    strict_cupy.transfers.clear()
+    result = adversarial_step(g, d, opt_g, opt_d, real, z)
+    assert strict_cupy.transfers == []
+    assert all(isinstance(value, double.ndarray) and value.shape == () for value in result)
+    everything = [*g.state_dict().items(), *d.state_dict().items(), *opt_g.state.items(), *opt_d.state.items()]
+    for name, array in everything:
+        assert isinstance(array, double.ndarray) or name.endswith("num_batches_tracked"), f"{name} is on the host"
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
+def test_50_steps_are_the_cpus(gpu, dtype, tolerance):
+    """float32: the largest sum here has 4096 terms, and Adam makes one small error into one of the learning rate."""
+    ours, g, d = run_ours(50, dtype, "gpu")
+    cpus, cpu_g, cpu_d = run_ours(50, dtype, "cpu")
+    np.testing.assert_allclose(ours, cpus, rtol=tolerance)
+    for network, other in ((g, cpu_g), (d, cpu_d)):
+        for name, array in network.state_dict().items():
+            assert relative_error(backend.to_numpy(array), other.state_dict()[name]) < 100 * tolerance, name
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_the_readable_path_and_the_fast_one_are_the_cpus(double, fast, monkeypatch):
+    monkeypatch.setattr(backend, "FAST", fast)
+    np.testing.assert_allclose(run_ours(5, np.float64, "gpu")[0], run_ours(5, np.float64, "cpu")[0], rtol=1e-12)
+
+
+def test_another_gpu_is_used_from_beginning_to_end(double):
+    """The double refuses an array of another device than the current one."""
+    ours, g, _ = run_ours(3, np.float64, "gpu:1")
+    assert {array.device.id for _, array, _ in g.named_parameters()} == {1}
+    np.testing.assert_allclose(ours, run_ours(3, np.float64, "cpu")[0], rtol=1e-12)
+
+
+def test_activations_stay_channels_last(gpu, rng):
+    """CuPy returns elementwise results in C order; a convolution would have to copy them."""
+    network = layers.Sequential(
+        layers.Conv2d(3, 4, kernel_size=3, padding=1, rng=rng), layers.BatchNorm2d(4), layers.ReLU(), layers.Tanh(),
+        layers.Sigmoid(), layers.LeakyReLU(negative_slope=0.2), layers.ConvTranspose2d(4, 3, kernel_size=2, rng=rng),
+    ).to("gpu")  # fmt: skip
+    x = backend.to_device(rng.standard_normal((2, 3, 5, 6)).astype(np.float32), "gpu")
+    caches, outputs = [], []
+    for layer in network.layers:
+        assert x.transpose(0, 2, 3, 1).flags.c_contiguous, f"before {layer!r}"
+        x, cache = layer.forward(x)
+        caches.append(cache)
+        outputs.append(x)
+    dy = backend.to_device(rng.standard_normal(x.shape).astype(np.float32), "gpu")
+    for layer, cache in reversed(list(zip(network.layers, caches, strict=True))):
+        dy = layer.backward(dy, cache)
+        pixels = dy.transpose(0, 2, 3, 1)
+        assert pixels.strides[-1] == dy.dtype.itemsize, f"after {layer!r}"  # a convolution's dx lies within its padding
+
+
+@pytest.mark.gpu
+def test_memory_does_not_grow_over_1000_steps():
+    if GPU_PROBLEM:
+        pytest.skip(GPU_PROBLEM)
+    pool = sys.modules["cupy"].get_default_memory_pool()
+    g, d = (network.to("gpu") for network in networks(np.float32))
+    opt_g, opt_d = Adam(g), Adam(d)
+    ((real, z),) = batches(1, np.float32)
+    real, z = backend.to_device(real, "gpu"), backend.to_device(z, "gpu")
+    seen = []
+    for step in range(1000):
+        adversarial_step(g, d, opt_g, opt_d, real, z)
+        if step in (99, 999):
+            seen.append((pool.used_bytes(), pool.total_bytes()))
+    assert seen[0] == seen[1]
+
+
+# ------------------------------------------------------------------------------------------------- data and pictures
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_batches_that_travel_ahead_arrive_whole_and_in_order(gpu, ahead, rng):
+    sent = [rng.integers(0, 256, (n, 5, 4, 3)).astype(np.uint8) for n in (6, 6, 6, 6, 6, 2)]
+    held = list(backend.copied_ahead(iter(sent), "gpu", ahead=ahead))  # all of them kept: none may be overwritten
+    assert len(held) == len(sent)
+    for there, batch in zip(held, sent, strict=True):
+        assert isinstance(there, gpu.ndarray)
+        np.testing.assert_array_equal(backend.to_numpy(there), batch)
+
+
+def test_a_batch_is_used_at_once(gpu, rng):
+    sent = [rng.standard_normal((4, 3)).astype(np.float32) for _ in range(5)]
+    sums = [backend.to_numpy((there * 2).sum()) for there in backend.copied_ahead(iter(sent), "gpu")]
+    np.testing.assert_allclose(sums, [2 * batch.sum() for batch in sent], rtol=1e-5)
+
+
+def test_the_next_batch_leaves_before_the_last_one_is_used(double, rng):
+    order = []
+
+    def batches():
+        for i in range(3):
+            order.append(f"read {i}")
+            yield rng.standard_normal((2, 2))
+
+    for i, _ in enumerate(backend.copied_ahead(batches(), "gpu")):
+        order.append(f"use {i}")
+    assert order == ["read 0", "read 1", "use 0", "read 2", "use 1", "use 2"]
+
+
+def test_a_loader_gives_the_cpus_batches_to_the_bit(gpu, rng):
+    pictures = rng.integers(0, 256, (11, 6, 5, 3)).astype(np.uint8)
+    there = list(Loader(pictures, batch_size=4, device="gpu").epoch(1))
+    here = list(Loader(pictures, batch_size=4).epoch(1))
+    for a, b in zip(there, here, strict=True):
+        assert a.shape == b.shape
+        assert a.transpose(0, 2, 3, 1).flags.c_contiguous
+        np.testing.assert_array_equal(backend.to_numpy(a), b)
+
+
+def test_checkpoints_cross_over_and_draw_the_same(gpu, tmp_path, rng):
+    g, _ = networks(np.float32)
+    checkpoint.save(tmp_path / "cpu.safetensors", g)
+    z = rng.standard_normal((5, LATENT)).astype(np.float32)
+    expected = sample(g, z)
+    there = checkpoint.load_generator(tmp_path / "cpu.safetensors").to("gpu")
+    drawn = backend.to_numpy(sample(there, backend.to_device(z, "gpu"), batch_size=2))
+    np.testing.assert_allclose(drawn, expected, atol=1e-5)
+    checkpoint.save(tmp_path / "gpu.safetensors", there)
+    assert (tmp_path / "gpu.safetensors").read_bytes() == (tmp_path / "cpu.safetensors").read_bytes()
+    fresh, _ = networks(np.float32)
+    checkpoint.load(tmp_path / "gpu.safetensors", fresh.to("gpu"))
+    np.testing.assert_array_equal(
+        backend.to_numpy(fresh.state_dict()["main.0.weight"]), g.state_dict()["main.0.weight"]
+    )
+
+
+def run_example(monkeypatch, *arguments):
+    monkeypatch.setattr(sys, "argv", [str(EXAMPLE), *map(str, arguments)])
+    with pytest.raises(SystemExit) as exit:
+        runpy.run_path(str(EXAMPLE), run_name="__main__")
+    return exit.value.code
+
+
+def test_the_example_trains_and_draws_there(gpu, tmp_path, monkeypatch):
+    options = "--data", "digits", "--dry-run", "--image-size", "16", "--width", "4", "--batch-size", "8"
+    assert run_example(monkeypatch, "--device", "gpu", "--out", tmp_path / "gpu", *options) == 0
+    assert run_example(monkeypatch, "--device", "cpu", "--out", tmp_path / "cpu", *options) == 0
+    for name in ("real.png", "training.gif", "losses.png", "generator.safetensors"):
+        assert (tmp_path / "gpu" / name).stat().st_size > 0
+    logs = [(tmp_path / kind / "log.csv").read_text(encoding="utf-8") for kind in ("gpu", "cpu")]
+    rows = [list(csv.DictReader(log.splitlines())) for log in logs]
+    assert len(rows[0]) == len(rows[1]) > 1
+    for ours, cpus in zip(*rows, strict=True):
+        for name in ("loss_d", "loss_g", "d_x"):
+            assert float(ours[name]) == pytest.approx(float(cpus[name]), abs=1e-4)
+    drawn = "--generate", "4", "--checkpoint", tmp_path / "gpu" / "generator.safetensors"
+    assert run_example(monkeypatch, "--device", "gpu", "--out", tmp_path / "drawn", *drawn) == 0
+    assert (tmp_path / "drawn" / "generated.png").stat().st_size > 0
+
+
+def test_gradients_are_slopes_there(gpu, monkeypatch, capsys):
+    """The command itself, all of it on a real card, some operations in the double's hands."""
+    names = [] if GPU_PROBLEM is None else ["conv2d", "batchnorm", "leaky_relu", "bce_with_logits", "BatchNorm2d"]
+    monkeypatch.setattr(sys, "argv", ["gradcheck", "--device", "gpu", *(f"--op={name}" for name in names)])
+    assert gradcheck_command.main() == 0, capsys.readouterr().out
+
+
+# ------------------------------------------------------------------------------------------------- what goes wrong
+
+
+def test_too_little_memory_gets_one_sentence_with_the_settings_to_lower(gpu, capsys, monkeypatch):
+    def main():
+        if GPU_PROBLEM is None:
+            gpu.empty(1 << 50, np.uint8)
+        raise gpu.cuda.memory.OutOfMemoryError("Out of memory allocating 1,125,899,906,842,624 bytes")
+
+    monkeypatch.setattr(sys, "argv", ["example"])
+    with pytest.raises(SystemExit) as exit:
+        cli.run(main)
+    told = capsys.readouterr().err
+    assert exit.value.code == 1
+    assert "out of memory" in told
+    assert "--batch-size" in told
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("CUBLAS_STATUS_ALLOC_FAILED", "out of memory (CUBLAS_STATUS_ALLOC_FAILED): use smaller batches"),
+        ("cudaErrorMemoryAllocation: out of memory", "use smaller batches"),
+        ("cudaErrorIllegalAddress: an illegal\nmemory access", "the GPU stopped working (cudaErrorIllegalAddress"),
+    ],
+)
+def test_errors_of_cudas_libraries_get_one_sentence(text, told, capsys, monkeypatch):
+    Error = type("CUDARuntimeError", (RuntimeError,), {"__module__": "cupy_backends.cuda.api.runtime"})
+
+    def main():
+        raise Error(text)
+
+    monkeypatch.setattr(sys, "argv", ["example"])
+    with pytest.raises(SystemExit) as exit:
+        cli.run(main)
+    err = capsys.readouterr().err
+    assert exit.value.code == 1
+    assert told in err
+    assert err.count("\n") == 1
+
+
+# --------------------------------------------------------------------------------------- parameters in one piece
+
+
+def test_parameters_are_views_of_one_array_and_keep_their_values(gpu):
+    g, _ = networks(np.float32)
+    before = {name: array.copy() for name, array in g.state_dict().items()}
+    g.to("gpu")
+    opt = Adam(g)
+    size = sum(parameter.size for _, parameter, _ in g.named_parameters())
+    ((flat, gradients, m, v),) = opt._groups()
+    assert flat.shape == gradients.shape == m.shape == v.shape == (size,)
+    for name, array in g.state_dict().items():
+        np.testing.assert_array_equal(backend.to_numpy(array), before[name])
+    for _, parameter, gradient in g.named_parameters():
+        gradient[...] = 1
+        parameter[...] = 2
+    assert float(gradients.sum()) == size
+    assert float(flat.sum()) == 2 * size
+    g.zero_grad()
+    assert float(abs(gradients).sum()) == 0
+    for name, array in opt.state.items():
+        array[...] = 3
+        assert array.shape == g.state_dict()[name.rsplit(".", 1)[0]].shape
+    assert float(m.sum()) == float(v.sum()) == 3 * size
+
+
+@pytest.mark.parametrize("change", [lambda network: network.astype(np.float64), lambda network: network.to("cpu")])
+def test_an_optimiser_of_arrays_that_are_gone_says_so(double, change):
+    g, _ = networks(np.float32)
+    opt = Adam(g.to("gpu"))
+    change(g)
+    with pytest.raises(
+        UserError, match="Adam expected the network's arrays to stay where they are.*make a new optimiser"
+    ):
+        opt.step()
+    g.zero_grad()
+    assert all((gradient == 0).all() for _, _, gradient in g.named_parameters())
+
+
+def test_two_optimisers_of_one_network_share_its_arrays(double):
+    g, _ = networks(np.float32)
+    first, second = SGD(g.to("gpu"), lr=1.0), SGD(g, lr=1.0)
+    assert first._groups()[0][0] is second._groups()[0][0]
+
+
+def test_a_copied_network_trains_its_own_arrays(double):
+    g, _ = networks(np.float32)
+    Adam(g.to("gpu"))
+    other = copy.deepcopy(g)
+    opt = SGD(other, lr=1.0)
+    for _, _, gradient in other.named_parameters():
+        gradient[...] = 1
+    before = backend.to_numpy(g.state_dict()["main.0.weight"])
+    opt.step()
+    other.zero_grad()
+    np.testing.assert_array_equal(backend.to_numpy(g.state_dict()["main.0.weight"]), before)
+    np.testing.assert_allclose(backend.to_numpy(other.state_dict()["main.0.weight"]), before - 1, rtol=1e-6)
+    assert all(float(abs(gradient).sum()) == 0 for _, _, gradient in other.named_parameters())
+
+
+def test_a_layer_that_stands_in_two_places_is_stepped_once(double):
+    inner = layers.Linear(3, 3, rng=np.random.default_rng(0))
+    network = layers.Sequential(inner, layers.ReLU(), inner).to("gpu")
+    opt = SGD(network, lr=1.0)
+    before = backend.to_numpy(inner.params["weight"])
+    inner.grads["weight"][...] = 1
+    opt.step()
+    np.testing.assert_allclose(backend.to_numpy(inner.params["weight"]), before - 1, rtol=1e-6)
+
+
+def test_an_optimisers_state_crosses_over(gpu):
+    cpu_g, g = networks(np.float32)[0], networks(np.float32)[0].to("gpu")
+    here, there = Adam(cpu_g, lr=1e-2), Adam(g, lr=1e-2)
+    for seed in range(4):
+        if seed == 2:
+            saved = here.state_dict()
+            there.load_state_dict(saved)
+            g.load_state_dict(cpu_g.state_dict())
+        for (_, _, a), (_, _, b) in zip(cpu_g.named_parameters(), g.named_parameters(), strict=True):
+            a[...] = np.random.default_rng(seed).standard_normal(a.shape)
+            b[...] = backend.to_device(a, "gpu")
+        here.step()
+        if seed >= 2:
+            there.step()
+    for name, array in cpu_g.state_dict().items():
+        assert relative_error(backend.to_numpy(g.state_dict()[name]), array) < 1e-6, name
+    here.load_state_dict(there.state_dict())
+    assert (
+        relative_error(here.state["main.0.weight.exp_avg"], backend.to_numpy(there.state["main.0.weight.exp_avg"])) == 0
+    )
