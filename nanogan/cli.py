@@ -82,11 +82,11 @@ def _out_of_memory(error):
 
 
 def _gpu_failed(error):
-    """One sentence for an error of CUDA's libraries; some of them are short of memory too, and say so in their way."""
+    """One sentence for an error of CUDA's libraries; some are short of memory too, and say so in their own way."""
     text = " ".join(str(error).split()) or type(error).__name__
     if "ALLOC_FAILED" in text or "MemoryAllocation" in text:
         return _out_of_memory(text)
     return (
-        f"error: the GPU stopped working ({text}): start again, from the last checkpoint if there is one; if it happens "
-        "again, look at nvidia-smi and the driver's log, or use --device cpu"
+        f"error: the GPU stopped working ({text}): start again, from the last checkpoint if there is one; if it "
+        "happens again, look at nvidia-smi and the driver's log, or use --device cpu"
     )

@@ -15,7 +15,6 @@ from nanogan import flat
 from nanogan.backend import array_module, copy_into, elementwise
 from nanogan.errors import UserError
 
-
 INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
 
 

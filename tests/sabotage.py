@@ -41,6 +41,7 @@ class Sabotage:
     title: str
     module: str
     edits: tuple[tuple[str, str], ...]
+    tests: tuple[str, ...] | None = None  # those of the module if None
 
     def apply(self, source):
         for old, new in self.edits:
@@ -52,6 +53,13 @@ class Sabotage:
 def sabotage(module, title, *texts):
     """texts: old, new, old, new, ..."""
     return Sabotage(title, f"nanogan.{module}", tuple(zip(texts[::2], texts[1::2], strict=True)))
+
+
+def on_gpu(module, title, *texts):
+    """A mistake that only a GPU would show, or its strict double."""
+    tests = "tests/fast/test_gpu.py", "tests/test_gpu_path.py", "tests/test_precision.py"
+    edits = tuple(zip(texts[::2], texts[1::2], strict=True))
+    return Sabotage(f"gpu: {title}", f"nanogan.{module}", edits, tests[module[:8] != "fast.gpu" :])
 
 
 SABOTAGES = [
@@ -93,8 +101,9 @@ SABOTAGES = [
              "def xp_roll(y):\n    return array_module(y).roll(y, 1, axis=2)\n\n\ndef conv2d_output_size("),
     sabotage("ops.conv", "conv_transpose: output_padding is forgotten", "- 2 * p + k + op for", "- 2 * p + k for"),
     sabotage("ops.conv", "conv_transpose: dx uses the kernel upside down",
-             "dx = from_rows(product(dcols, weight_rows(w).T)", "dx = from_rows(product(dcols, weight_rows(w[:, :, ::-1]).T)"),
-    sabotage("ops.conv", "conv_transpose: dw is twice as large", "product(to_rows(x).T, dcols)", "product(2 * to_rows(x).T, dcols)"),
+             "product(dcols, weight_rows(w).T)", "product(dcols, weight_rows(w[:, :, ::-1]).T)"),
+    sabotage("ops.conv", "conv_transpose: dw is twice as large", "product(to_rows(x).T, dcols)",
+             "product(2 * to_rows(x).T, dcols)"),
     sabotage("ops.conv", "conv_transpose: db sums x instead of dy", "column_sum(to_rows(dy))  # (F,)",
              "column_sum(to_rows(dy)) * (x.mean() > 0)"),
     sabotage("ops.conv", "conv_transpose: the bias is added in place to a view of x's memory order",
@@ -154,7 +163,8 @@ SABOTAGES = [
     sabotage("ops.activations", "dropout: a float64 scalar makes float32 float64", "return x * scale, scale",
              "return x * (scale * np.float64(1)), scale"),
     # ------------------------------------------------------------------------------------------- linear, resizing
-    sabotage("ops.linear", "linear: dw is averaged over the batch", "dw = product(dy.T, x) if", "dw = product(dy.T, x) / len(x) if"),
+    sabotage("ops.linear", "linear: dw is averaged over the batch", "dw = product(dy.T, x) if",
+             "dw = product(dy.T, x) / len(x) if"),
     sabotage("ops.linear", "linear: db takes the first row", "db = dy.sum(axis=0)", "db = dy[0]"),
     sabotage("ops.linear", "linear: db comes without being asked for", "dy.sum(axis=0) if need_dw and b is not None",
              "dy.sum(axis=0) if b is not None"),
@@ -337,6 +347,51 @@ SABOTAGES = [
              "Generator(*layers, Tanh(), image", "Generator(*layers, image"),
     sabotage("models.dcgan", "dcgan: D normalises its first layer too", "LeakyReLU(negative_slope=0.2)]\n    for",
              "BatchNorm2d(width, dtype=dtype), LeakyReLU(negative_slope=0.2)]\n    for"),
+    # --------------------------------------------------------------- what crosses between the host and the device
+    on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
+           "inv_std = 1 / __import__(\"numpy\").sqrt("),
+    on_gpu("ops.conv", "col2im adds into memory of the host", "    xp = array_module(cols)\n    N, C, H, W = shape",
+           "    import numpy as xp\n    N, C, H, W = shape"),
+    on_gpu("ops.losses", "a name that only NumPy has", "if xp.__name__ == \"numpy\" else", "if xp else"),
+    on_gpu("training.adversarial", "a step waits for its loss", "    g.zero_grad()\n",
+           "    g.zero_grad()\n    float(loss_real)\n"),
+    on_gpu("training.adversarial", "a step fetches a whole batch", "    g.zero_grad()\n",
+           "    g.zero_grad()\n    array_module(z) is np or fake.get()\n"),
+    on_gpu("models.dcgan", "z is taken through the host", "z.reshape(-1, self.latent, 1, 1)",
+           "(z if type(z) is np.ndarray else __import__(\"cupy\").asarray(z.get())).reshape(-1, self.latent, 1, 1)"),
+    on_gpu("optim", "the optimiser's state stays on the host", "    return array_module(array).zeros_like(array)",
+           "    return np.zeros(array.shape, array.dtype)"),
+    on_gpu("optim", "the scale of losses is decided on the host", "factor = xp.where(finite, xp",
+           "factor = xp.where(bool(finite), xp"),
+    on_gpu("optim", "a step of infinite gradients is taken", "array[...] = xp.where(finite, array, kept)", "pass"),
+    on_gpu("flat", "copies of a network share the flat array's name", "return type(None), ()",
+           "return object.__reduce_ex__(self, 2)"),
+    on_gpu("flat", "convolution kernels are laid out channels-first", "reshape(F, KH, KW, C).transpose(0, 3, 1, 2)",
+           "reshape(F, C, KH, KW).transpose(0, 1, 3, 2)"),
+    on_gpu("backend", "nothing waits for a batch that travels", "    xp.cuda.get_current_stream().wait_event(copied)\n",
+           ""),
+    on_gpu("backend", "a batch travels into memory that may be in use",
+           "            copies.wait_event(xp.cuda.get_current_stream().record())\n", ""),
+    on_gpu("backend", "pinned memory is overwritten while it is read", "            read[slot].synchronize()\n",
+           "            pass\n"),
+    on_gpu("backend", "the last batches do not arrive", "    while travelling:", "    while False:"),
+    on_gpu("backend", "TF32 is on by default", "if _precision == \"tf32\" else", "if _precision != \"fp16\" else"),
+    on_gpu("backend", "bf16 is cut, not rounded", "(np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))",
+           "np.uint32(0)"),
+    on_gpu("backend", "the CPU's fast paths ignore 16 bits", "(kind == \"gpu\" or _precision == \"float32\")", "kind"),
+    on_gpu("fast.gpu.elementwise", "relu: slope and 1 change places", "y = x > 0 ? x : slope * x",
+           "y = x > 0 ? slope * x : x"),
+    on_gpu("fast.gpu.elementwise", "relu: dx by the sign of dy", "dx = y > 0 ? dy", "dx = dy > 0 ? dy"),
+    on_gpu("fast.gpu.elementwise", "tanh: the wrong slope", "dx = dy * (1 - y * y)", "dx = dy * (1 - y)"),
+    on_gpu("fast.gpu.elementwise", "results in CuPy's order", "y = from_memory(cupy.tanh(in_memory(x)))",
+           "y = cupy.tanh(x)"),
+    on_gpu("fast.gpu.elementwise", "adam: v of the gradient, not its square", "rest2 * slope * slope", "rest2 * slope"),
+    on_gpu("fast.gpu.elementwise", "adam: the root is not corrected", "1 / (1 - beta2**adam.steps)) ** 0.5",
+           "1 / (1 - beta2**adam.steps))"),
+    on_gpu("fast.gpu.batchnorm", "dx without its mean", "(dy - mean_dy - (x", "(dy - (x"),
+    on_gpu("fast.gpu.batchnorm", "the mean is rounded to float32", "shift = rows[0].copy()", "shift = 0 * rows[0]"),
+    on_gpu("fast.gpu.batchnorm", "the variance is the biased one for good",
+           "momentum * M / (M - 1) * var", "momentum * var"),
 ]  # fmt: skip
 
 
@@ -383,7 +438,7 @@ def first_failure(sabotage):
     _forget()
     importer, recorder = _Importer(sabotage), _Recorder()
     sys.meta_path.insert(0, importer)
-    tests = next(paths for prefix, paths in TESTS.items() if sabotage.module.startswith(prefix))
+    tests = sabotage.tests or next(paths for prefix, paths in TESTS.items() if sabotage.module.startswith(prefix))
     try:
         arguments = [str(ROOT / path) for path in tests]
         arguments += ["-x", "-q", "--tb=no", "--rootdir", str(ROOT), "-p", "no:cacheprovider", "-m", "not gpu"]

@@ -62,7 +62,7 @@ def test_convolutions_read_16_bits_in_all_three_directions(precision, transposed
         (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward) if transposed
         else (ops.conv2d_forward, ops.conv2d_backward)
     )  # fmt: skip
-    x, w, dy_like = rng.standard_normal((2, 3, 6, 6)), rng.standard_normal((3, 3, 4, 4)), None
+    x, w = rng.standard_normal((2, 3, 6, 6)), rng.standard_normal((3, 3, 4, 4))
     x, w = (torch.tensor(a).to(torch_half).float().numpy() for a in (x, w))
     y, cache = forward(x, w, stride=2, padding=1)
     dy = torch.tensor(rng.standard_normal(y.shape)).to(torch_half).float().numpy()

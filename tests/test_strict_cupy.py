@@ -138,6 +138,19 @@ def test_a_source_that_is_overwritten_too_early_arrives_wrong(copying):
     assert there.get().tolist() == [0, 0, 0, 0]
 
 
+def test_a_source_must_last_until_the_host_knows_that_it_was_read(copying):
+    """The device waited, the host did not: the copy may happen after the source was overwritten."""
+    double, stream, pinned, there = copying
+    order(double, stream)
+    there.set(pinned, stream=stream)
+    double.cuda.get_current_stream().wait_event(stream.record())
+    pinned[...] = 0
+    there2 = double.empty(4, np.float32)
+    order(double, stream)
+    there2.set(pinned, stream=stream)
+    assert there.get().tolist() == [0, 0, 0, 0]
+
+
 def test_a_copy_that_nothing_has_ordered_is_refused(copying):
     _, stream, pinned, there = copying
     with pytest.raises(RuntimeError, match="may run before what used this memory last"):

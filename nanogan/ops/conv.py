@@ -24,8 +24,8 @@ matrix, not its inverse: <conv(x), y> = <x, conv_transpose(y)> for all x and y, 
     OH = floor((H + 2*padding - KH) / stride) + 1        convolution
     OH = (H - 1)*stride - 2*padding + KH + output_padding        transposed convolution
 
-``product(a, b)`` is a @ b, on request of 16-bit numbers, and ``narrow(x)`` is x, on a GPU then already in these 16 bits,
-so that windows are gathered in half the bytes (see :func:`nanogan.backend.set_matmul_precision`).
+``product(a, b)`` is a @ b, on request of 16-bit numbers, and ``narrow(x)`` is x, on a GPU then already in these 16
+bits, so that windows are gathered in half the bytes (see :func:`nanogan.backend.set_matmul_precision`).
 
 Sources: V. Dumoulin, F. Visin, "A guide to convolution arithmetic for deep learning", arXiv:1603.07285; names and
 meanings of the options are those of torch.nn.functional.conv2d and conv_transpose2d.

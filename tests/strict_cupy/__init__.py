@@ -11,12 +11,13 @@ wrong without a word, is an error here:
 - Results of elementwise functions are C-ordered, whatever the order of the inputs, as CuPy's are.
 - Memory that nothing wrote holds NaN, or large whole numbers.
 - Every array lives on one of two devices, and is only used while that one is current, in the current thread.
-- Copies on a stream of their own happen late, when something waits for them: an overwritten source or a missing wait
-  shows as wrong numbers. A copy into memory that the stream has not been ordered after is refused.
+- Copies on a stream of their own happen late, when something waits for them, and once more as long as the host has not
+  waited: a missing wait or an overwritten source shows as wrong numbers. A copy into memory that the stream has not
+  been ordered after is refused.
 - ``ElementwiseKernel`` compiles its C++ with g++ and runs that.
 
-``transfers`` lists what crossed between host and device, ``("to device", shape)`` and ``("to host", shape)``; the latter
-also makes the host wait, as ``float(x)``, ``bool(x)`` and ``int(x)`` do.
+``transfers`` lists what crossed between host and device, ``("to device", shape)`` and ``("to host", shape)``; for the
+latter the host waits, in ``float(x)``, ``bool(x)`` and ``int(x)`` too.
 """
 
 import json
@@ -49,7 +50,7 @@ class ndarray:
     def __init__(self, shape=(), dtype=float, memptr=None, strides=None, order="C", *, _host=None, _like=None):
         global _tickets
         if _host is None:
-            assert memptr is None and strides is None, "not in the double"
+            assert (memptr, strides) == (None, None), "not in the double"
             _host = _uninitialised(np.empty(shape, dtype, order))
         self._host = _host
         self.base = None if _like is None else (_like if _like.base is None else _like.base)
@@ -90,6 +91,7 @@ class ndarray:
         if stream is not self._stream and stream._seen.get(self._stream, -1) < self._born:
             raise RuntimeError("this copy may run before what used this memory last: let its stream wait first")
         if isinstance(arr, Pinned):
+            stream._run_late()
             stream._queue.append(lambda: self._host.__setitem__(..., arr))
             if stream is _current_stream():
                 stream.synchronize()
@@ -358,7 +360,7 @@ class Stream:
     """Copies from pinned memory wait in a queue until something waits for them; all else runs at once."""
 
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=0):
-        self._queue, self._seen = [], {}  # _seen: stream -> ticket up to which this one runs after it
+        self._queue, self._late, self._seen = [], 0, {}  # _seen: stream -> ticket up to which this one runs after it
         _streams().append(self)
 
     def __enter__(self):
@@ -379,17 +381,25 @@ class Stream:
         return event
 
     def wait_event(self, event):
-        event.synchronize()  # what it stands for happens now, before anything more on this stream
+        """What ``event`` stands for happens before anything more on this stream, but the host does not wait for it."""
+        event._stream._run(event._position, host_waits=False)
         self._seen[event._stream] = event._ticket
 
     def synchronize(self):
-        self._run(len(self._queue))
+        self._run(len(self._queue), host_waits=True)
 
-    def _run(self, count):
-        for copy in self._queue[:count]:
+    def _run(self, count, host_waits):
+        """Copy. Unless the host waits, it cannot know when this happens: it may be as late as the next copy."""
+        for i, copy in enumerate(self._queue[:count]):
             if copy is not None:
                 copy()
-        self._queue[:count] = [None] * count  # done; positions stay, as events hold them
+                self._late = max(self._late, i + 1)
+                if host_waits:
+                    self._queue[i] = None  # done; positions stay, as events hold them
+
+    def _run_late(self):
+        """Copy once more, as late as it may have been, what was not waited for: an overwritten source shows."""
+        self._run(self._late, host_waits=True)
 
 
 class Event:
@@ -402,7 +412,7 @@ class Event:
 
     def synchronize(self):
         if self._stream is not None:
-            self._stream._run(self._position)
+            self._stream._run(self._position, host_waits=True)
 
     done = True
 
