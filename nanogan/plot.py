@@ -49,11 +49,11 @@ def _panel(draw, font, box, x, series, title, limits=None):
         down = bottom - (np.clip(ys, low, high) - low) / (high - low) * (bottom - top)
         return list(zip(across.tolist(), down.tolist(), strict=True))
 
-    for value in _ticks(low, high):
+    for value in ticks(low, high):
         ((_, y),) = place(x[:1], np.array([value]))
         draw.line((left, y, right, y), FAINT)
         draw.text((left - 6, y), f"{value:.3g}", INK, font, anchor="rm")
-    for value in _ticks(x[0], max(x[-1], x[0] + 1), whole=True):
+    for value in ticks(x[0], max(x[-1], x[0] + 1), whole=True):
         ((across, _),) = place(np.array([value]), np.array([low]))
         draw.text((across, bottom + 5), f"{value:.0f}", INK, font, anchor="mt")
 
@@ -62,13 +62,13 @@ def _panel(draw, font, box, x, series, title, limits=None):
     for (label, values), colour in zip(series.items(), COLOURS, strict=False):
         keep = np.unique(np.linspace(0, len(x) - 1, 900).round().astype(int))  # more points than pixels show nothing
         draw.line(place(x[keep], values[keep]), _fade(colour), 1)
-        draw.line(place(x[keep], _smooth(values)[keep]), colour, 2)
+        draw.line(place(x[keep], smooth(values)[keep]), colour, 2)
         draw.line((across, top - 6, across + 18, top - 6), colour, 3)
         draw.text((across + 24, top - 6), label, INK, font, anchor="lm")
         across += 40 + draw.textlength(label, font)
 
 
-def _ticks(low, high, *, whole=False):
+def ticks(low, high, *, whole=False):
     """Round numbers from ``low`` to ``high``, about five."""
     rough = (high - low) / 4
     magnitude = 10.0 ** np.floor(np.log10(rough))
@@ -77,7 +77,7 @@ def _ticks(low, high, *, whole=False):
     return np.arange(np.ceil(low / step), np.floor(high / step + 1e-9) + 1) * step
 
 
-def _smooth(values):
+def smooth(values):
     """Running mean over about a fiftieth of the length; shorter windows at both ends."""
     half = max(1, len(values) // 100)
     total = np.concatenate([[0.0], np.cumsum(values)])
