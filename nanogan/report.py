@@ -186,7 +186,7 @@ def _frames(files, max_frames):
     while files and _read_picture(files[-1][2]) is None:  # the last one is where the eye goes
         files.pop()
     if len(files) > max_frames:
-        files = [files[i] for i in np.linspace(0, len(files) - 1, max_frames).round().astype(int)]
+        files = [files[i] for i in np.linspace(len(files) - 1, 0, max_frames).round().astype(int)[::-1]]
     pictures = [(step, epoch, _read_picture(path)) for step, epoch, path in files]
     return [Frame(epoch, step, picture) for step, epoch, picture in pictures if picture is not None]
 
