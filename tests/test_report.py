@@ -179,7 +179,7 @@ def test_curves_pass_through_the_logged_values(run):
 
 def test_a_long_curve_keeps_its_spikes_in_few_points(run, rng):
     loss = rng.uniform(1, 2, 30_000).round(4)
-    loss[[7, 12_345]] = 0.001, 0.002
+    loss[[7, 12_345, 20_001]] = 0.001, 0.002, 50
     rows = [f"1,{i + 1},{value},1.5,0.5,0.5,0.5,{i * 0.01:.2f}\n" for i, value in enumerate(loss)]
     header = (run / "log.csv").read_text().splitlines()[0]
     (run / "log.csv").write_text(f"{header}\n{''.join(rows)}")
@@ -189,9 +189,11 @@ def test_a_long_curve_keeps_its_spikes_in_few_points(run, rng):
         assert curve[:, 0].min() >= 0
         assert curve[:, 0].max() <= 1000
         assert (np.diff(curve[:, 0]) >= 0).all()
-    spikes = page.curves("raw")[0]
-    spikes = spikes[spikes[:, 1] > 290]
-    np.testing.assert_allclose(spikes[:, 0], [8 / 30, 12_346 / 30], atol=0.06)
+        assert curve[:, 1].min() >= 0, "what is beyond the usual range stays inside the chart"
+        assert curve[:, 1].max() <= 300
+    x, y = page.curves("raw")[0].T
+    np.testing.assert_allclose(x[y > 290], [8 / 30, 12_346 / 30], atol=0.06)
+    np.testing.assert_allclose(x[y == 0], [20_002 / 30], atol=0.06)
     smooth = page.curves("line")[0][:, 1]
     assert np.ptp(smooth) < np.ptp(page.curves("raw")[0][:, 1]) / 4
 
@@ -227,6 +229,13 @@ def test_many_warnings_are_cut_short(run):
     page = Page(write_report(run))
     assert page.text.count("text") == 200
     assert "and 100 more" in page.text
+
+
+def test_warnings_before_one_that_no_csv_holds_are_told(run):
+    (run / "warnings.csv").write_text(f"10,first\n20,{'x' * 200_000}\n30,third\n")
+    page = Page(write_report(run))
+    assert [link["href"] for link in page.all("a")] == ["#frame=1"]
+    assert "step 10 first" in page.text
 
 
 # ------------------------------------------------------------------------------------------ one safe file
@@ -389,7 +398,7 @@ def test_rows_that_go_back_are_left_out(run):
 
 
 @pytest.mark.parametrize("which", [0, 2, 4])
-@pytest.mark.parametrize("damage", [b"", b"not a picture", "cut", "gif", "huge"])
+@pytest.mark.parametrize("damage", [b"", b"not a picture", "cut", "gif", "huge", "long"])
 def test_a_damaged_grid_is_left_out(run, which, damage):
     path = sorted((run / "samples").iterdir())[which]
     if damage == "cut":
@@ -398,15 +407,25 @@ def test_a_damaged_grid_is_left_out(run, which, damage):
         buffer = io.BytesIO()
         Image.new("L", (8, 8)).save(buffer, "GIF")
         damage = buffer.getvalue()
-    elif damage == "huge":
+    elif damage in ("huge", "long"):
         buffer = io.BytesIO()
-        Image.new("1", (30_000, 2)).save(buffer, "PNG")
-        damage = buffer.getvalue().replace((2).to_bytes(4, "big"), (30_000).to_bytes(4, "big"), 1)
+        Image.new("1", (8193, 3)).save(buffer, "PNG")
+        damage = buffer.getvalue().replace(
+            (3).to_bytes(4, "big"), (90_000 if damage == "huge" else 3).to_bytes(4, "big")
+        )
     path.write_bytes(damage)
     frames = Page(write_report(run)).frames()
     assert len(frames) == 4
     assert ["hidden" in frame for frame in frames] == [True] * 3 + [False]
     assert path.stem.split("_")[-1].lstrip("0") not in [frame["data-where"].split()[-1] for frame in frames]
+
+
+def test_the_last_grid_shown_is_the_last_whole_one(run):
+    for path in sorted((run / "samples").iterdir())[3:]:
+        path.write_bytes(b"")
+    for max_frames, steps in ((1, [240]), (2, [80, 240]), (3, [80, 160, 240])):
+        frames = Page(write_report(run, max_frames=max_frames)).frames()
+        assert [int(frame["data-where"].split()[-1]) for frame in frames] == steps
 
 
 def test_files_damaged_at_random_never_break_the_report(run, rng):
@@ -441,6 +460,8 @@ def test_the_report_replaces_the_earlier_one_whole(run, monkeypatch):
     names = sorted(path.name for path in run.iterdir())
 
     def full(self, data):
+        with open(self, "wb") as file:
+            file.write(data[: len(data) // 2])
         raise OSError("No space left on device")
 
     monkeypatch.setattr(Path, "write_bytes", full)
@@ -568,9 +589,12 @@ def test_browser_slider_keys_and_play(run, browse):
         setTimeout(() => button.click(), 1000);
         setTimeout(() => note("again"), 1700);
         setTimeout(() => { button.click(); note("paused"); }, 2200);
-        setTimeout(() => { note("still"); document.documentElement.dataset.hash = location.hash; }, 4000);
+        setTimeout(() => { note("still"); document.documentElement.dataset.hash = location.hash; }, 3900);
+        setTimeout(() => button.click(), 4000);
+        setTimeout(() => press("ArrowLeft"), 4250);
+        setTimeout(() => { note("taken"); document.documentElement.dataset.later = location.hash; }, 5500);
     """
-    root = browse(path, drive=drive, milliseconds=6000).root
+    root = browse(path, drive=drive, milliseconds=7000).root
     assert root["data-keys"] == "3 3 Play"
     assert root["data-others"] == "3 3 Play"
     assert root["data-first"] == "1 1 Play"
@@ -580,6 +604,8 @@ def test_browser_slider_keys_and_play(run, browse):
     assert root["data-again"] == "2 2 Pause", "and starts anew from the first"
     assert root["data-paused"] == root["data-still"] == "3 3 Play"
     assert root["data-hash"] == "#frame=3", "a link to what is seen"
+    assert root["data-taken"] == "2 2 Play", "a key stops it"
+    assert root["data-later"] == "#frame=2"
 
 
 @pytest.mark.parametrize("width", [360, 1200])

@@ -123,8 +123,8 @@ def saturation(samples, data):
     if not share - usual > max(0.1, min(0.3, 0.75 * (1 - usual))):
         return None
     return (
-        f"the generator's tanh is saturated: {share:.0%} of the drawn pixels are beyond {SATURATED} or below "
-        f"-{SATURATED}, of real ones {usual:.0%}, and there its slope, so its gradient, is next to nothing; people "
+        f"the generator's tanh is saturated: {share:.0%} of the drawn pixels are beyond +-{SATURATED}, of real "
+        f"ones {usual:.0%}, and there its slope, so its gradient, is next to nothing; people "
         "usually lower the generator's learning rate, start from smaller weights, or check that the real pictures go "
         "from -1 to 1"
     )

@@ -146,7 +146,7 @@ def test_a_generator_that_draws_few_pictures_over_and_over_has_collapsed(rng, ki
 
 
 def test_its_share_is_the_distance_to_the_nearest_of_as_many_real_ones(rng):
-    data, samples = varied(rng, 48), varied(rng, 32) * np.float32(0.2)
+    data, samples = varied(rng, 400), varied(rng, 32) * np.float32(0.2)
 
     def by_definition(x):
         return np.median([min(np.linalg.norm(a - b) for j, b in enumerate(x) if j != i) for i, a in enumerate(x)])
