@@ -380,7 +380,8 @@ def _chart(title, step, series, colours, axis, marks, *, limits=None, raw=True):
     for label, colour, steps, values in curves:
         x = 10 * _across(steps, axis)
         if raw:
-            paths.append(f'<path class="raw {colour}" d="{_path(*_extremes(x, down(values)))}"/>')
+            dense = " dense" if len(x) > 10 * MOST_POINTS else ""  # its least and greatest values fill the chart
+            paths.append(f'<path class="raw {colour}{dense}" d="{_path(*_extremes(x, down(values)))}"/>')
             values = smooth(values)
         paths.append(f'<path class="line {colour}" d="{_path(*_means(x, down(values)))}"/>')
         swatch = f'<svg viewBox="0 0 24 10" aria-hidden="true"><path class="line {colour}" d="M2 5h20"/></svg>'
