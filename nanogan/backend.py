@@ -254,6 +254,8 @@ def set_matmul_precision(name):
     cupy = sys.modules.get("cupy")
     if name == "tf32" and not _probed:
         raise UserError("precision tf32 expected a GPU in use: choose the device first, or use float32")
+    if name == "tf32" and int(cupy.cuda.Device().compute_capability) < 80:
+        raise UserError("precision tf32 expected a GPU of compute capability 8.0 (Ampere) or newer: use float32")
     if name == "bf16" and _probed:
         _bfloat16()
     _precision = name

@@ -1,5 +1,7 @@
 """Products of TF32 and of 16-bit numbers, and the loss scaling that 16-bit floating point needs."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from nanogan.errors import UserError
 from nanogan.optim import SGD, Adam
 from nanogan.training import adversarial_step
 from tests import strict_cupy
+from tests.conftest import GPU_PROBLEM
 from tests.helpers import relative_error
 from tests.training.test_adversarial import batches, networks
 
@@ -98,7 +101,7 @@ def test_the_fast_cpu_paths_do_not_pass_16_bits_by(rng):
     np.testing.assert_array_equal(fused, apart)
 
 
-@pytest.mark.parametrize(("precision", "kind"), [("tf32", 6), ("float32", 4), ("fp16", 4)])
+@pytest.mark.parametrize(("precision", "kind"), [("tf32", 7), ("float32", 4), ("fp16", 4)])
 def test_cublas_is_told(double, precision, kind, monkeypatch):
     """float32 products are float32 unless TF32 is asked for, whatever CUPY_TF32 in the environment says."""
     strict_cupy.compute_types.clear()
@@ -110,10 +113,6 @@ def test_cublas_is_told(double, precision, kind, monkeypatch):
 
 @pytest.mark.gpu
 def test_tf32_rounds_and_float32_does_not(rng):
-    if backend._probed is None:
-        pytest.skip("no GPU")
-    from tests.conftest import GPU_PROBLEM
-
     if GPU_PROBLEM:
         pytest.skip(GPU_PROBLEM)
     a, b = (rng.standard_normal((256, 256)).astype(np.float32) for _ in range(2))
@@ -134,7 +133,10 @@ def test_what_cannot_be_gets_one_sentence(double, monkeypatch):
     with pytest.raises(UserError, match="tf32 expected a GPU in use: choose the device first, or use float32"):
         backend.set_matmul_precision("tf32")
     backend.get_device("gpu")
-    monkeypatch.setitem(__import__("sys").modules, "ml_dtypes", None)
+    monkeypatch.setattr(double.cuda.Device, "compute_capability", "75")
+    with pytest.raises(UserError, match="tf32 expected a GPU of compute capability 8.0 .Ampere. or newer: use float32"):
+        backend.set_matmul_precision("tf32")
+    monkeypatch.setitem(sys.modules, "ml_dtypes", None)
     with pytest.raises(UserError, match="bf16 on a GPU expected the package ml_dtypes: pip install ml_dtypes"):
         backend.set_matmul_precision("bf16")
     assert backend.matmul_precision() == "float32"

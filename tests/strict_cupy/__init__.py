@@ -335,6 +335,8 @@ class _Module(types.ModuleType):
 
 
 class Device:
+    compute_capability = "90"
+
     def __init__(self, device=None):
         self.id = _current_device() if device is None else int(device)
         if not 0 <= self.id < DEVICES:
@@ -480,7 +482,7 @@ def _make_modules():
         "get_current_stream": _current_stream,
     }
     cuda |= {"memory": types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError), "is_available": lambda: True}
-    linalg = {"COMPUTE_TYPE_FP32": 4, "COMPUTE_TYPE_TF32": 6, "set_compute_type": compute_types.__setitem__}
+    linalg = {"COMPUTE_TYPE_FP32": 4, "COMPUTE_TYPE_TF32": 7, "set_compute_type": compute_types.__setitem__}
     assert not set(cuda) - set(NAMES["cuda"])
     assert not set(linalg) - set(NAMES["linalg"])
     module.cuda = types.SimpleNamespace(**cuda)
