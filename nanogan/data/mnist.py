@@ -1,18 +1,11 @@
 """MNIST and Fashion-MNIST: found on this machine, or downloaded once."""
 
-import hashlib
-import http.client
-import os
-import sys
-import urllib.error
-import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
+from nanogan.data.download import cache_dir as cache_dir  # its callers know it from here
+from nanogan.data.download import download_file, usual_folders
 from nanogan.data.idx import read_idx
 from nanogan.errors import DataNotFound, UserError
-from nanogan.files import replacing
 
 # Mirrors are tried in turn. The MD5 sums are those that the data sets' authors publish.
 SOURCES = {
@@ -41,7 +34,6 @@ SOURCES = {
         },
     },
 }
-TIMEOUT = 10  # seconds without an answer
 MAX_DOWNLOAD = 1 << 26  # 64 MiB; the largest file has 26
 
 
@@ -75,17 +67,6 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
     return images[..., None], labels
 
 
-def cache_dir():
-    """Return the user's cache folder for nanogan, wherever the system keeps such."""
-    if os.name == "nt":
-        base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
-    elif sys.platform == "darwin":
-        base = "~/Library/Caches"
-    else:
-        base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "nanogan"
-
-
 def _names(split):
     part = {"train": "train", "test": "t10k"}[split]
     return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
@@ -98,10 +79,7 @@ def _find(name, split, data_dir):
             raise UserError(f"there is no folder {data_dir}: check --data-dir")
         folders = [Path(data_dir), Path(data_dir) / name]
     else:
-        shared = os.environ.get("NANOGAN_DATA")
-        if shared and not Path(shared).is_dir():
-            raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
-        folders = ([Path(shared) / name] if shared else []) + [cache_dir() / name]
+        folders = usual_folders(name)
     for folder in folders:
         found = []
         for file in _names(split):
@@ -116,36 +94,5 @@ def _find(name, split, data_dir):
 
 def _download(name, file):
     """Return the path of ``file`` in the cache, fetched from the first mirror that delivers it whole."""
-    path = cache_dir() / name / file
-    source, failures = SOURCES[name], []
-    for mirror in source["mirrors"]:
-        try:
-            with replacing(path) as temporary:
-                digest = _fetch(mirror + file, temporary)
-                if digest != source["md5"][file]:
-                    raise ValueError(f"wrong checksum, MD5 {digest} instead of {source['md5'][file]}")
-            return path
-        except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
-            reason = str(getattr(error, "reason", None) or error or type(error).__name__)
-            failures.append(f"{mirror}: {' '.join(reason.split())[:200]}")
-    raise DataNotFound(f"{name} could not be downloaded: {'; '.join(failures)}")
-
-
-def _fetch(url, path):
-    """Write the contents of ``url`` to ``path`` under a progress bar and return their MD5 sum."""
-    digest = hashlib.md5(usedforsecurity=False)
-    request = urllib.request.Request(url, headers={"User-Agent": "nanogan"})
-    with urllib.request.urlopen(request, timeout=TIMEOUT) as response, open(path, "wb") as file:
-        length = response.headers.get("Content-Length", "")
-        total = int(length) if length.isdecimal() else None
-        label = url.rsplit("/", 1)[-1]
-        with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
-            received = 0
-            while block := response.read(1 << 16):
-                received += len(block)
-                if received > MAX_DOWNLOAD:
-                    raise ValueError(f"more than the {MAX_DOWNLOAD} bytes that were expected at most")
-                digest.update(block)
-                file.write(block)
-                bar.update(len(block))
-    return digest.hexdigest()
+    source = SOURCES[name]
+    return download_file(name, file, mirrors=source["mirrors"], md5=source["md5"][file], max_bytes=MAX_DOWNLOAD)
