@@ -1,8 +1,9 @@
 """Data sets and the loader that feeds them to a training step."""
 
+from nanogan.data.cifar10 import load_cifar10
 from nanogan.data.digits import builtin_digits
 from nanogan.data.idx import read_idx
 from nanogan.data.loader import Loader
 from nanogan.data.mnist import load_mnist
 
-__all__ = ["Loader", "builtin_digits", "load_mnist", "read_idx"]
+__all__ = ["Loader", "builtin_digits", "load_cifar10", "load_mnist", "read_idx"]
