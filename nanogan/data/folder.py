@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import json
 import os
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,8 +44,8 @@ class PictureFolder:
     A picture that cannot be decoded, or has more than MAX_PIXELS pixels, is left out: the next good one in order (after
     the last comes the first) stands in its place too. ``folder.skipped``, {path: reason}, names those met so far.
 
-    ``cache`` is a file, such as faces-64.npy, from which all is read once :meth:`pack` has written it; beside it stands
-    a .json that tells whether it still fits the folder. A cache that does not is left alone and the folder is decoded.
+    ``cache`` is a file, such as faces-64.npy, from which all is read once :meth:`pack` has written it; beside it,
+    faces-64.npy.json tells whether it still fits the folder: if not, the folder is decoded until it is packed again.
     ``progress`` wraps the iteration over the files found while listing (tqdm).
 
     Raises UserError if there is no such folder or it holds no picture, and, when a batch is asked for, if none is good.
@@ -63,9 +62,8 @@ class PictureFolder:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self.path, self.size, self.channels, self.background = Path(path), size, channels, background
         self.workers = workers or min(16, _usable_cores())
-        self.cache = None if cache is None else Path(cache).with_suffix(".npy")
-        self._bad = {}  # index of a picture, or path of a folder -> why it is left out
-        self._lock = threading.Lock()
+        self.cache = None if cache is None else Path(cache)
+        self._bad = {}  # index of a picture, or path of a folder -> why it is left out; only ever added to
         self._pool = self._pool_owner = self._packed = None
         self._names, self._starts, self._fingerprint = self._list(progress or iter)
         if self.cache is not None:
@@ -82,8 +80,7 @@ class PictureFolder:
     @property
     def skipped(self):
         """{path: why this picture, or folder, was left out} of those met so far, in the order of the folder."""
-        with self._lock:
-            bad = sorted(self._bad.items(), key=lambda item: (isinstance(item[0], str), item[0]))
+        bad = sorted(self._bad.copy().items(), key=lambda item: (isinstance(item[0], str), item[0]))
         return {self._full_path(i) if isinstance(i, int) else i: reason for i, reason in bad}
 
     def __getitem__(self, indices):
@@ -109,15 +106,15 @@ class PictureFolder:
         if not self.path.is_dir():
             found = "a file" if self.path.exists() else "nothing"
             raise UserError(f"expected a folder of pictures, {self.path} is {found}: check the path")
-        names, starts, digest = bytearray(), bytearray(), hashlib.sha256()
+        root, names, starts, digest = os.fsencode(self.path), bytearray(), bytearray(), hashlib.sha256()
         options = (1, self.size, self.channels, self.background, MAX_PIXELS, MAX_BYTES)  # 1: this decoder's version
         digest.update(repr(options).encode())
-        for name, entry in progress(self._scan()):
+        for name in progress(self._scan()):
             starts += len(names).to_bytes(8, "little")
             names += name
             if self.cache is not None:
                 with contextlib.suppress(OSError):  # gone meanwhile: decoding will tell
-                    status = entry.stat()
+                    status = os.stat(os.path.join(root, name))
                     digest.update(b"%b\0%d %d\0" % (name, status.st_size, status.st_mtime_ns))
         if not starts:
             raise DataNotFound(f"{self.path} holds no picture (.jpg, .png, .webp, .bmp or .gif), itself or below")
@@ -125,30 +122,28 @@ class PictureFolder:
         return bytes(names), np.frombuffer(bytes(starts), "<i8"), digest.hexdigest()
 
     def _scan(self):
-        """Yield path below the folder (bytes, with slashes) and os.DirEntry of each picture, sorted by path."""
+        """Yield each picture's path below the folder, bytes, sorted. A folder's path ends in a slash."""
         root = os.fsencode(self.path)
         entered, waiting = set(), [b""]  # folders and files to come, the next one last
         while waiting:
-            item = waiting.pop()
-            if not isinstance(item, bytes):
-                yield item
+            name = waiting.pop()
+            if name and not name.endswith(b"/"):
+                yield name
                 continue
-            folder = os.path.join(root, item)
+            folder = os.path.join(root, name)
             try:
                 status = os.stat(folder)
                 if (status.st_dev, status.st_ino) in entered:  # a link to a folder that was there already
                     continue
                 entered.add((status.st_dev, status.st_ino))
                 with os.scandir(folder) as entries:
-                    found = [_classified(entry, item) for entry in entries if not entry.name.startswith(b".")]
+                    found = [name + item for item in map(_name_if_wanted, entries) if item]
             except OSError as error:
-                if not item:
+                if not name:
                     raise UserError(f"{self.path} cannot be read ({error.strerror or error})") from None
                 self._bad[os.fsdecode(folder)] = f"the folder cannot be read ({error.strerror or error})"
                 continue
-            # A folder's name ends in a slash here, so that all paths come out as sorted() would have them.
-            found = sorted((each for each in found if each), key=lambda each: each[0], reverse=True)
-            waiting += [name if entry is None else (name, entry) for name, entry in found]
+            waiting += sorted(found, reverse=True)  # with the slashes: all come out as sorted() would have them
 
     def _full_path(self, index):
         name = self._names[self._starts[index] : self._starts[index + 1]]
@@ -191,8 +186,7 @@ class PictureFolder:
                 return decode(self._full_path(i), self.size, self.channels, background=self.background)
             except Exception as error:  # Pillow's readers raise many kinds, of which a bad file may cause any
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
-                with self._lock:
-                    self._bad[i] = reason
+                self._bad[i] = reason
         path, reason = next(iter(self.skipped.items()))
         raise UserError(f"none of the {len(self)} pictures in {self.path} can be read (for one, {path}: {reason})")
 
@@ -208,7 +202,7 @@ class PictureFolder:
             raise UserError(f"{self.path} has no cache to pack into: give PictureFolder a cache=FILE")
         if self._packed is not None:
             return self
-        note = self.cache.with_suffix(".json")
+        note = self._note()
         try:
             with replacing(self.cache) as temporary:
                 with open(temporary, "wb") as file:
@@ -226,18 +220,21 @@ class PictureFolder:
         self._open_cache()
         return self
 
+    def _note(self):
+        return self.cache.with_name(self.cache.name + ".json")
+
     def _open_cache(self):
         """Use the cache if it is whole and was made of these very files, sizes and times; else leave it alone."""
         try:
-            note = json.loads(self.cache.with_suffix(".json").read_text(encoding="utf-8"))
+            note = json.loads(self._note().read_text(encoding="utf-8"))
             if note["fingerprint"] != self._fingerprint:
                 return
             bad = {int(i): str(reason) for i, reason in note["skipped"].items()}
-            packed = np.load(self.cache, mmap_mode="r", allow_pickle=False)
+            packed = np.lib.format.open_memmap(self.cache, mode="r")  # np.load would open zip files and pickles too
             if packed.shape == self.shape and packed.dtype == np.uint8 and packed.flags.c_contiguous:
                 self._packed = packed
                 self._bad.update((i, reason) for i, reason in bad.items() if 0 <= i < len(self))
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, EOFError):
+        except Exception:  # of many kinds, for the many ways in which the two files can be missing or damaged
             return
 
 
@@ -245,16 +242,17 @@ def _usable_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _classified(entry, above):
-    """Return (path, entry) of a picture, (path with a slash, None) of a folder, or None of anything else."""
+def _name_if_wanted(entry):
+    """Return the name of a picture, the name of a folder with a slash, or None for anything else."""
+    name = entry.name
+    if name.startswith(b"."):
+        return None
     try:
-        if entry.name.lower().endswith(SUFFIXES) and entry.is_file():
-            return above + entry.name, entry
-        if entry.is_dir():
-            return above + entry.name + b"/", None
+        if name.lower().endswith(SUFFIXES) and entry.is_file():
+            return name
+        return name + b"/" if entry.is_dir() else None
     except OSError:  # a link to itself
-        pass
-    return None
+        return None
 
 
 def decode(path, size, channels=3, *, background=255):
@@ -281,9 +279,9 @@ def decode(path, size, channels=3, *, background=255):
         W, H = image.size
         side = min(W, H)
         left, top = (W - side) // 2, (H - side) // 2
-        box = (left, top, left + side, top + side)
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=box)
-        return np.asarray(image).reshape(size, size, channels)
+        if W != H:  # before resizing, which would else average pixels from beyond the edge with those inside
+            image = image.crop((left, top, left + side, top + side))
+        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
 
 
 def _orientation(image):

@@ -1,0 +1,494 @@
+"""Folders of pictures: what is found, how each kind is decoded, what is left out, the packed cache."""
+
+import io
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanogan import images
+from nanogan.data import Loader, PictureFolder, folder
+from nanogan.errors import DataNotFound, UserError
+
+
+def painted(path, value, *, size=(8, 8), mode="RGB", **options):
+    """Write a picture of one colour; a number paints it grey."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    colour = (value,) * len(mode) if isinstance(value, int) and mode in ("RGB", "LA") else value
+    Image.new(mode, size, colour).save(path, **options)
+    return path
+
+
+def numbered(path, count, bad=()):
+    """A folder of PNGs; picture i is all i, those of ``bad`` are no pictures."""
+    for i in range(count):
+        painted(path / f"{i:03d}.png", i)
+        if i in bad:
+            (path / f"{i:03d}.png").write_bytes(b"no picture")
+    return path
+
+
+def values(pictures):
+    return pictures[:, 0, 0, 0].tolist()
+
+
+def decoded(image, size=4, channels=3, *, name="a.png", tmp_path, **options):
+    background = options.pop("background", 255)
+    image.save(tmp_path / name, **options)
+    return folder.decode(tmp_path / name, size, channels, background=background)
+
+
+# ------------------------------------------------------------------------------------------------------- the listing
+
+
+def test_all_pictures_at_any_depth_in_any_letter_case_sorted_by_path(tmp_path):
+    names = ["b.png", "a/z.PNG", "a/y/x.jpg", "a.jpeg", "a-b/c.Webp", "a/k.bmp", "c/d.gif", "C/e.JPG", "zä/ß.png"]
+    for i, name in enumerate(names):
+        painted(tmp_path / name, 10 * i)
+    for name in ("notes.txt", "png", ".hidden.png", ".git/a.png", "d/.thumbs/b.png", "x.png.part", "movie.tif"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"no picture")
+    (tmp_path / "folder.png").mkdir()
+    listed = []
+    pictures = PictureFolder(tmp_path, size=8, progress=lambda items: (listed.append(item) or item for item in items))
+    assert pictures.shape == (9, 8, 8, 3)
+    assert (len(pictures), pictures.ndim, pictures.dtype) == (9, 4, np.uint8)
+    expected = [10 * names.index(name) for name in sorted(names)]
+    np.testing.assert_allclose(values(pictures[:]), expected, atol=2)  # JPEG
+    assert len(listed) == 9
+    assert pictures.skipped == {}
+
+
+def test_it_is_indexed_like_an_array(tmp_path):
+    pictures = PictureFolder(numbered(tmp_path, 7), size=2)
+    assert values(pictures[np.array([3, 1, 3, -1])]) == [3, 1, 3, 6]
+    assert values(pictures[np.array([6, 0], np.uint8)]) == [6, 0]
+    assert values(pictures[2:6:3]) == [2, 5]
+    assert pictures[[]].shape == (0, 2, 2, 3)
+    assert pictures[5].shape == (2, 2, 3)
+    assert pictures[5][0, 0, 0] == 5
+    for index in (7, -8, np.array([0, 7])):
+        with pytest.raises(IndexError, match="out of range for 7 pictures"):
+            pictures[index]
+    for index in (np.array([0.5]), np.array([[1]]), "a"):
+        with pytest.raises(UserError, match="a number, a slice or a 1-D array"):
+            pictures[index]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_are_followed_but_no_folder_is_entered_twice(tmp_path):
+    numbered(tmp_path / "a" / "b", 2)
+    painted(tmp_path / "elsewhere" / "x.png", 77)
+    root = tmp_path / "a"
+    (root / "b" / "up").symlink_to(root)
+    (root / "again").symlink_to(root / "b")
+    (root / "self").symlink_to(root / "self")
+    (root / "self.png").symlink_to(root / "self.png")
+    (root / "gone.png").symlink_to(root / "nothing.png")
+    (root / "out").symlink_to(tmp_path / "elsewhere")
+    (root / "z.png").symlink_to(tmp_path / "elsewhere" / "x.png")
+    os.mkfifo(root / "pipe.png")
+    assert values(PictureFolder(root, size=2)[:]) == [0, 1, 77, 77]
+
+
+def test_what_is_no_folder_of_pictures_gets_one_sentence(tmp_path):
+    (tmp_path / "file").write_text("")
+    for path, error, message in (
+        (tmp_path / "none", UserError, "expected a folder of pictures, .*none is nothing"),
+        (tmp_path / "file", UserError, "expected a folder of pictures, .*file is a file"),
+        (tmp_path, DataNotFound, "holds no picture"),
+    ):
+        with pytest.raises(error, match=message):
+            PictureFolder(path, size=8)
+    numbered(tmp_path, 3)
+    with pytest.raises(UserError, match="a batch of 4 was asked for, but there are 3 pictures"):
+        Loader(PictureFolder(tmp_path, size=8), batch_size=4)
+    for options in ({"size": 0}, {"size": 8, "channels": 4}, {"size": 8, "background": 256}, {"size": 8, "workers": 0}):
+        with pytest.raises(UserError, match="expected"):
+            PictureFolder(tmp_path, **options)
+
+
+@pytest.mark.skipif(os.name == "nt" or getattr(os, "geteuid", lambda: 0)() == 0, reason="may read everything")
+def test_a_folder_that_may_not_be_read_is_told(tmp_path):
+    numbered(tmp_path, 2)
+    (tmp_path / "locked").mkdir(mode=0)
+    assert "cannot be read" in PictureFolder(tmp_path, size=8).skipped[str(tmp_path / "locked")]
+
+
+# --------------------------------------------------------------------------------------------------------- decoding
+
+
+def test_the_square_in_the_middle_is_taken_and_averaged(tmp_path, rng):
+    pixels = rng.integers(0, 256, (8, 14, 3)).astype(np.uint8)
+    wide, tall = Image.fromarray(pixels), Image.fromarray(pixels.transpose(1, 0, 2).copy())
+    np.testing.assert_array_equal(decoded(wide, 8, tmp_path=tmp_path), pixels[:, 3:11])
+    np.testing.assert_array_equal(decoded(tall, 8, tmp_path=tmp_path), pixels[:, 3:11].transpose(1, 0, 2))
+    same = images.resize(pixels[None, :, 3:11], 4)[0]  # as the library resizes arrays
+    np.testing.assert_array_equal(decoded(wide, 4, tmp_path=tmp_path), same)
+    assert decoded(wide, 50, tmp_path=tmp_path).shape == (50, 50, 3)
+    stripes = np.zeros((32, 32, 3), np.uint8)
+    stripes[:, ::2] = 200
+    small = decoded(Image.fromarray(stripes), 4, tmp_path=tmp_path)
+    assert abs(small[:, 1:3].astype(int) - 100).max() <= 2, "a filter that only samples gives 0 or 200"
+
+
+def test_grey_from_colour_and_colour_from_grey(tmp_path):
+    green = Image.new("RGB", (5, 5), (0, 200, 0))
+    assert decoded(green, channels=1, tmp_path=tmp_path).shape == (4, 4, 1)
+    assert abs(int(decoded(green, channels=1, tmp_path=tmp_path)[0, 0, 0]) - 0.587 * 200) < 1
+    as_jpeg = decoded(green, channels=1, tmp_path=tmp_path, name="a.jpg", quality=95)
+    assert abs(int(as_jpeg[0, 0, 0]) - 0.587 * 200) < 3
+    assert decoded(Image.new("L", (5, 5), 90), tmp_path=tmp_path)[0, 0].tolist() == [90, 90, 90]
+    assert decoded(Image.new("1", (5, 5), 1), tmp_path=tmp_path)[0, 0].tolist() == [255, 255, 255]
+
+
+def with_palette(**info):
+    image = Image.new("P", (5, 5), 1)
+    image.putpalette([0, 0, 0, 10, 120, 230])
+    return image, info
+
+
+@pytest.mark.parametrize(
+    ("image", "options", "expected"),
+    [
+        (Image.new("RGBA", (5, 5), (0, 100, 200, 0)), {}, [255, 255, 255]),
+        (Image.new("RGBA", (5, 5), (0, 100, 200, 0)), {"background": 7}, [7, 7, 7]),
+        (Image.new("RGBA", (5, 5), (0, 100, 200, 51)), {"background": 100}, [80, 100, 120]),
+        (Image.new("LA", (5, 5), (50, 51)), {"background": 100}, [90, 90, 90]),
+        (with_palette()[0], {}, [10, 120, 230]),
+        (with_palette()[0], {"transparency": 1}, [255, 255, 255]),
+        (with_palette()[0], {"transparency": bytes([0, 51]), "background": 0}, [2, 24, 46]),
+        (Image.new("RGB", (5, 5), (1, 2, 3)), {"transparency": (1, 2, 3)}, [255, 255, 255]),
+        (Image.new("L", (5, 5), 9), {"transparency": 9}, [255, 255, 255]),
+        (
+            Image.new("RGBA", (5, 5), (0, 100, 200, 51)),
+            {"background": 100, "name": "a.webp", "lossless": True},
+            [80, 100, 120],
+        ),
+        (with_palette()[0], {"name": "a.gif"}, [10, 120, 230]),
+        (with_palette()[0], {"name": "a.bmp"}, [10, 120, 230]),
+        (with_palette()[0], {"name": "a.gif", "transparency": 1}, [255, 255, 255]),
+    ],
+)
+def test_transparency_and_palettes(tmp_path, image, options, expected):
+    got = decoded(image, tmp_path=tmp_path, **options)
+    np.testing.assert_allclose(got.reshape(-1, 3), [expected] * 16, atol=1)
+    grey = decoded(image, channels=1, tmp_path=tmp_path, **options)
+    np.testing.assert_allclose(grey, np.dot(expected, [0.299, 0.587, 0.114]), atol=1.5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_sixteen_bits_are_scaled_not_clipped(tmp_path, channels):
+    numbers = np.array([[0, 128, 257, 5000], [32768, 40000, 65000, 65535]] * 2, np.uint16)
+    got = decoded(Image.fromarray(numbers), channels=channels, tmp_path=tmp_path)
+    np.testing.assert_array_equal(got, np.repeat(np.rint(numbers / 257)[..., None], channels, 2))
+
+
+def test_CMYK_and_the_first_frame_of_an_animation(tmp_path):
+    got = decoded(Image.new("CMYK", (16, 16), (255, 0, 0, 0)), tmp_path=tmp_path, name="a.jpg")
+    np.testing.assert_allclose(got[0, 0], [0, 255, 255], atol=3)
+    frames = [Image.new("RGB", (5, 5), (value, 0, 0)) for value in (200, 100, 50)]
+    for name in ("a.gif", "a.webp", "a.png"):
+        options = {"lossless": True} if name == "a.webp" else {}
+        got = decoded(frames[0], tmp_path=tmp_path, name=name, save_all=True, append_images=frames[1:], **options)
+        assert got[0, 0].tolist() == [200, 0, 0]
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+def test_EXIF_turns_pictures_upright(tmp_path, orientation, name):
+    """Corners of four colours, stored as a camera that was held so would have; the crop is made after the turn."""
+    upright = np.zeros((48, 32, 3), np.uint8)
+    upright[:24, :16], upright[:24, 16:] = (250, 0, 0), (0, 250, 0)
+    upright[24:, :16], upright[24:, 16:] = (0, 0, 250), (250, 250, 250)
+    stored = {  # EXIF 2.3, tag 274: where row 0 and column 0 of what is stored belong
+        1: upright,
+        2: upright[:, ::-1],  # top, right
+        3: upright[::-1, ::-1],  # bottom, right
+        4: upright[::-1],  # bottom, left
+        5: upright.transpose(1, 0, 2),  # left, top
+        6: upright[:, ::-1].transpose(1, 0, 2),  # right, top: row 0 is the right side
+        7: upright[::-1, ::-1].transpose(1, 0, 2),  # right, bottom
+        8: upright[::-1].transpose(1, 0, 2),  # left, bottom
+    }[orientation]
+    exif = Image.Exif()
+    exif[274] = orientation
+    got = decoded(Image.fromarray(np.ascontiguousarray(stored)), 8, tmp_path=tmp_path, name=name, exif=exif)
+    for (i, j), corner in {(0, 0): (0, 0), (0, 7): (0, 31), (7, 0): (47, 0), (7, 7): (47, 31)}.items():
+        np.testing.assert_allclose(got[i, j], upright[corner], atol=12)
+
+
+def test_large_JPEGs_are_decoded_smaller_but_look_the_same(tmp_path, rng):
+    smooth = Image.fromarray(rng.integers(0, 256, (9, 9, 3)).astype(np.uint8)).resize((640, 480), 2)
+    smooth.save(tmp_path / "a.jpg", quality=95)
+    seen = []
+    original = Image.Image.resize
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", lambda self, *a, **k: seen.append(self.size) or original(self, *a, **k))
+        got = folder.decode(tmp_path / "a.jpg", 32)
+    assert seen == [(107, 80)] or seen == [(80, 60)] or seen == [(160, 120)]
+    whole = np.asarray(smooth)[None, :, 80:560]
+    np.testing.assert_allclose(got, images.resize(np.ascontiguousarray(whole), 32)[0], atol=8)
+
+
+# ------------------------------------------------------------------------------------------------------ what is bad
+
+
+def test_a_bad_picture_is_replaced_by_the_next_good_one_and_named(tmp_path):
+    numbered(tmp_path, 8, bad=(0, 3, 4, 7))
+    for workers in (1, 2, 5):
+        pictures = PictureFolder(tmp_path, size=2, workers=workers)
+        assert values(pictures[np.array([5, 6])]) == [5, 6]
+        assert pictures.skipped == {}, "what nobody asked for is not looked at"
+        assert values(pictures[np.array([7, 3, 0, 4, 1])]) == [1, 5, 1, 5, 1]
+        assert list(pictures.skipped) == [str(tmp_path / f"{i:03d}.png") for i in (0, 3, 4, 7)]
+        assert all("cannot identify image file" in reason for reason in pictures.skipped.values())
+        assert values(pictures[:]) == [1, 1, 2, 5, 5, 5, 6, 1]
+
+
+def test_if_none_is_good_it_is_told(tmp_path):
+    pictures = PictureFolder(numbered(tmp_path, 3, bad=(0, 1, 2)), size=2)
+    with pytest.raises(UserError, match=r"none of the 3 pictures .* can be read \(for one, .*000.png: cannot identify"):
+        pictures[np.array([1])]
+    with pytest.raises(UserError, match="none of the 3 pictures"):
+        list(Loader(pictures, batch_size=2).epoch(1))
+
+
+def test_truncated_and_other_files_are_left_out(tmp_path, rng):
+    noise = Image.fromarray(rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
+    for name in ("a.jpg", "b.png", "c.webp", "d.bmp", "e.gif"):
+        buffer = io.BytesIO()
+        noise.save(buffer, {"a.jpg": "JPEG", "b.png": "PNG", "c.webp": "WEBP", "d.bmp": "BMP", "e.gif": "GIF"}[name])
+        (tmp_path / name).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
+    (tmp_path / "f.png").write_bytes(b"")
+    (tmp_path / "g.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
+    noise.save(tmp_path / "h.gif", "TIFF")
+    painted(tmp_path / "i.jpg", 5, format="PNG")  # a good one, whatever its name says
+    pictures = PictureFolder(tmp_path, size=2)
+    assert values(pictures[:]) == [5] * 9
+    assert len(pictures.skipped) == 8
+
+
+def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+    painted(tmp_path / "a.png", 1, size=(100, 101))
+    painted(tmp_path / "b.png", 2, size=(100, 100))
+    monkeypatch.setattr(folder, "MAX_PIXELS", 10_000)
+    loaded = []
+    from PIL import PngImagePlugin
+
+    original = PngImagePlugin.PngImageFile.load
+    monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: loaded.append(self.size) or original(self))
+    pictures = PictureFolder(tmp_path, size=2)
+    assert values(pictures[:]) == [2, 2]
+    assert list(pictures.skipped.values()) == ["it has more than 10000 pixels"]
+    assert set(loaded) == {(100, 100)}
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 5000)  # Pillow's own limit: beyond twice that it raises itself
+    (tmp_path / "b.png").unlink()
+    painted(tmp_path / "b.png", 2, size=(50, 50))
+    pictures = PictureFolder(tmp_path, size=2)
+    assert values(pictures[:]) == [2, 2]
+    assert list(pictures.skipped.values()) == ["it has more than 10000 pixels"]
+    monkeypatch.setattr(folder, "MAX_BYTES", 10)
+    with pytest.raises(UserError, match="its file has more than 10 bytes"):
+        PictureFolder(tmp_path, size=2)[:]
+
+
+# -------------------------------------------------------------------------------------------------------- the cache
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def refuse(*args, **options):
+        raise AssertionError("nothing was to be decoded")
+
+    return lambda: monkeypatch.setattr(folder, "decode", refuse)
+
+
+def test_a_packed_folder_decodes_nothing(tmp_path, no_decoding, monkeypatch):
+    monkeypatch.setattr(folder, "BLOCK", 4)
+    root, cache = numbered(tmp_path / "p", 11, bad=(2, 10)), tmp_path / "caches" / "p.npy"
+    plain = PictureFolder(root, size=3)
+    counted = []
+    packed = PictureFolder(root, size=3, cache=cache)
+    assert packed.pack(progress=lambda items: (counted.append(i) or i for i in items)) is packed
+    assert counted == list(range(11))
+    np.testing.assert_array_equal(np.load(cache), plain[:])
+    assert sorted(os.listdir(cache.parent)) == ["p.npy", "p.npy.json"]
+    no_decoding()
+    for pictures in (packed, PictureFolder(root, size=3, cache=cache), packed.pack()):
+        np.testing.assert_array_equal(values(pictures[:]), [0, 1, 3, 3, 4, 5, 6, 7, 8, 9, 0])
+        assert values(pictures[np.array([10, 2])]) == [0, 3]
+        assert pictures.skipped == plain.skipped
+        batch = pictures[np.array([1])]
+        assert type(batch) is np.ndarray
+        batch[:] = 9  # the caller's own
+        assert values(pictures[1:2]) == [1]
+
+
+def another(root, cache):
+    return PictureFolder(root, size=3, cache=cache)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda root, cache: painted(root / "new.png", 1),
+        lambda root, cache: (root / "001.png").unlink(),
+        lambda root, cache: (root / "001.png").rename(root / "001b.png"),
+        lambda root, cache: os.utime(root / "001.png", ns=(1, 1)),
+        lambda root, cache: (root / "001.png").write_bytes(b"shorter"),
+        lambda root, cache: cache.unlink(),
+        lambda root, cache: cache.with_name("p.npy.json").unlink(),
+        lambda root, cache: cache.write_bytes(cache.read_bytes()[:-1]),
+        lambda root, cache: cache.write_bytes(b""),
+        lambda root, cache: np.save(cache, np.zeros((4, 3, 3, 1), np.uint8)),
+        lambda root, cache: np.save(cache, np.zeros((5, 3, 3, 3), np.int8)),
+        lambda root, cache: np.save(cache, np.zeros((5, 3, 3, 3), np.uint8, order="F")),
+        lambda root, cache: np.save(cache, np.full((5, 3, 3, 3), None), allow_pickle=True),
+        lambda root, cache: cache.write_bytes(b"PK\3\4" + bytes(200)),
+        lambda root, cache: cache.with_name("p.npy.json").write_text("[" * 100_000),
+        lambda root, cache: cache.with_name("p.npy.json").write_text("[]"),
+        lambda root, cache: cache.with_name("p.npy.json").write_bytes(b"\xff"),
+        lambda root, cache: change_note(cache, skipped=[1]),
+        lambda root, cache: change_note(cache, skipped={"a": "b"}),
+        lambda root, cache: change_note(cache, fingerprint=None),
+    ],
+)
+def test_a_cache_that_does_not_fit_is_not_used_and_made_anew(tmp_path, change, monkeypatch):
+    root, cache = numbered(tmp_path / "p", 5), tmp_path / "p.npy"
+    another(root, cache).pack()
+    assert another(root, cache)._packed is not None
+    change(root, cache)
+    pictures = another(root, cache)
+    expected = PictureFolder(root, size=3)[:]
+    assert pictures._packed is None
+    np.testing.assert_array_equal(pictures[:], expected)
+    np.testing.assert_array_equal(pictures.pack()[:], expected)
+    assert another(root, cache)._packed is not None
+
+
+def change_note(cache, **changes):
+    note = cache.with_name(cache.name + ".json")
+    note.write_text(json.dumps(json.loads(note.read_text()) | changes))
+
+
+@pytest.mark.parametrize("options", [{"size": 4}, {"channels": 1}, {"background": 0}])
+def test_a_cache_of_other_options_is_not_used(tmp_path, options):
+    root, cache = numbered(tmp_path / "p", 5), tmp_path / "p.npy"
+    another(root, cache).pack()
+    assert PictureFolder(root, **({"size": 3, "cache": cache} | options))._packed is None
+
+
+def test_a_pack_that_is_interrupted_leaves_no_cache(tmp_path, monkeypatch):
+    monkeypatch.setattr(folder, "BLOCK", 2)
+    root, cache = numbered(tmp_path / "p", 7), tmp_path / "caches" / "p.npy"
+
+    def interrupted(items):
+        for i in items:
+            if i == 5:
+                raise KeyboardInterrupt
+            yield i
+
+    with pytest.raises(KeyboardInterrupt):
+        another(root, cache).pack(progress=interrupted)
+    assert os.listdir(cache.parent) == []
+    another(root, cache).pack()
+    painted(root / "new.png", 100)
+    pictures = another(root, cache)
+
+    def killed(temporary, path):  # between the two files, as a power cut may
+        original(temporary, path)
+        raise SystemExit
+
+    original = os.replace
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed)
+        with pytest.raises(SystemExit):
+            pictures.pack()
+    (root / "new.png").unlink()
+    assert another(root, cache)._packed is None, "the new pictures do not pass for those of the old note"
+
+
+def test_packing_without_a_place_gets_one_sentence(tmp_path):
+    numbered(tmp_path / "p", 2)
+    with pytest.raises(UserError, match="has no cache to pack into"):
+        PictureFolder(tmp_path / "p", size=3).pack()
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="the cache .* cannot be written"):
+        PictureFolder(tmp_path / "p", size=3, cache=tmp_path / "file" / "p.npy").pack()
+
+
+# ------------------------------------------------------------------------------------------------- threads and forks
+
+
+def test_many_threads_give_what_one_gives(tmp_path, rng):
+    for i in range(40):
+        Image.fromarray(rng.integers(0, 256, (20, 24, 3)).astype(np.uint8)).save(tmp_path / f"{i}.jpg")
+    for i in (3, 17, 18):
+        (tmp_path / f"{i}.jpg").write_bytes(b"bad")
+    order = rng.permutation(40)
+    one = PictureFolder(tmp_path, size=8, workers=1)[order]
+    many = PictureFolder(tmp_path, size=8, workers=7)
+    results = [None] * 4
+
+    def use(k):
+        results[k] = many[order]
+
+    threads = [threading.Thread(target=use, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for result in results:
+        np.testing.assert_array_equal(result, one)
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_process_has_threads_of_its_own(tmp_path):
+    """Run in a fresh process: a fork in the middle of an epoch goes on with the same batches."""
+    numbered(tmp_path, 40)
+    program = f"""
+import os, numpy as np
+from nanogan.data import Loader, PictureFolder
+pictures = PictureFolder({str(tmp_path)!r}, size=4, workers=3)
+batches = Loader(pictures, batch_size=5).epoch(1)
+first = next(batches)
+pid = os.fork()
+rest = [batch.tobytes() for batch in batches]
+whole = [batch.tobytes() for batch in Loader(pictures[:], batch_size=5).epoch(1)]
+assert rest == whole[1:], len(rest)
+if pid:
+    assert os.waitpid(pid, 0)[1] == 0
+    print("both")
+"""
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    result = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (result.stdout, result.stderr) == ("both\n", "")
+
+
+def test_a_program_that_ends_in_the_middle_of_an_epoch_ends(tmp_path):
+    numbered(tmp_path, 40)
+    program = f"""
+from nanogan.data import Loader, PictureFolder
+batches = Loader(PictureFolder({str(tmp_path)!r}, size=4, workers=3), batch_size=5).epoch(1)
+print(next(batches).shape)
+"""
+    result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    assert (result.returncode, result.stdout, result.stderr) == (0, "(5, 3, 4, 4)\n", "")
+
+
+def test_real_pictures(real_data):
+    """Photographs of 256 x 256, each beside what Pillow alone makes of the whole of it."""
+    pictures = PictureFolder(os.path.join(real_data, "horse2zebra", "trainA"), size=64)
+    assert len(pictures) == 300
+    names = sorted(os.listdir(pictures.path))
+    for i in (0, 150, 299):
+        with Image.open(pictures.path / names[i]) as image:
+            expected = np.asarray(image.convert("RGB").resize((64, 64), Image.Resampling.BILINEAR))
+        assert np.abs(pictures[i].astype(int) - expected).mean() < 3
+    assert pictures.skipped == {}
