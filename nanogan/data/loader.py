@@ -10,7 +10,7 @@ import numpy as np
 from nanogan.backend import get_device, seeded_rng, to_device
 from nanogan.errors import UserError
 
-AHEAD = 3  # batches of a slow source that are made while the one before them is trained on
+AHEAD = 3  # batches of a slow source that are made, or waiting, while the one before them is trained on
 
 
 class Loader:
@@ -79,7 +79,7 @@ def _made_ahead(make, numbers):
                 if os.getpid() != owner:
                     yield make(waiting.popleft()[0] if waiting else left.popleft())
                     continue
-                while left and len(waiting) < AHEAD:
+                while left and len(waiting) < AHEAD + 1:
                     i = left.popleft()
                     waiting.append((i, thread.submit(make, i)))
                 yield waiting.popleft()[1].result()
