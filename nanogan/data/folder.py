@@ -93,8 +93,8 @@ class PictureFolder:
             raise UserError(f"a folder's index is a number, a slice or a 1-D array of them, got {indices!r}")
         if len(indices) and not -N <= indices.min() <= indices.max() < N:
             raise IndexError(f"index {indices.min()} or {indices.max()} is out of range for {N} pictures")
-        indices = indices.astype(np.int64) % N
-        return self._decode(indices) if self._packed is None else np.asarray(self._packed)[indices]
+        indices = indices.astype(np.int64)  # an empty list makes an array of floating-point numbers
+        return self._decode(indices) if self._packed is None else self._packed[indices]
 
     # ------------------------------------------------------------------------------------------------- the listing
 
@@ -152,7 +152,7 @@ class PictureFolder:
     # ------------------------------------------------------------------------------------------------- the pictures
 
     def _decode(self, indices):
-        """Return the pictures at ``indices``, each from 0 to N - 1, decoded on the workers' threads."""
+        """Return the pictures at ``indices``, decoded on the workers' threads."""
         pictures = np.empty((len(indices), *self.shape[1:]), np.uint8)
 
         def work(share):

@@ -6,6 +6,7 @@ import os
 import struct
 import threading
 import time
+from concurrent.futures import Future
 
 import numpy as np
 import pytest
@@ -372,7 +373,11 @@ class Slow:
     def __len__(self):
         return len(self.pictures)
 
+    def hold_up(self):
+        pass
+
     def __getitem__(self, indices):
+        self.hold_up()
         self.threads.add(threading.current_thread())
         self.asked.append(indices.tolist())
         if self.bad in indices:
@@ -434,6 +439,23 @@ def test_what_a_slow_source_raises_is_raised_in_its_turn():
     with pytest.raises(UserError, match="picture 13 cannot be had"):
         next(batches)
     assert not loader_threads()
+
+
+def test_an_epoch_that_is_left_takes_back_what_it_asked_for(monkeypatch):
+    """The second batch is held up until all that wait were cancelled, so those behind it are not made."""
+    source, cancelled, all_cancelled, original = Slow(numbered(100)), [], threading.Event(), Future.cancel
+
+    def cancel(future):
+        cancelled.append(original(future))
+        if len(cancelled) == 3:
+            all_cancelled.set()
+
+    monkeypatch.setattr(Future, "cancel", cancel)
+    source.hold_up = lambda: all_cancelled.wait(5) if source.asked else None
+    batches = Loader(source, batch_size=5).epoch(1)
+    next(batches)
+    batches.close()
+    assert len(source.asked) <= 2
 
 
 def test_an_epoch_that_is_left_early_leaves_no_thread_and_makes_no_more():

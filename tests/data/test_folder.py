@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import warnings
 
 import numpy as np
 import pytest
@@ -251,6 +252,13 @@ def test_a_bad_picture_is_replaced_by_the_next_good_one_and_named(tmp_path):
         assert values(pictures[:]) == [1, 1, 2, 5, 5, 5, 6, 1]
 
 
+def test_a_picture_known_to_be_bad_is_not_tried_again(tmp_path, monkeypatch):
+    pictures, tried, original = PictureFolder(numbered(tmp_path, 4, bad=(1, 2)), size=2, workers=1), [], folder.decode
+    monkeypatch.setattr(folder, "decode", lambda path, *a, **k: tried.append(path) or original(path, *a, **k))
+    assert values(pictures[np.array([1, 2, 1])]) == [3, 3, 3]
+    assert [os.path.basename(path) for path in tried] == ["001.png", "002.png", "003.png", "003.png", "003.png"]
+
+
 def test_if_none_is_good_it_is_told(tmp_path):
     pictures = PictureFolder(numbered(tmp_path, 3, bad=(0, 1, 2)), size=2)
     with pytest.raises(UserError, match=r"none of the 3 pictures .* can be read \(for one, .*000.png: cannot identify"):
@@ -272,6 +280,28 @@ def test_truncated_and_other_files_are_left_out(tmp_path, rng):
     pictures = PictureFolder(tmp_path, size=2)
     assert values(pictures[:]) == [5] * 9
     assert len(pictures.skipped) == 8
+
+
+def test_pictures_with_any_byte_changed_are_decoded_or_left_out(tmp_path, rng):
+    """Whatever is in a file, it is a picture or a reason."""
+    smooth = Image.fromarray(rng.integers(0, 256, (6, 6, 3)).astype(np.uint8)).resize((24, 20), 2)
+    exif = Image.Exif()
+    exif[274] = 6
+    (tmp_path / "p").mkdir()
+    for kind in ("JPEG", "PNG", "WEBP", "BMP", "GIF"):
+        buffer = io.BytesIO()
+        smooth.save(buffer, kind, **({} if kind in ("BMP", "GIF") else {"exif": exif}))
+        for i in range(60):
+            data = bytearray(buffer.getvalue())
+            for at in rng.integers(0, min(len(data), 300), rng.integers(1, 4)):
+                data[at] = rng.integers(256)
+            (tmp_path / "p" / f"{i}.{kind.lower()}").write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of damaged EXIF data and the like
+        pictures = PictureFolder(tmp_path / "p", size=4)
+        assert pictures[:].shape == (300, 4, 4, 3)
+    assert 20 < len(pictures.skipped) < 280
+    assert all("\n" not in reason for reason in pictures.skipped.values())
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
@@ -396,7 +426,8 @@ def test_a_pack_that_is_interrupted_leaves_no_cache(tmp_path, monkeypatch):
         another(root, cache).pack(progress=interrupted)
     assert os.listdir(cache.parent) == []
     another(root, cache).pack()
-    painted(root / "new.png", 100)
+    before, status = (root / "001.png").read_bytes(), os.stat(root / "001.png")
+    painted(root / "001.png", 100)
     pictures = another(root, cache)
 
     def killed(temporary, path):  # between the two files, as a power cut may
@@ -408,8 +439,9 @@ def test_a_pack_that_is_interrupted_leaves_no_cache(tmp_path, monkeypatch):
         patch.setattr(os, "replace", killed)
         with pytest.raises(SystemExit):
             pictures.pack()
-    (root / "new.png").unlink()
-    assert another(root, cache)._packed is None, "the new pictures do not pass for those of the old note"
+    (root / "001.png").write_bytes(before)
+    os.utime(root / "001.png", ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert another(root, cache)._packed is None, "the old note does not vouch for the new pictures"
 
 
 def test_packing_without_a_place_gets_one_sentence(tmp_path):

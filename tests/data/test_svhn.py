@@ -125,6 +125,36 @@ def test_a_zlib_bomb_is_not_unpacked(tmp_path):
     tracemalloc.stop()
 
 
+@pytest.mark.parametrize(
+    ("at", "number", "message"),
+    [
+        (128, 9, "an element of type 9, which is no array"),
+        (140, 0, "the description of an array is corrupt"),
+        (156, 5000, "the description of an array is corrupt"),
+        (184, 1, r"X promises shape \(32, 32, 3, 1\), but 3072 bytes of type 1"),
+        (184, 77, "but 3072 bytes of type 77"),
+        (188, 3071, "but 3071 bytes of type 2"),
+        (188, 2**32 - 1, "but 4294967295 bytes of type 2"),
+        (172, 2**31 - 1, "X promises 2147483647 pictures"),
+        (172, 2**32 - 1, "X promises -1 pictures"),
+        (172, 0, "X promises 0 pictures"),
+        (None, 200, "it ends too early"),
+        (None, 3000, "it ends too early"),
+    ],
+)
+def test_each_number_in_a_header_is_checked(tmp_path, at, number, message):
+    """The file is not compressed; X is its first array. Without ``at``, it is cut to that many bytes."""
+    write(tmp_path / "file", count=1, compressed=False)
+    data = bytearray((tmp_path / "file").read_bytes())
+    if at is None:
+        del data[number:]
+    else:
+        struct.pack_into("<I", data, at, number)
+    (tmp_path / "file").write_bytes(data)
+    with pytest.raises(UserError, match=message):
+        load_svhn(tmp_path / "file")
+
+
 def test_files_with_any_byte_changed_are_read_or_refused(tmp_path, rng):
     """Nothing but UserError is raised, and what is returned has the right shapes."""
     path = tmp_path / "file"
