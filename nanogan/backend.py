@@ -4,6 +4,7 @@ This is the only file outside ``fast/gpu`` that imports CuPy, and it does so onl
 else writes ``xp = array_module(x)`` and then the same line for both libraries.
 """
 
+import contextlib
 import ctypes
 import importlib
 import os
@@ -133,6 +134,8 @@ _keep_freed_memory()
 # --------------------------------------------------------------------------------------------------------- devices
 
 INSTALL_CUPY = 'pip install "cupy-cuda13x[ctk]" (NVIDIA driver 580 or newer) or pip install "cupy-cuda12x[ctk]"'
+CHECK_DRIVER = "check that nvidia-smi lists one, or use device cpu"
+CUPY_PACKAGES = ("cupy", "cupy-cuda11x", "cupy-cuda12x", "cupy-cuda13x")  # each overwrites the files of the others
 
 
 @dataclass(frozen=True)
@@ -186,29 +189,130 @@ def _probe_gpu(index):
         return
     try:
         import cupy
-    except ImportError as error:
-        raise DeviceError(f"device gpu needs CuPy, which cannot be imported ({error}): {INSTALL_CUPY}") from None
+    except Exception as error:  # a broken installation fails with exceptions of many kinds
+        raise DeviceError(_import_problem(error)) from None
     if not cupy.is_available():
-        raise DeviceError(
-            "device gpu is not to be had: CuPy is installed but finds no NVIDIA driver or no GPU; "
-            "check that nvidia-smi lists one, or use device cpu"
-        )
+        raise DeviceError(f"device gpu is not to be had: {_driver_problem(cupy)}")
     count = cupy.cuda.runtime.getDeviceCount()
     if index >= count:
-        raise DeviceError(f"there is no gpu:{index}: this machine has {count}, numbered from 0 to {count - 1}")
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        hidden = "" if visible is None else f" (CUDA_VISIBLE_DEVICES={visible!r} may hide others)"
+        raise DeviceError(f"there is no gpu:{index}: this machine has {count}, numbered from 0 to {count - 1}{hidden}")
     try:
         cupy.cuda.Device(index).use()
         ones = cupy.ones((2, 2), np.float32)
         works = bool(((ones + ones) @ ones == 4).all())  # one compiled kernel (NVRTC) and one product (cuBLAS)
     except Exception as error:  # CuPy reports a missing NVRTC, cuBLAS or driver with exceptions of many kinds
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DeviceError(
-            f"device gpu is there, but CuPy cannot use it ({reason}): reinstall CuPy with its CUDA "
-            f"libraries, {INSTALL_CUPY}"
-        ) from None
+        raise DeviceError(_several_cupys() or _use_problem(cupy, index, error)) from None
     if not works:
         raise DeviceError(f"gpu:{index} computes wrongly: a product of 2 x 2 matrices of ones was not all 4")
     _probed.add(index)
+
+
+def _import_problem(error):
+    """Say in one sentence why ``import cupy`` raised ``error``, and what to do."""
+    if isinstance(error, ModuleNotFoundError) and error.name == "cupy":
+        return f"device gpu needs CuPy, which is not installed: {INSTALL_CUPY}"
+    reason = _reason(error.__cause__ or error)  # CuPy's own ImportError is a page of general advice
+    return (
+        _several_cupys() or f"device gpu needs CuPy, which cannot be imported ({reason}): reinstall it, {INSTALL_CUPY}"
+    )
+
+
+def _several_cupys():
+    """Say in one sentence that several packages of CuPy are installed, and what to do; None if there is one."""
+    from importlib import metadata  # only needed when something is wrong
+
+    found = []
+    for name in CUPY_PACKAGES:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found.append(metadata.distribution(name).metadata["Name"])
+    if len(found) < 2:
+        return None
+    return (
+        f"device gpu needs one CuPy, but {' and '.join(found)} are installed over each other: "
+        f"pip uninstall {' '.join(found)}, then {INSTALL_CUPY}"
+    )
+
+
+def _driver_problem(cupy):
+    """Say why CuPy finds no GPU, and what to do: there is no driver, it is too old, or it sees no GPU."""
+    driver, reason = None, ""
+    try:
+        runtime = cupy.cuda.runtime
+        driver, needed = runtime.driverGetVersion(), runtime.runtimeGetVersion()  # 12040 means CUDA 12.4
+        runtime.getDeviceCount()
+    except Exception as error:
+        reason = _reason(error)
+    if driver == 0:
+        return (
+            "CuPy is installed but finds no NVIDIA driver: install one (in a container, start it with the GPU: "
+            "docker run --gpus all), or use device cpu"
+        )
+    if driver and "InsufficientDriver" in reason:
+        older = f'pip install "cupy-cuda12x[ctk]" instead of {_package(cupy)}, or ' if 12000 <= driver < 13000 else ""
+        return (
+            f"the NVIDIA driver is made for CUDA {_version(driver)} and CuPy for {_version(needed)}: {older}"
+            "install a newer driver (CUDA 13 takes 580 or newer)"
+        )
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if driver and "NoDevice" in reason:
+        if visible is not None:
+            return f"CUDA_VISIBLE_DEVICES={visible!r} hides every GPU: unset it, or name one, such as 0"
+        return f"the NVIDIA driver (CUDA {_version(driver)}) sees no GPU: {CHECK_DRIVER}"
+    told = f" ({reason})" if driver and reason else ""
+    return f"CuPy is installed but finds no NVIDIA driver or no GPU{told}; {CHECK_DRIVER}"
+
+
+def _use_problem(cupy, index, error):
+    """Say in one sentence why a first kernel and product on GPU ``index`` raised ``error``, and what to do."""
+    reason, text = _reason(error), f"{type(error).__name__} {error}".lower()
+    there = f"gpu:{index} is there, but CuPy"
+    if "out of memory" in text or "alloc_failed" in text:
+        return (
+            f"gpu:{index} has no memory left ({reason}): end other programs that use it, which nvidia-smi lists, or "
+            "use another gpu:N"
+        )
+    if any(sign in text for sign in ("gpu-architecture", "nokernelimage", "no_binary_for_gpu", "unsupported gpu")):
+        capability = ""
+        with contextlib.suppress(Exception):
+            digits = cupy.cuda.Device(index).compute_capability  # "90" means 9.0
+            capability = f", of compute capability {digits[:-1]}.{digits[-1]},"
+        return (
+            f"gpu:{index}{capability} is not served by {_package(cupy)} ({reason}): CUDA 13 serves 7.5 and newer, "
+            'pip install "cupy-cuda12x[ctk]" 5.0 and newer'
+        )
+    if "open source file" in text or "cuda headers" in text:
+        return f'{there} does not find CUDA\'s headers ({reason}): pip install "{_package(cupy)}[ctk]"'
+    missing = any(
+        sign in text for sign in ("failure finding", "cannot open shared object", "could not find", "failed to load")
+    )
+    for library, purpose in (
+        ("nvrtc", "NVRTC, which compiles its kernels"),
+        ("cublas", "cuBLAS, CUDA's matrix products"),
+    ):
+        if missing and library in text:
+            return f'{there} does not find {purpose} ({reason}): pip install "{_package(cupy)}[ctk]"'
+    return f"{there} cannot use it ({reason}): reinstall CuPy with its CUDA libraries, {INSTALL_CUPY}"
+
+
+def _package(cupy):
+    """The package of this CuPy, by the CUDA that it was built for."""
+    try:
+        return f"cupy-cuda{cupy.cuda.runtime.runtimeGetVersion() // 1000}x"
+    except Exception:
+        return "cupy-cuda13x"
+
+
+def _version(number):
+    """13020 -> "13.2"."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+def _reason(error):
+    """The first line of an error's text that says something, else its type."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line[:200] for line in lines if any(map(str.isalpha, line))), type(error).__name__)
 
 
 # --------------------------------------------------------------------------------------------------------- seeding

@@ -1,5 +1,6 @@
 """Devices, seeds, and the line that chooses between an operation and its fast path."""
 
+import importlib.metadata
 import sys
 import types
 
@@ -46,25 +47,145 @@ def test_without_a_driver(monkeypatch):
         backend.get_device("cuda")
 
 
-def cuda(count, **device):
-    runtime = types.SimpleNamespace(getDeviceCount=lambda: count)
-    return types.SimpleNamespace(runtime=runtime, Device=lambda index: types.SimpleNamespace(use=lambda: None))
+def cuda(count, driver=13000, runtime=13020):
+    """What stands in cupy.cuda: ``count`` GPUs, or the error that counting them raises."""
+    counted = raise_(count) if isinstance(count, Exception) else lambda: count
+    functions = types.SimpleNamespace(
+        getDeviceCount=counted, driverGetVersion=lambda: driver, runtimeGetVersion=lambda: runtime
+    )
+    device = types.SimpleNamespace(use=lambda: None, compute_capability="70")
+    return types.SimpleNamespace(runtime=functions, Device=lambda index: device)
+
+
+def sentence(monkeypatch, device="gpu", **attributes):
+    """What the user is told: one line."""
+    fake_cupy(monkeypatch, **attributes)
+    with pytest.raises(DeviceError) as caught:
+        backend.get_device(device)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def cupys(monkeypatch, *names):
+    """Make these the packages of CuPy that are installed."""
+
+    def distribution(name):
+        if name not in names:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return types.SimpleNamespace(metadata={"Name": name})
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+
+
+def broken_cupy(monkeypatch, tmp_path, source):
+    """A package cupy whose import runs ``source``."""
+    monkeypatch.setattr(backend, "_probed", set())
+    (tmp_path / "cupy.py").write_text(source, encoding="utf-8")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "cupy", raising=False)
+    with pytest.raises(DeviceError) as caught:
+        backend.get_device("gpu")
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        ("raise OSError('libcudart.so.13: cannot open')", "libcudart.so.13: cannot open"),
+        ("import cupy_core_that_is_not_there", "No module named 'cupy_core_that_is_not_there'"),
+        ("raise ImportError('\\n=====\\nFailed to import CuPy.') from ImportError('ABI 7')", "ABI 7"),
+    ],
+)
+def test_a_broken_cupy(monkeypatch, tmp_path, source, reason):
+    cupys(monkeypatch, "cupy-cuda13x")
+    told = broken_cupy(monkeypatch, tmp_path, source)
+    assert f"cannot be imported ({reason})" in told
+    assert "reinstall it, pip install" in told
+
+
+def test_two_cupys_are_named(monkeypatch, tmp_path):
+    cupys(monkeypatch, "cupy-cuda12x", "cupy-cuda13x")
+    told = broken_cupy(monkeypatch, tmp_path, "raise ImportError('undefined symbol')")
+    assert "needs one CuPy, but cupy-cuda12x and cupy-cuda13x are installed over each other" in told
+    assert "pip uninstall cupy-cuda12x cupy-cuda13x, then pip install" in told
+    error = RuntimeError("nothing that is known")
+    assert "over each other" in sentence(monkeypatch, is_available=lambda: True, cuda=cuda(1), ones=raise_(error))
+
+
+INSUFFICIENT = RuntimeError("cudaErrorInsufficientDriver: CUDA driver version is insufficient for CUDA runtime version")
+NO_DEVICE = RuntimeError("cudaErrorNoDevice: no CUDA-capable device is detected")
+
+
+def test_cupy_without_a_driver(monkeypatch):
+    told = sentence(monkeypatch, is_available=lambda: False, cuda=cuda(INSUFFICIENT, driver=0))
+    assert "finds no NVIDIA driver: install one" in told
+
+
+@pytest.mark.parametrize(
+    ("driver", "remedy"), [(12040, 'pip install "cupy-cuda12x[ctk]" instead of cupy-cuda13x'), (11080, "")]
+)
+def test_a_driver_that_is_too_old(monkeypatch, driver, remedy):
+    told = sentence(monkeypatch, is_available=lambda: False, cuda=cuda(INSUFFICIENT, driver=driver))
+    assert f"is made for CUDA {driver // 1000}.{driver % 1000 // 10} and CuPy for 13.2: {remedy}" in told
+    assert ("cupy-cuda12x" in told) == bool(remedy), "a driver of CUDA 11 serves neither"
+    assert "newer driver" in told
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [("", "CUDA_VISIBLE_DEVICES='' hides every GPU: unset it"), (None, "(CUDA 13.0) sees no GPU")],
+)
+def test_a_driver_that_sees_no_gpu(monkeypatch, visible, expected):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert expected in sentence(monkeypatch, is_available=lambda: False, cuda=cuda(NO_DEVICE))
+
+
+def test_a_driver_that_does_not_answer_is_quoted(monkeypatch):
+    error = RuntimeError("cudaErrorSystemDriverMismatch: system has unsupported display driver")
+    assert f"no GPU ({error}); check" in sentence(monkeypatch, is_available=lambda: False, cuda=cuda(error))
 
 
 def test_a_gpu_that_is_not_there(monkeypatch):
-    fake_cupy(monkeypatch, is_available=lambda: True, cuda=cuda(2))
-    with pytest.raises(DeviceError, match="there is no gpu:2: this machine has 2, numbered from 0 to 1"):
-        backend.get_device("gpu:2")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,3")
+    told = sentence(monkeypatch, "gpu:2", is_available=lambda: True, cuda=cuda(2))
+    assert "there is no gpu:2: this machine has 2, numbered from 0 to 1 (CUDA_VISIBLE_DEVICES='0,3' may hide" in told
 
 
-def test_missing_cuda_libraries(monkeypatch):
-    error = RuntimeError("libnvrtc.so.13: cannot open shared object file\nand more lines")
-    fake_cupy(monkeypatch, is_available=lambda: True, cuda=cuda(1), ones=raise_(error))
-    with pytest.raises(
-        DeviceError, match="cannot use it .libnvrtc.so.13: cannot open shared object file.: reinstall"
-    ) as e:
-        backend.get_device("gpu")
-    assert "\n" not in str(e.value)
+class OutOfMemoryError(MemoryError):
+    """As CuPy's."""
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (
+            RuntimeError('Failure finding "libnvrtc.so.13 or libnvrtc.so.12": No such file\nand more lines'),
+            "does not find NVRTC, which compiles",
+        ),
+        (ImportError('Failure finding "libcublasLt.so.13": No such file: libcublasLt.so.13'), "does not find cuBLAS"),
+        (
+            ValueError('/cupy/float16.cuh(19): catastrophic error: cannot open source file "cuda_fp16.h"\n\n1 error'),
+            "does not find CUDA's headers",
+        ),
+        (OutOfMemoryError("Out of memory allocating 512 bytes"), "has no memory left (Out of memory allocating 512"),
+        (RuntimeError("cudaErrorMemoryAllocation: out of memory"), "has no memory left"),
+        (RuntimeError("CUBLAS_STATUS_ALLOC_FAILED"), "has no memory left"),
+        (
+            ValueError("nvrtc: error: invalid value for --gpu-architecture (-arch)"),
+            "of compute capability 7.0, is not served by cupy-cuda13x",
+        ),
+        (RuntimeError("something new"), "cannot use it (something new): reinstall CuPy with its CUDA libraries"),
+    ],
+)  # fmt: skip
+def test_a_gpu_that_cannot_be_used(monkeypatch, error, expected):
+    cupys(monkeypatch, "cupy-cuda13x")
+    told = sentence(monkeypatch, is_available=lambda: True, cuda=cuda(1), ones=raise_(error))
+    assert f"gpu:0{'' if 'capability' not in expected else ', of compute capability 7.0, is not served'}" in told
+    assert expected in told
+    assert any(remedy in told for remedy in ("[ctk]", "nvidia-smi lists")), "and what to do"
 
 
 def test_a_gpu_that_computes_wrongly_is_refused(monkeypatch):
