@@ -1,8 +1,11 @@
 """What a figure was measured on: without it, it is worth nothing."""
 
+import contextlib
 import os
 import platform
 import resource
+import statistics
+import subprocess
 import sys
 import time
 
@@ -28,6 +31,96 @@ def describe():
         f"torch: {torch.get_num_threads()} threads, {torch.backends.cpu.get_cpu_capability()}",
         f"sgemm of 4096 x 4096 matrices: {sgemm_peak():.0f} GFLOP/s with NumPy",
     ]
+
+
+def describe_gpu(target, ceilings):
+    """Return lines that name the card, what drives it, and what it reached here; whatever is not to be had says so."""
+    cupy, index = target.device.array_module, target.device.index
+    runtime = cupy.cuda.runtime
+
+    def told(function):
+        try:
+            return function()
+        except Exception as error:  # a library that is missing or too old must not cost the benchmark
+            return f"unknown ({type(error).__name__})"
+
+    def card():
+        properties = runtime.getDeviceProperties(index)
+        name, cores = properties["name"].decode(), properties["multiProcessorCount"]
+        memory, cache = properties["totalGlobalMem"] / 2**30, properties["l2CacheSize"] / 2**20
+        capability = f"{properties['major']}.{properties['minor']}"
+        return (
+            f"{name}, compute capability {capability}, {cores} multiprocessors, {memory:.0f} GiB, {cache:.0f} MiB of L2"
+        )
+
+    def version(number):
+        return f"{number // 1000}.{number % 1000 // 10}"
+
+    torchs = f"torch's CUDA {torch.version.cuda or 'none'}, cuDNN {told(torch.backends.cudnn.version)}"
+    local = told(lambda: version(cupy.cuda.get_local_runtime_version()))
+    reached = ", ".join(
+        f"{value / 1e9:.0f} GB/s {name}" if name in BANDWIDTHS else f"{value / 1e12:.1f} TFLOP/s {name}"
+        for name, value in ceilings.items()
+    )
+    return [
+        f"GPU: {told(card)}",
+        f"NVIDIA driver {driver_version()}, made for CUDA {told(lambda: version(runtime.driverGetVersion()))}",
+        f"CuPy {cupy.__version__}, CUDA {local}; {torchs}",
+        f"measured here: {reached}",
+    ]
+
+
+def driver_version():
+    """Return the version of the NVIDIA driver as nvidia-smi prints it, or "unknown"."""
+    with contextlib.suppress(OSError, IndexError), open("/proc/driver/nvidia/version", encoding="utf-8") as file:
+        return next(word for word in file.readline().split() if word[0].isdigit() and "." in word)
+    with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
+        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split()[0]
+    return "unknown"
+
+
+BANDWIDTHS = ("copied", "to the device")
+
+
+def ceilings(target):
+    """Return {name: the most that this machine does a second}, measured: bytes copied, and operations of products.
+
+    "copied" counts bytes read and bytes written. "float32" is a product of large matrices of random numbers; a GPU has
+    "tf32" and "16 bit" as well, and "to the device", from page-locked memory. What cannot be measured is left out.
+    """
+    if not target.is_gpu:
+        source = np.ones(1 << 26, np.float32)  # 256 MB: beyond the caches
+        copy = source.copy()
+        seconds = min(target.seconds(lambda: np.copyto(copy, source)) for _ in range(3))
+        return {"copied": 2 * source.nbytes / seconds, "float32": sgemm_peak() * 1e9}
+    result = {}
+    for name in (*BANDWIDTHS, "float32", "tf32", "16 bit"):
+        with contextlib.suppress(Exception):  # such as memory that others use
+            work, function = _at_full_speed(name, target)
+            function()
+            calls = target.calls(function, 0.05)
+            result[name] = work / statistics.median(target.seconds(function, calls) for _ in range(3))
+    torch.backends.cuda.matmul.allow_tf32 = False
+    target.free()
+    return result
+
+
+def _at_full_speed(name, target):
+    """Return how much work, in bytes or operations, and a function that does it and nothing else."""
+    cupy = target.device.array_module
+    if name == "copied":
+        size = min(1 << 30, cupy.cuda.runtime.memGetInfo()[0] // 8)
+        source, copy = cupy.ones(size, np.uint8), cupy.empty(size, np.uint8)
+        return 2 * size, lambda: cupy.copyto(copy, source)
+    if name == "to the device":
+        there = cupy.empty(1 << 26, np.uint8)
+        pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(there.nbytes), np.uint8, there.nbytes)
+        return there.nbytes, lambda: there.set(pinned)
+    torch.backends.cuda.matmul.allow_tf32 = name == "tf32"
+    dtype = torch.bfloat16 if name == "16 bit" else torch.float32
+    matrix = torch.randn(8192, 8192, device=target.torch).to(dtype)  # random: zeros are faster
+    return 2 * 8192**3, lambda: matrix @ matrix
 
 
 def sgemm_peak(size=4096, rounds=3):

@@ -25,7 +25,9 @@ def child(network, threads, rounds):
     import torch
 
     torch.set_num_threads(threads)
-    times, _ = measure(network, rounds, ("nanogan", TORCH))
+    times, failures, _ = measure(network, rounds, ("nanogan", TORCH))
+    if failures:
+        raise RuntimeError(failures)
     print(json.dumps([statistics.median(times[name]) for name in ("nanogan", TORCH)]))
 
 

@@ -2,178 +2,492 @@
 
     env -u OPENBLAS_CORETYPE -u OPENBLAS_L2_SIZE python -m benchmarks.step
     python -m benchmarks.step --network mnist --batch-size 128 --rounds 15
+    python -m benchmarks.step --device gpu --out             six minutes; --quick takes two
 
-torch runs as pytorch/examples writes it (eager), in channels_last, in channels_last without the weight gradients of D
-that G's step throws away, and compiled where that works; the ratio is to the fastest of them. Each contender first
-proves by its losses that it does the same work. Each network runs in a process of its own, and so does each measurement
-of memory.
+On the CPU torch runs as pytorch/examples writes it (eager), in channels_last, in channels_last without the weight
+gradients of D that G's step throws away, and compiled where that works. On a GPU it runs in float32, with TF32 products
+and under autocast to bf16; eager, compiled (reduce-overhead) and as a CUDA graph of the whole step; always with the
+fused Adam, cuDNN's choice by trial, and its pictures on the card. A ratio is to the fastest torch of the same numbers.
+
+Each contender first proves by its losses after three steps that it does the same work. One that fails is a line with
+the reason. Each network runs in a process of its own, and so does each measurement of memory.
 """
 
 import argparse
+import gc
 import json
+import re
 import statistics
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
 from benchmarks import machine, torch_dcgan
+from benchmarks.clock import Target
+from nanogan import backend
 from nanogan.cli import at_least
+from nanogan.errors import UserError
 from nanogan.models import dcgan
 from nanogan.optim import Adam
 from nanogan.training import adversarial_step
 
+RESULTS = Path(__file__).parent / "results"
 NETWORKS = {
     "64": {"image_size": 64, "channels": 3, "width": 64, "batch_size": 64},  # pytorch/examples' defaults
     "32": {"image_size": 32, "channels": 1, "width": 64, "batch_size": 64},
     "mnist": {"image_size": 28, "channels": 1, "width": 32, "batch_size": 32},  # examples/mnist_dcgan.py's defaults
 }
-CONTENDERS = ("nanogan", "torch eager", "torch channels_last", "torch channels_last, D frozen", "torch compiled")
+LARGE = {
+    "64-b128": {"image_size": 64, "channels": 3, "width": 64, "batch_size": 128},  # as the paper and torch's tutorial
+    "64-w128": {"image_size": 64, "channels": 3, "width": 128, "batch_size": 128},  # the paper's figure 1
+}
+TINY = {"tiny": {"image_size": 16, "channels": 1, "width": 4, "batch_size": 8}}  # shows that this file works
+ON_GPU = ("64-b128", "64", "mnist", "64-w128", "32")  # the most telling first: time there is scarce
 LATENT, LR, BETAS = 100, 2e-4, (0.5, 0.999)
 
 
-def contender(name, network):
-    """Return a function that does one training step and returns its five numbers."""
+@dataclass(frozen=True)
+class Form:
+    """How a contender does its step."""
+
+    precision: str = "float32"  # of products: "float32", "tf32" (stored in 32 bits), "bf16", "fp16"
+    how: str = "eager"  # "compiled", or "CUDA graph"
+    channels_last: bool = True
+    freeze_d: bool = True  # torch computes no weight gradients of D in G's step
+    fast: bool = True  # nanogan's fast paths
+
+    @property
+    def numbers(self):
+        """What it is compared with."""
+        return "16 bit" if self.precision in ("bf16", "fp16") else self.precision
+
+
+CPU_FORMS = {
+    "nanogan": Form(),
+    "torch eager": Form(channels_last=False, freeze_d=False),
+    "torch channels_last": Form(freeze_d=False),
+    "torch channels_last, D frozen": Form(),
+    "torch compiled": Form(how="compiled", freeze_d=False),
+}
+GPU_FORMS = {
+    "torch eager, float32": Form(channels_last=False, freeze_d=False),  # first: the others' losses are held to its own
+    "nanogan, float32": Form(),
+    "nanogan, tf32": Form("tf32"),
+    "nanogan, bf16": Form("bf16"),
+    "nanogan, fp16": Form("fp16"),
+    "torch channels_last, TF32": Form("tf32"),
+    "torch channels_last, bf16 autocast": Form("bf16"),
+    "torch CUDA graph, TF32": Form("tf32", "CUDA graph"),
+    "torch CUDA graph, bf16 autocast": Form("bf16", "CUDA graph"),
+    "torch channels_last, float32": Form(),
+    "torch eager, TF32": Form("tf32", channels_last=False, freeze_d=False),
+    "torch CUDA graph, float32": Form(how="CUDA graph"),
+    "nanogan, float32, NANOGAN_FAST=0": Form(fast=False),
+    "torch compiled, TF32": Form("tf32", "compiled"),
+    "torch compiled, bf16 autocast": Form("bf16", "compiled"),
+}
+# Relative difference of a loss after three steps. Adam first steps by the gradient's sign, which rounding decides where
+# the gradient is all rounding.
+TOLERANCES = {"float32": 1e-3, "tf32": 2e-2, "16 bit": 1e-1}
+
+
+def contender(name, form, network, target):
+    """Return ``prepare`` and ``step``: what sets the libraries' switches, and what queues a step, whose five numbers it
+    returns without waiting for them. ``network`` is one of NETWORKS' values; pictures and noise are on the device.
+    """
     rng = np.random.default_rng(0)
     shape = {key: network[key] for key in ("image_size", "channels", "width")}
     g, d = dcgan.generator(latent=LATENT, rng=rng, **shape), dcgan.discriminator(rng=rng, **shape)
     N, C, size = network["batch_size"], network["channels"], network["image_size"]
     real = rng.uniform(-1, 1, (N, size, size, C)).astype(np.float32).transpose(0, 3, 1, 2)  # channels-last
     z = rng.standard_normal((N, LATENT), dtype=np.float32)
+    return (of_nanogan if name.startswith("nanogan") else of_torch)(form, g, d, real, z, target)
 
-    if name == "nanogan":
-        opt_g, opt_d = Adam(g, lr=LR, betas=BETAS), Adam(d, lr=LR, betas=BETAS)
-        return lambda: [float(value) for value in adversarial_step(g, d, opt_g, opt_d, real, z)]
 
-    g, d = torch_dcgan.copy_of(g), torch_dcgan.copy_of(d)
-    memory_format = torch.contiguous_format if name == "torch eager" else torch.channels_last
-    g, d = g.to(memory_format=memory_format), d.to(memory_format=memory_format)
-    opt_g, opt_d = (torch.optim.Adam(n.parameters(), lr=LR, betas=BETAS) for n in (g, d))
-    real, z = torch.tensor(real).contiguous(memory_format=memory_format), torch.tensor(z)
-    if name == "torch compiled":
+def of_nanogan(form, g, d, real, z, target):
+    """:func:`contender` of nanogan."""
+    set_precision = getattr(backend, "set_matmul_precision", None)
+    if set_precision is None and form.precision != "float32":
+        raise UserError(f"this nanogan has no set_matmul_precision to ask for {form.precision}")
+    g, d = g.to(target.device), d.to(target.device)
+    real, z = backend.to_device(real, target.device), backend.to_device(z, target.device)
+    opt_g, opt_d = Adam(g, lr=LR, betas=BETAS), Adam(d, lr=LR, betas=BETAS)
+
+    def prepare():
+        backend.FAST = form.fast
+        if set_precision is not None:
+            set_precision(form.precision)
+
+    return prepare, lambda: adversarial_step(g, d, opt_g, opt_d, real, z)
+
+
+def of_torch(form, g, d, real, z, target):
+    """:func:`contender` of torch."""
+    if not target.has_torch:
+        raise UserError(f"torch {torch.__version__} has no CUDA here")
+    if form.how == "CUDA graph" and not target.is_gpu:
+        raise UserError("only a GPU has CUDA graphs")
+    memory_format = torch.channels_last if form.channels_last else torch.contiguous_format
+    place = {"device": target.torch, "memory_format": memory_format}
+    g, d = torch_dcgan.copy_of(g).to(**place), torch_dcgan.copy_of(d).to(**place)
+    options = {"fused": True, "capturable": form.how == "CUDA graph"} if target.is_gpu else {}
+    opt_g, opt_d = (torch.optim.Adam(n.parameters(), lr=LR, betas=BETAS, **options) for n in (g, d))
+    real, z = torch.tensor(real).to(**place), torch.tensor(z).to(target.torch)
+    if form.how == "compiled":
         torch.compiler.reset()  # else what was compiled for the network before counts towards its limit
-        g, d = torch.compile(g), torch.compile(d)
-    freeze_d = "frozen" in name
-    return lambda: torch_dcgan.step(g, d, opt_g, opt_d, real, z, freeze_d=freeze_d)
+        g, d = (torch.compile(n, mode="reduce-overhead" if target.is_gpu else None) for n in (g, d))
+    if form.numbers == "16 bit":
+        dtype = torch.bfloat16 if form.precision == "bf16" else torch.float16
+        g, d = torch_dcgan.Autocast(g, dtype), torch_dcgan.Autocast(d, dtype)
+
+    def prepare():
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = form.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+
+    def step():
+        if form.how == "compiled":
+            torch.compiler.cudagraph_mark_step_begin()  # what the last step returned may be overwritten
+        return torch_dcgan.queued_step(g, d, opt_g, opt_d, real, z, freeze_d=form.freeze_d)
+
+    return prepare, captured(step) if form.how == "CUDA graph" else step
 
 
-def measure(network, rounds, names):
-    """Return {contender: list of seconds a step}, and {contender: why it does not run}."""
-    steps, times, failures, losses = {}, {}, {}, None
-    for name in names:
+def captured(step):
+    """Return a function that runs ``step`` twice and from the third call on replays it as one CUDA graph."""
+    side, calls = torch.cuda.Stream(), []
+
+    def run():
+        calls.append(None)
+        if len(calls) <= 2:  # on another stream, as capturing demands: choices by trial, Adam's state
+            side.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(side):
+                result = step()
+            torch.cuda.current_stream().wait_stream(side)
+            return result
+        if len(calls) == 3:
+            run.graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(run.graph):
+                run.result = step()
+        run.graph.replay()
+        return run.result
+
+    return run
+
+
+def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None, label=""):
+    """Return {contender: list of seconds a step}, {contender: why it does not run}, {contender: how far its loss is off}.
+
+    ``rounds`` windows of each contender in turn, fewer (at least 3) where ``budget`` seconds are used up. A loss is
+    compared with the first contender's after three steps. Raises :class:`DeviceLost` when the GPU is of no more use.
+    """
+    target = target or Target("cpu")
+    begun, runs, times, failures, differences, expected = time.perf_counter(), {}, {}, {}, {}, None
+
+    def left():
+        return float("inf") if budget is None else budget - (time.perf_counter() - begun)
+
+    def fail(name, error):
+        failures[name] = reason(error)
+        runs.pop(name, None)
+        times.pop(name, None)
+        gc.collect()
         try:
-            step = contender(name, network)
-            first = step()
-        except Exception as error:  # torch.compile fails with exceptions of many kinds
-            if name == "nanogan":
-                raise
-            failures[name] = (str(error).strip().splitlines() or [type(error).__name__])[0][:120]
+            target.free()
+            target.synchronize()
+        except Exception as lost:
+            raise DeviceLost(name, failures[name]) from lost
+
+    for name in names:
+        form = forms[name]
+        if left() < (budget or 0) * (0.6 if form.how == "compiled" else 0.3):
+            failures[name] = "left out, for want of time"
             continue
-        losses = losses or first
-        # Adam first steps by the gradient's sign, which rounding decides where the gradient is all rounding
-        np.testing.assert_allclose(first, losses, rtol=1e-3, err_msg=f"{name} does other work than {names[0]}")
-        step()
-        steps[name], times[name] = step, []
-    for _ in range(rounds):
-        for name, step in steps.items():
-            time.sleep(0.05)  # threads of the one before may still be spinning
-            step()  # fills the caches again
-            start = time.perf_counter()
-            step()
-            times[name].append(time.perf_counter() - start)
-    return times, failures
+        say(f"{label} {name}: first steps")
+        try:
+            prepare, step = contender(name, form, network, target)
+            prepare()
+            for _ in range(3):
+                result = step()
+            found = [float(value) for value in result]
+            if expected is None:
+                expected = found
+            difference = max(abs(a - b) / abs(b) for a, b in zip(found[:2], expected[:2], strict=True))
+            if not difference <= TOLERANCES[form.numbers]:
+                raise UserError(f"does other work: a loss is {difference:.1e} off after three steps")
+            target.seconds(step, 3)
+            calls = target.calls(step)
+        except Exception as error:  # torch.compile, CUDA and CuPy fail with exceptions of many kinds
+            prepare = step = result = None
+            fail(name, error)
+            continue
+        runs[name], times[name], differences[name] = (prepare, step, calls), [], difference
+    for done in range(rounds):
+        if done >= 3 and left() < 0:
+            break
+        for name, (prepare, step, calls) in list(runs.items()):
+            if not target.is_gpu:
+                time.sleep(0.05)  # threads of the one before may still be spinning
+            try:
+                prepare()
+                step()  # fills the caches again
+                times[name].append(target.seconds(step, calls))
+            except Exception as error:
+                prepare = step = None
+                fail(name, error)
+    for name, values in times.items():
+        say(f"{label} {name}: {statistics.median(values) * 1e3:.2f} ms, windows of {runs[name][2]} steps")
+    backend.FAST = True
+    return times, failures, differences
 
 
-def memory(name, network):
-    """Return the MB that three steps need above what the imports took, measured in a new process."""
-    command = [sys.executable, "-m", "benchmarks.step", "--child", json.dumps([name, network])]
-    result = subprocess.run(command, capture_output=True, text=True, cwd=Path(__file__).parents[1])
-    return float(result.stdout.split()[-1]) if result.returncode == 0 else float("nan")
+class DeviceLost(Exception):
+    """A contender, ``args[0]``, failed so that the process can no longer use the GPU; ``args[1]`` is the reason."""
 
 
-def child(name, network):
+def reason(error):
+    """One line that says why."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {(lines or [''])[0]}"[:160].replace("|", "/")
+
+
+def say(text):
+    """Tell whoever waits how far it is; the table goes to the standard output."""
+    print(f"[{time.perf_counter() - STARTED:5.0f} s] {text}", file=sys.stderr, flush=True)
+
+
+STARTED = time.perf_counter()
+
+
+def memory(name, network, device, timeout=120):
+    """Return "peak / kept" in MB of three steps, above what the imports took, measured in a new process."""
+    command = [sys.executable, "-m", "benchmarks.step", "--child", json.dumps([name, network, device])]
+    try:
+        result = subprocess.run(
+            command, capture_output=True, text=True, cwd=Path(__file__).parents[1], timeout=timeout, check=True
+        )
+        peak, kept = json.loads(result.stdout.splitlines()[-1])
+    except (subprocess.SubprocessError, ValueError, IndexError):
+        return "unknown"
+    return f"{peak:.0f}" if peak == kept else f"{peak:.0f} / {kept:.0f}"
+
+
+def child(name, network, device):
     """Print the memory of three steps."""
-    before = machine.peak_memory()
-    step = contender(name, network)
-    for _ in range(3):
-        step()
-    print(machine.peak_memory() - before)
+    target, kept = Target(device), []
+
+    def steps():
+        prepare, step = contender(name, forms_on(target)[name], network, target)
+        prepare()
+        for _ in range(3):
+            kept[:] = [step, step()]
+
+    print(json.dumps(target.peak_memory(steps)))
 
 
-def table(label, network, times, failures, with_memory):
+def forms_on(target):
+    """The contenders of a device. Every GPU's can also be asked for by name on the CPU, which shows that they work."""
+    return GPU_FORMS if target.is_gpu else CPU_FORMS | GPU_FORMS
+
+
+def table(label, network, forms, times, failures, differences, memories):
     """Return the Markdown lines of one network's results."""
     N, size = network["batch_size"], network["image_size"]
     lines = [
         f"### {label}: {size} x {size}, {network['channels']} channels, width {network['width']}, batch {N}",
         "",
-        "| | ms a step, median | fastest to slowest | images/s | speed, torch's best = 1 | peak memory, MB |",
-        "|---|---|---|---|---|---|",
+        "| | ms a step, median | fastest to slowest | images/s | speed, torch's best = 1 | nanogan's beside it "
+        "| loss off by | peak memory, MB |",
+        "|---|---|---|---|---|---|---|---|",
     ]
     medians = {name: statistics.median(values) for name, values in times.items()}
-    best = min((median for name, median in medians.items() if name != "nanogan"), default=float("nan"))
+    ours, best = {}, {}
     for name, median in medians.items():
-        low, high = min(times[name]) * 1e3, max(times[name]) * 1e3
-        used = f"{memory(name, network):.0f}" if with_memory else "-"
+        numbers = forms[name].numbers
+        if not name.startswith("nanogan"):
+            best[numbers] = min(median, best.get(numbers, median))
+        elif forms[name].fast:
+            ours[numbers] = min(median, ours.get(numbers, median))
+    for name, median in medians.items():
+        low, high, numbers = min(times[name]) * 1e3, max(times[name]) * 1e3, forms[name].numbers
         row = (
             name,
-            f"{median * 1e3:.1f}",
-            f"{low:.1f} to {high:.1f}",
+            f"{median * 1e3:.{1 if median > 0.01 else 3}f}",
+            f"{low:.{1 if median > 0.01 else 3}f} to {high:.{1 if median > 0.01 else 3}f}",
             f"{N / median:.0f}",
-            f"{best / median:.2f}",
-            used,
+            f"{best[numbers] / median:.2f}" if numbers in best else "-",
+            f"{median / ours[numbers]:.2f}" if numbers in ours else "-",
+            f"{differences[name]:.0e}",
+            memories.get(name, "-"),
         )
         lines.append("| " + " | ".join(row) + " |")
-    lines += [f"| {name} | does not run: {why} | | | | |" for name, why in failures.items()]
+    lines += [f"| {name} | does not run: {why} | | | | | | |" for name, why in failures.items()]
+    if len({forms[name].numbers for name in medians}) > 1:
+        first = {
+            library: min((m, name) for name, m in medians.items() if name.startswith(library))
+            for library in ("nanogan", "torch")
+            if any(name.startswith(library) for name in medians)
+        }
+        told = [f"{name}, {median * 1e3:.3f} ms" for median, name in first.values()]
+        ratio = f"; nanogan's speed {first['torch'][0] / first['nanogan'][0]:.2f}" if len(first) == 2 else ""
+        lines += ["", f"The fastest of each: {'; '.join(told)}{ratio}."]
     return [*lines, ""]
 
 
-def every_network(args):
+def every_network(args, target):
     """Measure each network with this script, and put the tables together."""
-    options = ["--rounds", str(args.rounds)]
+    labels = ON_GPU if target.is_gpu else NETWORKS
+    options = ["--rounds", str(args.rounds), "--device", args.device]
     options += ["--batch-size", str(args.batch_size)] if args.batch_size else []
     options += [f"--no-{name}" for name in ("compile", "memory") if getattr(args, f"no_{name}")]
-    text = ""
-    for label in NETWORKS:
-        command = [sys.executable, "-m", "benchmarks.step", "--network", label, *options]
-        result = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=Path(__file__).parents[1])
-        part = result.stdout if not text else result.stdout[result.stdout.index("###") :]
+    text = "\n".join([*about(args, target), ""])
+    print(text, flush=True)
+    for i, label in enumerate(labels):
+        left = args.budget - (time.perf_counter() - STARTED) if args.budget else None
+        if left is not None and left < 15:
+            part = f"### {label}\n\nleft out, for want of time\n\n"
+        else:
+            share = left and (left if i == len(labels) - 1 else left * (0.4 if i == 0 else 1.3 / (len(labels) - i)))
+            part = one_network(label, options, share, i)
         print(part, end="", flush=True)
         text += part
-    if args.out:
-        Path(args.out).write_text("# One training step\n\n" + text, encoding="utf-8")
+        save(args, target, text)  # what there is, should the time be up
+
+
+def one_network(label, options, budget, position):
+    """Return the table of a network from a new process; where a contender loses the GPU, from another one without."""
+    lost = {}
+    for _ in range(4):
+        command = [sys.executable, "-m", "benchmarks.step", "--network", label, *options, "--only-table"]
+        command += ["--budget", f"{budget:.0f}"] if budget else []
+        command += ["--no-compile"] if budget and position and "--no-compile" not in options else []
+        command += ["--no-memory"] if budget and position > 1 and "--no-memory" not in options else []
+        command += ["--lost", json.dumps(lost)] if lost else []
+        begun = time.perf_counter()
+        try:
+            result = subprocess.run(
+                command,
+                stdout=subprocess.PIPE,
+                text=True,
+                cwd=Path(__file__).parents[1],
+                timeout=2 * budget + 60 if budget else None,
+            )
+        except subprocess.TimeoutExpired:
+            return f"### {label}\n\ndid not end in time\n\n"
+        if result.returncode == 0:
+            return result.stdout
+        if result.returncode != LOST:
+            return f"### {label}\n\nfailed with status {result.returncode}: its messages are on the standard error\n\n"
+        lost |= json.loads(result.stdout.splitlines()[-1])
+        budget = budget and max(15, budget - (time.perf_counter() - begun))
+    return f"### {label}\n\nthe GPU was lost again and again: {lost}\n\n"
+
+
+LOST = 3  # exit status
+
+
+def about(args, target):
+    """Return the lines that stand above the tables."""
+    lines = [f"- {line}" for line in machine.describe()]
+    if target.is_gpu:
+        say("measuring the card")
+        lines += [f"- {line}" for line in machine.describe_gpu(target, machine.ceilings(target))]
+        lines.append(
+            f"- medians of up to {args.rounds} windows in alternation, each of steps queued for {target.least_window} "
+            "seconds between two waits for the device; losses are not read inside"
+        )
+        lines.append("- memory: arrays in use at the worst / what the libraries took from the driver for them")
+    else:
+        lines.append(f"- {args.rounds} rounds in alternation, one untimed step before each timed one; float32")
+    return [*lines, ""]
+
+
+def save(args, target, text):
+    """Write the tables to the file of --out."""
+    if not args.out:
+        return
+    path = Path(args.out)
+    if args.out == AUTOMATIC:
+        name = "cpu"
+        if target.is_gpu:
+            properties = target.device.array_module.cuda.runtime.getDeviceProperties(target.device.index)
+            name = re.sub("[^a-z0-9]+", "-", properties["name"].decode().lower()).strip("-")
+        path = RESULTS / f"step-{name}.md"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("# One training step\n\n" + text, encoding="utf-8")
+
+
+AUTOMATIC = "benchmarks/results/step-<device>.md"
 
 
 def main():
     count = at_least(int, 1)
     parser = argparse.ArgumentParser(description="One DCGAN training step, nanogan beside torch.")
-    parser.add_argument("--network", choices=(*NETWORKS, "all"), default="all", help="default: all")
+    parser.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N (default: cpu)")
+    networks = NETWORKS | LARGE | TINY
+    parser.add_argument("--network", choices=(*networks, "all"), default="all", help="default: all")
     parser.add_argument("--batch-size", type=count, help="instead of the network's own")
-    parser.add_argument("--rounds", type=count, default=9, help="timed steps of each contender (default: 9)")
+    parser.add_argument("--rounds", type=count, default=9, help="timed windows of each contender (default: 9)")
+    parser.add_argument("--forms", metavar="TEXT", help="only contenders whose name holds this, and the first one")
     parser.add_argument("--no-compile", action="store_true", help="leave out torch.compile, which takes a minute")
     parser.add_argument("--no-memory", action="store_true", help="do not measure memory")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--budget", type=count, metavar="SECONDS", help="leave out what does not fit (GPU: 360)")
+    parser.add_argument("--quick", action="store_true", help="two minutes: --budget 120 --no-compile --no-memory")
+    parser.add_argument(
+        "--out", metavar="FILE", nargs="?", const=AUTOMATIC, help=f"write the table there too (default: {AUTOMATIC})"
+    )
     parser.add_argument("--child", help=argparse.SUPPRESS)
+    parser.add_argument("--only-table", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--lost", type=json.loads, default={}, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
         return child(*json.loads(args.child))
 
+    try:
+        target = Target(args.device)
+    except UserError as error:
+        parser.error(str(error))
+    if args.quick:
+        args.budget, args.no_compile, args.no_memory = args.budget or 120, True, True
+    if target.is_gpu:
+        args.budget = args.budget or 360
     if args.network == "all":  # a process for each, which knows nothing of the networks before
-        return every_network(args)
-    lines = [f"- {line}" for line in machine.describe()]
-    lines += [f"- {args.rounds} rounds in alternation, one untimed step before each timed one; float32", ""]
-    print("\n".join(lines), flush=True)
-    names = [name for name in CONTENDERS if not (args.no_compile and name == "torch compiled")]
-    network = NETWORKS[args.network] | ({"batch_size": args.batch_size} if args.batch_size else {})
-    times, failures = measure(network, args.rounds, names)
-    rows = table(args.network, network, times, failures, not args.no_memory)
+        return every_network(args, target)
+
+    lines = [] if args.only_table else about(args, target)
+    print("\n".join(lines), flush=True, end="\n" if lines else "")
+    forms = GPU_FORMS if target.is_gpu or args.forms else CPU_FORMS
+    names = [name for name, form in forms.items() if not (args.no_compile and form.how == "compiled")]
+    names = [name for name in names if not args.forms or args.forms in name or name == names[0]]
+    names = [name for name in names if name not in args.lost]
+    network = networks[args.network] | ({"batch_size": args.batch_size} if args.batch_size else {})
+    budget = args.budget and args.budget * (0.9 if args.no_memory else 0.7)
+    try:
+        times, failures, differences = measure(
+            network, args.rounds, names, target=target, forms=forms, budget=budget, label=args.network
+        )
+    except DeviceLost as lost:
+        say(f"{args.network}: the GPU is lost: {lost}")
+        if args.only_table:
+            print(json.dumps(dict([lost.args])))
+        return LOST
+    memories = {}
+    if not args.no_memory:
+        measured = [name for name in times if forms[name].how != "compiled" or not target.is_gpu]
+        say(f"{args.network}: memory")
+        with ThreadPoolExecutor(4 if target.is_gpu else 1) as pool:
+            found = pool.map(lambda name: memory(name, network, args.device), measured)
+            memories = dict(zip(measured, found, strict=True))
+    rows = table(args.network, network, forms, times, failures | args.lost, differences, memories)
     print("\n".join(rows), flush=True)
-    lines += rows
-    if args.out:
-        Path(args.out).write_text("# One training step\n\n" + "\n".join(lines), encoding="utf-8")
+    if not args.only_table:
+        save(args, target, "\n".join([*lines, *rows]))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

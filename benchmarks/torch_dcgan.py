@@ -61,6 +61,12 @@ def step(g, d, opt_g, opt_d, real, z, *, freeze_d=False):
 
     ``freeze_d`` spares torch the weight gradients of D in G's step, which the script computes and throws away.
     """
+    results = queued_step(g, d, opt_g, opt_d, real, z, freeze_d=freeze_d)
+    return [float(value) for value in results]
+
+
+def queued_step(g, d, opt_g, opt_d, real, z, *, freeze_d=False):
+    """:func:`step` without waiting for its numbers: they are tensors on the networks' device."""
     loss = nn.BCEWithLogitsLoss()
     opt_d.zero_grad()
     real_logits = d(real)
@@ -80,4 +86,19 @@ def step(g, d, opt_g, opt_d, real, z, *, freeze_d=False):
     opt_g.step()
     d.requires_grad_(True)
     probabilities = [torch.sigmoid(logits).mean() for logits in (real_logits, fake_logits, new_logits)]
-    return [float(value.detach()) for value in (loss_real + loss_fake, loss_g, *probabilities)]
+    return [value.detach() for value in (loss_real + loss_fake, loss_g, *probabilities)]
+
+
+class Autocast(nn.Module):
+    """A network whose forward computes in 16 bits where torch deems it safe; what it returns is float32."""
+
+    def __init__(self, network, dtype):
+        super().__init__()
+        self.network, self.dtype = network, dtype
+
+    def forward(self, x):
+        with torch.autocast(
+            x.device.type, dtype=self.dtype
+        ):  # left at once: it keeps casts of weights that will change
+            y = self.network(x)
+        return y.float()
