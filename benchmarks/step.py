@@ -181,7 +181,7 @@ def captured(step):
 
 
 def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None, label=""):
-    """Return {contender: list of seconds a step}, {contender: why it does not run}, {contender: how far its loss is off}.
+    """Return {contender: list of seconds a step}, {contender: why it does not run}, {contender: how far its loss is}.
 
     ``rounds`` windows of each contender in turn, fewer (at least 3) where ``budget`` seconds are used up. A loss is
     compared with the first contender's after three steps. Raises :class:`DeviceLost` when the GPU is of no more use.
@@ -253,7 +253,8 @@ class DeviceLost(Exception):
 def reason(error):
     """One line that says why."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines or [''])[0]}"[:160].replace("|", "/")
+    kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+    return f"{kind}{(lines or [''])[0]}"[:200].replace("|", "/")
 
 
 def say(text):
