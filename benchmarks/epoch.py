@@ -1,0 +1,231 @@
+"""An epoch of training on MNIST at 64 x 64, loader included, in seconds: nanogan beside torch.
+
+    python -m benchmarks.epoch --device gpu --out FILE.md
+    python -m benchmarks.epoch --network tiny --pictures 200          shows on a CPU that it works
+
+nanogan runs the example's loop: Loader, noise drawn by NumPy, adversarial_step, losses read every 100 steps. torch runs
+the same step, channels_last and without D's unwanted gradients, fed in two ways: from pictures that are on the device
+as bytes before the clock starts, and from a DataLoader whose workers turn bytes into numbers on the host, as
+pytorch/examples does. What feeding takes is shown apart: the same loop without the step.
+
+Pictures are MNIST's below $NANOGAN_DATA where they are to be had; else built-in digits, each used several times.
+"""
+
+import argparse
+import os
+import statistics
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from benchmarks import machine, torch_dcgan
+from benchmarks.clock import Target
+from benchmarks.step import BETAS, GPU_FORMS, LATENT, LR, TINY, Form, reason, say
+from nanogan import backend, images
+from nanogan.cli import at_least
+from nanogan.data import Loader, builtin_digits, load_mnist
+from nanogan.errors import UserError
+from nanogan.models import dcgan
+from nanogan.optim import Adam
+from nanogan.training import adversarial_step
+
+NETWORKS = {"64": {"image_size": 64, "channels": 1, "width": 64, "batch_size": 128}, **TINY}
+LOG_EVERY = 100
+FEEDS = ("pictures on the device", "DataLoader")
+
+
+def load(count, image_size):
+    """Return the pictures, uint8 (count, image_size, image_size, 1), and what they are."""
+    try:
+        pictures, _ = load_mnist(download=False)
+        name = "MNIST"
+    except UserError:
+        pictures, _ = builtin_digits(min(count, 3000))
+        name = "built-in digits"
+    some = images.resize(pictures[:count], image_size)
+    return np.resize(some, (count, *some.shape[1:])), name if len(some) == count else f"{len(some)} {name}, repeated"
+
+
+class Nanogan:
+    """The example's loop. ``epoch(number, train)`` runs one, with or without its steps."""
+
+    def __init__(self, form, network, pictures, target):
+        self.form, self.target = form, target
+        shape = {key: network[key] for key in ("image_size", "channels", "width")}
+        rng = np.random.default_rng(0)
+        self.set_precision = getattr(backend, "set_matmul_precision", None)
+        if self.set_precision is None and form.precision != "float32":
+            raise UserError(f"this nanogan has no set_matmul_precision to ask for {form.precision}")
+        self.g = dcgan.generator(latent=LATENT, rng=rng, **shape).to(target.device)
+        self.d = dcgan.discriminator(rng=rng, **shape).to(target.device)
+        self.optimizers = [Adam(network, lr=LR, betas=BETAS) for network in (self.g, self.d)]
+        self.loader = Loader(pictures, batch_size=network["batch_size"], device=target.device)
+        self.noise = backend.seeded_rng(0, "noise")
+
+    def epoch(self, number, train=True, steps=None):
+        if self.set_precision is not None:
+            self.set_precision(self.form.precision)
+        for i, real in enumerate(self.loader.epoch(number), start=1):
+            z = self.noise.standard_normal((len(real), LATENT), dtype=np.float32)
+            z = backend.to_device(z, self.target.device)
+            if train:
+                result = adversarial_step(self.g, self.d, *self.optimizers, real, z)
+                if i % LOG_EVERY == 0:
+                    _ = [float(value) for value in result]
+            if i == steps:
+                return
+
+
+class Torch:
+    """torch's loop, fed in one of FEEDS."""
+
+    def __init__(self, form, network, pictures, target, feed):
+        if not target.has_torch:
+            raise UserError(f"torch {torch.__version__} has no CUDA here")
+        shape = {key: network[key] for key in ("image_size", "channels", "width")}
+        self.form, self.target, self.batch_size = form, target, network["batch_size"]
+        place = {"device": target.torch, "memory_format": torch.channels_last}
+        rng = np.random.default_rng(0)
+        networks = dcgan.generator(latent=LATENT, rng=rng, **shape), dcgan.discriminator(rng=rng, **shape)
+        g, d = (torch_dcgan.copy_of(n).to(**place) for n in networks)
+        options = {"fused": True} if target.is_gpu else {}
+        self.optimizers = [torch.optim.Adam(n.parameters(), lr=LR, betas=BETAS, **options) for n in (g, d)]
+        if form.numbers == "16 bit":
+            g, d = torch_dcgan.Autocast(g, torch.bfloat16), torch_dcgan.Autocast(d, torch.bfloat16)
+        self.g, self.d = g, d
+        self.pictures = torch.tensor(pictures)
+        self.batches = self.on_device if feed == FEEDS[0] else self.from_workers
+        if feed == FEEDS[0]:
+            self.pictures = self.pictures.to(target.torch)
+        else:
+            workers = min(4, max(1, (os.cpu_count() or 2) - 1))
+            self.loader = torch.utils.data.DataLoader(
+                Scaled(self.pictures),
+                batch_size=self.batch_size,
+                shuffle=True,
+                num_workers=workers,
+                pin_memory=target.is_gpu,
+                persistent_workers=True,
+            )
+
+    def on_device(self):
+        """Yield batches (B, C, H, W) cut on the device."""
+        for chosen in torch.randperm(len(self.pictures), device=self.target.torch).split(self.batch_size):
+            yield self.pictures[chosen].permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+
+    def from_workers(self):
+        """Yield batches (B, C, H, W) made by the DataLoader's workers and copied to the device."""
+        for batch in self.loader:
+            yield batch.to(self.target.torch, non_blocking=True).to(memory_format=torch.channels_last)
+
+    def epoch(self, number, train=True, steps=None):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.form.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+        for i, real in enumerate(self.batches(), start=1):
+            z = torch.randn(len(real), LATENT, device=self.target.torch)
+            if train:
+                result = torch_dcgan.queued_step(self.g, self.d, *self.optimizers, real, z, freeze_d=True)
+                if i % LOG_EVERY == 0:
+                    _ = [float(value) for value in result]
+            if i == steps:
+                return
+
+
+class Scaled(torch.utils.data.Dataset):
+    """Pictures of bytes (N, H, W, C) as numbers from -1 to 1, (C, H, W) each."""
+
+    def __init__(self, pictures):
+        self.pictures = pictures
+
+    def __len__(self):
+        return len(self.pictures)
+
+    def __getitem__(self, i):
+        return self.pictures[i].permute(2, 0, 1).float().div_(127.5).sub_(1)
+
+
+def contenders(target):
+    """Yield (name, function that makes the contender)."""
+    forms = {"float32": GPU_FORMS["nanogan, float32"]}
+    if target.is_gpu:
+        forms |= {"tf32": Form("tf32"), "bf16": Form("bf16")}
+    for precision, form in forms.items():
+        yield f"nanogan, {precision}", lambda *args, form=form: Nanogan(form, *args)
+        for feed in FEEDS:
+            label = "bf16 autocast" if precision == "bf16" else precision
+            yield f"torch, {label}, {feed}", lambda *args, form=form, feed=feed: Torch(form, *args, feed)
+
+
+def main():
+    parser = argparse.ArgumentParser(description="An epoch of training, loader included; nanogan beside torch.")
+    count = at_least(int, 1)
+    parser.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N (default: cpu)")
+    parser.add_argument("--network", choices=NETWORKS, default="64", help="default: 64, batch 128")
+    parser.add_argument("--pictures", type=count, default=60_000, help="in an epoch (default: 60000, as MNIST)")
+    parser.add_argument("--rounds", type=count, default=3, help="epochs of each, in alternation (default: 3)")
+    parser.add_argument("--budget", type=count, metavar="SECONDS", help="leave out what does not fit")
+    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    args = parser.parse_args()
+    try:
+        target = Target(args.device)
+    except UserError as error:
+        parser.error(str(error))
+    begun, network = time.perf_counter(), NETWORKS[args.network]
+    pictures, data = load(max(args.pictures, network["batch_size"]), network["image_size"])
+    lines = [f"- {line}" for line in machine.describe()]
+    if target.is_gpu:
+        lines += [f"- {line}" for line in machine.describe_gpu(target, machine.ceilings(target))]
+    lines += [f"- {len(pictures)} pictures ({data}); {network}; medians of {args.rounds} epochs in alternation", ""]
+    print("\n".join(lines), flush=True)
+
+    runs, times, feeding, failures = {}, {}, {}, {}
+
+    def attempt(name, function, *arguments):
+        if args.budget and time.perf_counter() - begun > args.budget:
+            failures.setdefault(name, "left out, for want of time")  # told only if there is no time of it at all
+            return None
+        try:
+            return function(*arguments)
+        except Exception as error:
+            failures[name] = reason(error)
+            runs.pop(name, None)
+            return None
+
+    def first(name, make):
+        run = make(network, pictures, target)
+        run.epoch(1, True, 5)  # choices by trial, kernels compiled, workers started
+        target.synchronize()
+        runs[name] = run
+
+    for name, make in contenders(target):
+        say(f"{name}: first steps")
+        attempt(name, first, name, make)
+    for number in range(2, 2 + args.rounds):
+        for name, run in list(runs.items()):
+            seconds = attempt(name, lambda run=run, number=number: target.seconds(lambda: run.epoch(number)))
+            if seconds is not None:
+                times.setdefault(name, []).append(seconds)
+                say(f"{name}: {seconds:.2f} s")
+    for name, run in list(runs.items()):
+        feeding[name] = attempt(name, lambda run=run: target.seconds(lambda: run.epoch(1, False)))
+
+    lines += [
+        "| | seconds an epoch, median | fastest to slowest | images/s | the same loop without the step, s |",
+        "|---|---|---|---|---|",
+    ]
+    for name, values in times.items():
+        median = statistics.median(values)
+        alone = "-" if feeding.get(name) is None else f"{feeding[name]:.2f}"
+        spread = f"{min(values):.2f} to {max(values):.2f}"
+        lines.append(f"| {name} | {median:.2f} | {spread} | {len(pictures) / median:.0f} | {alone} |")
+    lines += [f"| {name} | does not run: {why} | | | |" for name, why in failures.items() if name not in times]
+    text = "\n".join(lines) + "\n"
+    print(text[text.index("| |") :], flush=True)
+    if args.out:
+        Path(args.out).write_text("# An epoch\n\n" + text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
