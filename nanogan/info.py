@@ -1,0 +1,293 @@
+"""``python -m nanogan.info``: what this machine offers nanogan, for oneself and for the report of a mistake.
+
+Exits with 0 whatever is missing; with ``--device gpu`` (or gpu:N), with 2 if that device does not work.
+"""
+
+import argparse
+import contextlib
+import importlib
+import json
+import os
+import platform
+import subprocess
+import sys
+from pathlib import Path
+
+import threadpoolctl
+
+from nanogan import __version__, backend, cli
+from nanogan.data.mnist import cache_dir
+from nanogan.errors import DeviceError, UserError
+
+SETS_SHOWN = 20  # folders
+
+
+def report():
+    """Return {section: {label: text or list of texts}}; what cannot be found out says so."""
+    return {
+        "nanogan": {
+            "nanogan": f"{__version__}, in {Path(__file__).parent}",
+            "Python": f"{platform.python_version()}, {sys.executable}",
+            "system": told(_system),
+        },
+        "packages": {
+            "NumPy": told(lambda: _package("numpy")),
+            "its BLAS": told(_blas),
+            "Pillow": told(lambda: _package("PIL")),
+            "safetensors": told(lambda: _package("safetensors")),
+            "tqdm": told(lambda: _package("tqdm")),
+            "CuPy": told(_cupy),
+        },
+        "CPU": {"processor": told(_processor), "cores": told(_cores), "memory": told(_memory)},
+        "GPU": told_all(_gpus),
+        "settings": {
+            "fast paths": told(_fast),
+            "threads": told(_threads),
+            "products on a GPU": told(_precision),
+        },
+        "data": told_all(_data),
+    }
+
+
+def told(function):
+    """Return the function's text, or why there is none: a report must not fail."""
+    try:
+        return function()
+    except Exception as error:
+        return f"unknown ({_line(error)})"
+
+
+def told_all(function):
+    """:func:`told` for a whole section."""
+    found = told(function)
+    return found if isinstance(found, dict) else {"": found}
+
+
+def _line(error):
+    text = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+# -------------------------------------------------------------------------------------------------- system, packages
+
+
+def _system():
+    name = f"{platform.system()} {platform.release()} {platform.machine()}"
+    with contextlib.suppress(OSError, AttributeError):
+        return f"{name}, {platform.freedesktop_os_release()['PRETTY_NAME']}"
+    return name
+
+
+def _package(name):
+    try:
+        return importlib.import_module(name).__version__
+    except ImportError as error:
+        return f"not to be had ({_line(error)})"
+
+
+def _blas():
+    found = [pool for pool in threadpoolctl.threadpool_info() if pool["user_api"] == "blas"]
+    if not found:
+        return "unknown to threadpoolctl"
+    texts = []
+    for pool in found:
+        kernels = f"{pool['internal_api']} {pool.get('version') or ''} {pool.get('architecture') or ''}"
+        texts.append(f"{' '.join(kernels.split())}, {pool['num_threads']} threads")
+    preset = os.environ.get("OPENBLAS_CORETYPE")
+    if preset:
+        texts.append(f"its kernels are preset by OPENBLAS_CORETYPE={preset}: unset it to let it choose")
+    return texts
+
+
+def _cupy():
+    try:
+        import cupy
+    except ModuleNotFoundError as error:
+        return "not installed" if error.name == "cupy" else f"cannot be imported ({_line(error)})"
+    except Exception as error:
+        return f"cannot be imported ({_line(error.__cause__ or error)})"
+    texts = [f"{cupy.__version__}, {Path(cupy.__file__).parent}"]
+    with contextlib.suppress(Exception):
+        texts.append(f"built for CUDA {_version(cupy.cuda.runtime.runtimeGetVersion())}")
+    with contextlib.suppress(Exception):
+        texts.append(f"CUDA runtime {_version(cupy.cuda.get_local_runtime_version())}")
+    return texts + [text for text in [backend._several_cupys()] if text]
+
+
+def _version(number):
+    """13020 -> "13.2"."""
+    return f"{number // 1000}.{number % 1000 // 10}"
+
+
+# --------------------------------------------------------------------------------------------------------------- CPU
+
+
+def _processor():
+    with contextlib.suppress(OSError), open("/proc/cpuinfo", encoding="utf-8") as file:
+        for line in file:
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+def _cores():
+    count = os.cpu_count()
+    with contextlib.suppress(AttributeError):  # not on macOS and Windows
+        usable = len(os.sched_getaffinity(0))
+        return f"{count}" if usable == count else f"{count}, of which this process may use {usable}"
+    return f"{count}"
+
+
+def _memory():
+    with contextlib.suppress(OSError, KeyError), open("/proc/meminfo", encoding="utf-8") as file:
+        found = {line.split(":")[0]: int(line.split()[1]) * 1024 for line in file}
+        return f"{_gib(found['MemTotal'])}, {_gib(found['MemAvailable'])} free"
+    return _gib(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+
+
+def _gib(count):
+    return f"{count / 2**30:.1f} GiB"
+
+
+# --------------------------------------------------------------------------------------------------------------- GPU
+
+
+def _gpus():
+    """Return the driver, and what can be said of each GPU."""
+    result = {"driver": told(_driver)}
+    try:
+        import cupy
+
+        count = cupy.cuda.runtime.getDeviceCount()
+    except Exception:  # get_device knows the reason, and the remedy
+        count = 0
+    for index in range(count):
+        result[f"gpu:{index}"] = [told(lambda index=index: _card(index)), usable(f"gpu:{index}")]
+    return result if count else result | {"gpu": usable("gpu")}
+
+
+def _driver():
+    versions = []
+    with contextlib.suppress(OSError, StopIteration), open("/proc/driver/nvidia/version", encoding="utf-8") as file:
+        versions = [next(word for word in file.readline().split() if word[0].isdigit() and "." in word)]
+    if not versions:
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+            versions = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[
+                :1
+            ]
+    with contextlib.suppress(Exception):
+        import cupy
+
+        number = cupy.cuda.runtime.driverGetVersion()  # 0 where there is none
+        return f"{(versions or ['unknown'])[0]}, for CUDA {_version(number)} and older" if number else "none"
+    return versions[0] if versions else "none found"
+
+
+def _card(index):
+    import cupy
+
+    properties = cupy.cuda.runtime.getDeviceProperties(index)
+    name = properties["name"]
+    name = name.decode(errors="replace") if isinstance(name, bytes) else name
+    capability = f"{name}, compute capability {properties['major']}.{properties['minor']}"
+    try:
+        free, total = cupy.cuda.Device(index).mem_info
+    except Exception as error:
+        return f"{capability}, {_gib(properties['totalGlobalMem'])} ({_line(error)})"
+    return f"{capability}, {_gib(total)}, {_gib(free)} free"
+
+
+def usable(name):
+    """Say whether nanogan can use the device ``name``: "works", or get_device's sentence."""
+    try:
+        backend.get_device(name)
+    except DeviceError as error:
+        return str(error)
+    except Exception as error:
+        return f"does not work: {_line(error)}"
+    return "works"
+
+
+# ---------------------------------------------------------------------------------------------------- settings, data
+
+
+def _fast():
+    asked = os.environ.get("NANOGAN_FAST")
+    if backend.FAST:
+        return "on"
+    return f"off, by NANOGAN_FAST={asked}" if asked == "0" else "off, by the program (nanogan.backend.FAST)"
+
+
+def _threads():
+    from nanogan.fast.cpu import threads
+
+    asked, count = os.environ.get("NANOGAN_THREADS"), str(threads.count())
+    if not asked:
+        return count
+    return f"{count}, {'by' if asked == count else 'whatever is meant by'} NANOGAN_THREADS={asked}"
+
+
+def _precision():
+    for name in ("matmul_precision", "get_matmul_precision"):
+        found = getattr(backend, name, None)
+        if found is not None:
+            return str(found() if callable(found) else found)
+    return "float32"
+
+
+def _data():
+    shared = os.environ.get("NANOGAN_DATA")
+    result = {"NANOGAN_DATA": "not set"}
+    if shared:
+        result["NANOGAN_DATA"] = told(lambda: _sets(Path(shared)))
+    result["cache"] = told(lambda: _sets(cache_dir()))
+    return result
+
+
+def _sets(folder):
+    """The folder, and the folders in it that hold files: each a data set."""
+    if not folder.is_dir():
+        return [
+            str(folder),
+            "no such folder yet" if folder == cache_dir() else "no such folder: correct it or unset it",
+        ]
+    found = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and any(path.iterdir())]
+    more = f", and {len(found) - SETS_SHOWN} more" if len(found) > SETS_SHOWN else ""
+    return [str(folder), (", ".join(found[:SETS_SHOWN]) + more) or "empty"]
+
+
+# ------------------------------------------------------------------------------------------------------------ output
+
+
+def text(found):
+    """Lay a report out in two columns."""
+    width = max(len(label) for section in found.values() for label in section)
+    lines = []
+    for name, section in found.items():
+        lines += ["", name]
+        for label, value in section.items():
+            values = value if isinstance(value, list) else [value]
+            lines.append(f"  {label:{width}}  {values[0]}")
+            lines += [f"  {'':{width}}  {value}" for value in values[1:]]
+    return "\n".join(lines[1:])
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogan.info", description="What this machine offers nanogan.", allow_abbrev=False
+    )
+    parser.add_argument("--device", help="cpu, gpu, or gpu:N: exit with 2 if it does not work")
+    parser.add_argument("--json", action="store_true", help="for programs")
+    args = parser.parse_args()
+    found = report()
+    print(json.dumps(found, indent=2) if args.json else text(found))
+    if args.device is not None:
+        problem = usable(args.device)
+        if problem != "works":
+            raise UserError(problem)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
