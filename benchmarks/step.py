@@ -235,7 +235,8 @@ def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None
                 time.sleep(0.05)  # threads of the one before may still be spinning
             try:
                 prepare()
-                step()  # fills the caches again
+                for _ in range(3 if target.is_gpu else 1):  # fills the caches again
+                    step()
                 times[name].append(target.seconds(step, calls))
             except Exception as error:
                 prepare = step = None

@@ -1,0 +1,100 @@
+"""The benchmarks: every contender does the same work or is a line that says why not; a part that hangs is stopped."""
+
+import sys
+
+import pytest
+
+from benchmarks import epoch, gpu_session, operations, step
+from benchmarks.clock import Target
+from nanogan import backend
+
+TINY = step.TINY["tiny"]
+ELSEWHERE = ("CUDA graph", "compiled")  # what a CPU cannot show, and what takes a minute
+
+
+@pytest.fixture(autouse=True)
+def precision_as_it_was(monkeypatch):
+    monkeypatch.setattr(backend, "FAST", backend.FAST)
+    monkeypatch.setattr(backend, "set_matmul_precision", None, raising=False)
+
+
+def test_every_contender_does_the_same_work():
+    names = [name for name, form in step.GPU_FORMS.items() if form.how not in ELSEWHERE]
+    times, failures, differences = step.measure(TINY, 2, names, forms=step.GPU_FORMS)
+    expected = {name for name in names if name.startswith("nanogan") and step.GPU_FORMS[name].precision != "float32"}
+    assert set(failures) == expected, "for want of set_matmul_precision"
+    assert set(times) == set(names) - expected
+    assert all(len(values) == 2 and min(values) > 0 for values in times.values())
+    assert max(differences[name] for name in times if step.GPU_FORMS[name].precision == "float32") < 1e-5
+    assert 1e-5 < differences["torch channels_last, bf16 autocast"] < 0.1, "16 bits are not float32"
+    text = "\n".join(step.table("tiny", TINY, step.GPU_FORMS, times, failures, differences, {}))
+    assert text.count("does not run: this nanogan has no set_matmul_precision") == 3
+
+
+def test_one_that_does_other_work_or_fails_is_a_line(monkeypatch):
+    def shrunk(form, g, d, real, z, target):
+        return of_torch(form, g, d, 0.9 * real, z, target)
+
+    of_torch = step.of_torch
+    monkeypatch.setattr(step, "of_torch", shrunk)
+    times, failures, _ = step.measure(TINY, 1, ["nanogan", "torch eager", "torch channels_last"])
+    assert set(times) == {"nanogan"}
+    assert "does other work: a loss is" in failures["torch eager"]
+
+    def broken(*arguments):
+        raise RuntimeError("\n\nout of | memory\nand more")
+
+    monkeypatch.setattr(step, "of_torch", broken)
+    times, failures, differences = step.measure(TINY, 1, ["nanogan", "torch eager"])
+    assert failures == {"torch eager": "RuntimeError: out of / memory"}
+    rows = step.table("tiny", TINY, step.CPU_FORMS, times, failures, differences, {"nanogan": "1 / 2"})
+    assert "| torch eager | does not run: RuntimeError: out of / memory | | | | | | |" in rows
+
+
+def test_a_gpu_that_is_lost_is_told(monkeypatch):
+    target = Target("cpu")
+
+    def lost(*arguments):
+        raise RuntimeError("cudaErrorIllegalAddress")
+
+    monkeypatch.setattr(step, "of_torch", lost)
+    monkeypatch.setattr(target, "synchronize", lost)
+    with pytest.raises(step.DeviceLost) as caught:
+        step.measure(TINY, 1, ["torch eager", "nanogan"], target=target)
+    assert caught.value.args == ("torch eager", "RuntimeError: cudaErrorIllegalAddress")
+
+
+def test_what_does_not_fit_the_time_is_left_out():
+    times, failures, _ = step.measure(TINY, 5, ["nanogan", "torch eager"], budget=1e-9)
+    assert times == {}
+    assert set(failures.values()) == {"left out, for want of time"}
+
+
+def test_every_operation_runs_and_is_counted(rng):
+    target = Target("cpu")
+    with step.torch.no_grad():
+        rows = list(operations.convolutions(TINY, rng, target))
+        for operation in rows:
+            operation.ours()
+            operation.theirs()
+    assert len(rows) == 3 * 3 + 3 * 3
+    first = rows[0]
+    assert (first.name, first.what) == ("D 1->4 @16->8", "forward")
+    assert first.operations == 2 * 8 * (8 * 8) * (4 * 1 * 4 * 4)
+    assert first.bytes == 4 * (8 * 1 * 16 * 16 + 8 * 4 * 8 * 8 + 4 * 1 * 4 * 4)
+    assert first.least({"copied": first.bytes / 2, "float32": first.operations}, "float32") == 2, "the larger of both"
+
+
+def test_an_epoch_of_each_loop(rng):
+    pictures = rng.integers(0, 256, (20, 16, 16, 1)).astype("uint8")
+    for name, make in epoch.contenders(Target("cpu")):
+        if "DataLoader" not in name:  # which starts processes
+            make(TINY, pictures, Target("cpu")).epoch(1)
+
+
+def test_a_part_of_a_session_that_hangs_is_stopped(tmp_path):
+    hangs = gpu_session.Part("hangs", (sys.executable, "-c", "import time; time.sleep(600)"), 1)
+    assert gpu_session.run(hangs, 2, tmp_path) == "out of time"
+    fails = gpu_session.Part("fails", (sys.executable, "-c", "raise SystemExit('{budget} {out}')"), 1)
+    assert gpu_session.run(fails, 20, tmp_path) == 1
+    assert (tmp_path / "fails.txt").read_text(encoding="utf-8") == f"16 {tmp_path / 'fails.md'}\n"
