@@ -9,7 +9,7 @@ gradients of D that G's step throws away, and compiled where that works. On a GP
 and under autocast to bf16; eager, compiled (reduce-overhead) and as a CUDA graph of the whole step; always with the
 fused Adam, cuDNN's choice by trial, and its pictures on the card. A ratio is to the fastest torch of the same numbers.
 
-Each contender first proves by its losses after three steps that it does the same work. One that fails is a line with
+Each contender first proves by its losses in three steps that it does the same work. One that fails is a line with
 the reason. Each network runs in a process of its own, and so does each measurement of memory.
 """
 
@@ -92,9 +92,10 @@ GPU_FORMS = {
     "torch compiled, TF32": Form("tf32", "compiled"),
     "torch compiled, bf16 autocast": Form("bf16", "compiled"),
 }
-# Relative difference of a loss after three steps. Adam first steps by the gradient's sign, which rounding decides where
-# the gradient is all rounding.
-TOLERANCES = {"float32": 1e-3, "tf32": 2e-2, "16 bit": 1e-1}
+# Relative difference of a loss in the first step, and in the third. Adam first steps by the gradient's sign, which
+# rounding decides where the gradient is all rounding: torch's two memory layouts are 4e-3 apart in the third step of
+# the network "64" with batches of 16, and 1e-3 with batches of 64.
+TOLERANCES = {"float32": (1e-3, 3e-2), "tf32": (1e-2, 6e-2), "16 bit": (5e-2, 2e-1)}
 
 
 def contender(name, form, network, target):
@@ -183,8 +184,9 @@ def captured(step):
 def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None, label=""):
     """Return {contender: list of seconds a step}, {contender: why it does not run}, {contender: how far its loss is}.
 
-    ``rounds`` windows of each contender in turn, fewer (at least 3) where ``budget`` seconds are used up. A loss is
-    compared with the first contender's after three steps. Raises :class:`DeviceLost` when the GPU is of no more use.
+    ``rounds`` windows of each contender in turn, fewer (at least 3) where ``budget`` seconds are used up. Losses
+    are compared with the first contender's in the first step and in the third. Raises :class:`DeviceLost` when the GPU
+    is of no more use.
     """
     target = target or Target("cpu")
     begun, runs, times, failures, differences, expected = time.perf_counter(), {}, {}, {}, {}, None
@@ -212,21 +214,20 @@ def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None
         try:
             prepare, step = contender(name, form, network, target)
             prepare()
-            for _ in range(3):
-                result = step()
-            found = [float(value) for value in result]
-            if expected is None:
-                expected = found
-            difference = max(abs(a - b) / abs(b) for a, b in zip(found[:2], expected[:2], strict=True))
-            if not difference <= TOLERANCES[form.numbers]:
-                raise UserError(f"does other work: a loss is {difference:.1e} off after three steps")
+            found = np.array([[float(value) for value in step()][:2] for _ in range(3)])
+            expected = found if expected is None else expected
+            first, _, third = abs(found / expected - 1).max(axis=1)  # NaN stays NaN, and passes nothing
+            if not all(np.array([first, third]) <= TOLERANCES[form.numbers]):
+                raise UserError(
+                    f"does other work: its losses are {first:.1e} off in the first step, {third:.1e} in the third"
+                )
             target.seconds(step, 3)
             calls = target.calls(step)
         except Exception as error:  # torch.compile, CUDA and CuPy fail with exceptions of many kinds
-            prepare = step = result = None
+            prepare = step = None
             fail(name, error)
             continue
-        runs[name], times[name], differences[name] = (prepare, step, calls), [], difference
+        runs[name], times[name], differences[name] = (prepare, step, calls), [], (first, third)
     for done in range(rounds):
         if done >= 3 and left() < 0:
             break
@@ -324,7 +325,7 @@ def table(label, network, forms, times, failures, differences, memories):
             f"{N / median:.0f}",
             f"{best[numbers] / median:.2f}" if numbers in best else "-",
             f"{median / ours[numbers]:.2f}" if numbers in ours else "-",
-            f"{differences[name]:.0e}",
+            "{:.0e}, {:.0e}".format(*differences[name]),
             memories.get(name, "-"),
         )
         lines.append("| " + " | ".join(row) + " |")
