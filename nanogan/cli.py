@@ -2,6 +2,8 @@
 
 import argparse
 import os
+import shlex
+import subprocess
 import sys
 
 from nanogan.errors import TrainingDiverged, UserError
@@ -40,6 +42,13 @@ def at_least(kind, low, *, above=False, high=None):
         return value
 
     return convert
+
+
+def command(*arguments):
+    """Return the command line, quoted for the shell, that starts this script as it was started, with ``arguments``."""
+    start = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]  # the interpreter, its options, the script
+    words = [*start, *map(str, arguments)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
 
 
 def run(main):

@@ -1,5 +1,6 @@
 """Networks in files: back to the bit, across to torch, refused when damaged, never half written."""
 
+import errno
 import os
 import pickle
 
@@ -107,17 +108,32 @@ def test_a_missing_checkpoint_and_another_network(tmp_path, g):
         checkpoint.load(tmp_path / "g.safetensors", dcgan.discriminator(image_size=16, width=4))
 
 
+def fill_the_disk(monkeypatch, room=100):
+    """Let every file take ``room`` bytes more, then none."""
+
+    class Full:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, data):
+            self.file.write(data[:room])
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, "open", lambda *arguments: Full(open(*arguments)), raising=False)
+
+
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, g, monkeypatch):
     path = tmp_path / "g.safetensors"
     checkpoint.save(path, g)
     before = path.read_bytes()
 
-    def half(state, file):
-        with open(file, "wb") as out:
-            out.write(b"half")
-        raise safetensors.SafetensorError("I/O error: No space left on device (os error 28)")
-
-    monkeypatch.setattr(checkpoint.safetensors.numpy, "save_file", half)
+    fill_the_disk(monkeypatch)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, g)
     assert path.read_bytes() == before

@@ -1,38 +1,40 @@
 """The numbers of a run: a line for people now and then, a CSV row for every step."""
 
 import csv
+import io
+import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import TrainingDiverged
+from nanogan.files import replacing
 
 COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_x", "d_g_z_before", "d_g_z_after", "seconds")
 
 
 class Log:
-    """Collects what steps saw and writes it to ``path``; refuses losses that are not finite.
+    """Collects what steps saw and appends it to ``path``; refuses losses that are not finite.
 
-    A step's numbers stay on the device until :meth:`flush`, so that a GPU is not waited for at every step.
+    A step's numbers stay on the device until :meth:`fetch`, so that a GPU is not waited for at every step, and reach
+    the file with :meth:`save`. ``rows`` are those of earlier steps, with which the file starts: see :func:`read_rows`.
     """
 
-    def __init__(self, path):
-        Path(path).parent.mkdir(parents=True, exist_ok=True)
-        self._file = open(path, "w", newline="", encoding="utf-8")
-        self._writer = csv.writer(self._file)
-        self._writer.writerow(COLUMNS)
-        self.rows = []
+    def __init__(self, path, rows=()):
+        self.path, self.rows = Path(path), list(rows)
         self._pending = []
+        self._start_file()
 
     def add(self, epoch, step, result, seconds):
         """Note a step's StepResult; ``step`` counts from 1 over the whole run, ``seconds`` since its start."""
         self._pending.append((epoch, step, result, seconds))
 
-    def flush(self):
-        """Fetch the numbers noted so far, write them, and return the last row as a dictionary (None if none).
+    def fetch(self):
+        """Fetch the numbers noted so far into ``rows`` and return the last one as a dictionary (None if none).
 
-        Raises TrainingDiverged, after writing, at the first step whose loss is NaN or infinite.
+        Raises TrainingDiverged at the first step whose loss is NaN or infinite.
         """
         if self._pending:
             xp = array_module(self._pending[0][2].loss_d)
@@ -43,8 +45,6 @@ class Log:
                 for (epoch, step, _, seconds), numbers in zip(self._pending, values, strict=True)
             ]
             self._pending = []
-            self._writer.writerows(rows)
-            self._file.flush()
             self.rows += rows
             bad = np.flatnonzero(~np.isfinite(values[:, :2]).all(axis=1))
             if len(bad):
@@ -55,13 +55,71 @@ class Log:
                 )
         return dict(zip(COLUMNS, self.rows[-1], strict=True)) if self.rows else None
 
-    def columns(self):
-        """Return {name: list} of all rows."""
-        return dict(zip(COLUMNS, zip(*self.rows, strict=True), strict=True)) if self.rows else {}
+    def save(self, *, durable=False):
+        """Append the rows that the file does not have yet; ``durable``: through to the disk.
+
+        If the disk is full, OSError is raised, the file stays as it was, and the next call writes what is missing. If
+        somebody removed the file, it is written anew.
+        """
+        if not self._is_in_place():
+            self.close()
+            self._start_file()
+        data, size = _csv(self.rows[self._saved :]), self._file.seek(0, os.SEEK_END)
+        try:
+            while data:
+                data = data[self._file.write(data) :]
+        except OSError:
+            with suppress(OSError):
+                self._file.truncate(size)
+            raise
+        self._saved = len(self.rows)
+        if durable:
+            os.fsync(self._file.fileno())
 
     def close(self):
         """Close the file."""
         self._file.close()
+
+    def _start_file(self):
+        with replacing(self.path) as temporary:
+            temporary.write_bytes(_csv([COLUMNS, *self.rows]))
+        self._file = open(self.path, "ab", buffering=0)  # a buffer would write what truncate took back
+        self._saved = len(self.rows)
+
+    def _is_in_place(self):
+        try:
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self.path))
+        except OSError:
+            return False
+
+
+def columns(rows):
+    """Return {name: tuple} of a log's rows."""
+    return dict(zip(COLUMNS, zip(*rows, strict=True), strict=True)) if rows else {}
+
+
+def read_rows(path, steps):
+    """Return the rows of the first ``steps`` steps in a log.csv; fewer if it is not there, shorter or damaged."""
+    rows = []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            lines = csv.reader(file)
+            if tuple(next(lines, ())) != COLUMNS:
+                return []
+            for epoch, step, *numbers in lines:
+                row = (int(epoch), int(step), *map(float, numbers))
+                if not (rows[-1][1] if rows else 0) < row[1] <= steps or len(row) != len(COLUMNS):
+                    break
+                rows.append(row)
+    except (OSError, ValueError, csv.Error):  # UnicodeDecodeError is a ValueError
+        pass
+    return rows
+
+
+def _csv(rows):
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()
 
 
 def log_line(row, epochs, steps_per_epoch):

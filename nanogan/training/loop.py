@@ -1,22 +1,28 @@
 """The loop round the step: progress, log, pictures, checkpoints."""
 
+import errno
 import json
 import os
+import re
+import shutil
 import signal
+import sys
 import threading
 import time
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from tqdm import tqdm
 
 from nanogan import checkpoint, images, plot
 from nanogan.backend import array_module, get_device, to_device
-from nanogan.errors import TrainingDiverged
-from nanogan.files import replacing
+from nanogan.errors import TrainingDiverged, UserError
+from nanogan.files import clear_temporaries, replacing
 from nanogan.training.adversarial import adversarial_step, sample
-from nanogan.training.log import Log, log_line
+from nanogan.training.log import Log, columns, log_line, read_rows
 
 PRODUCTS = (
     "options.json",
@@ -27,6 +33,10 @@ PRODUCTS = (
     "generator.safetensors",
     "discriminator.safetensors",
 )
+SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of which there are many
+LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))
+SAVING_SHARE = 0.02  # of the time may go into checkpoints
+DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 def train(
@@ -45,75 +55,279 @@ def train(
     sample_every=None,
     max_steps=None,
     options=None,
+    resume=None,
+    checkpoint_minutes=2.0,
+    keep=3,
+    metric=None,
+    on_disk_full="stop",
 ):
     """Train generator ``g`` against discriminator ``d`` for ``epochs`` rounds of ``loader``; return True if completed.
 
-    noise_rng: the numpy.random.Generator of each step's z ~ N(0, 1). fixed_z (N, latent): the noise of the sample
-    pictures, drawn after every epoch and every ``sample_every`` steps. ``log_every`` steps a line is printed.
-    ``max_steps`` ends the run early. ``options`` (a dictionary) is written to options.json. After Ctrl-C the step is
-    finished, everything is saved, and False is returned.
+    noise_rng: the numpy.random.Generator of each step's z ~ N(0, 1), PCG64 as default_rng's. fixed_z (N, latent): the
+    noise of the sample pictures, drawn after every epoch and every ``sample_every`` steps. ``log_every`` steps a line
+    is printed. ``max_steps`` ends the run early. ``options`` (a dictionary that JSON can hold) is written to
+    options.json and into the checkpoints. After Ctrl-C the step is finished, everything is saved, and False is
+    returned.
 
     Below ``out``: real.png, samples/*.png, log.csv, losses.png, training.gif, generator.safetensors and
     discriminator.safetensors. Those of an earlier run are moved to ``out``/previous first.
 
+    Checkpoints, from which a run goes on as if it had never stopped, are in ``out``/checkpoints:
+    last.safetensors        written every ``checkpoint_minutes``, after each epoch, and at the end. If that took more
+                            than 2% of the time, it is written more rarely. 0 writes it after every step regardless
+    epoch_003.safetensors   the same after an epoch; the newest ``keep`` remain, with 0 all
+    best.safetensors        the epoch after which ``metric(g)``, a number, was lowest (if you give one)
+
+    resume: the Progress that :func:`nanogan.checkpoint.load_training` returned. log.csv is cut back to its step; what
+    came later in ``out`` is removed. If it was loaded from another run's folder, that one stays as it is, and its log
+    and samples are copied. On the CPU the result is the same to the bit as without the interruption.
+
+    on_disk_full: "stop" raises OSError at the first file that cannot be written; "continue" trains on, says so, and
+    tries again when the next file is due. Any other failure to write raises OSError.
     Raises TrainingDiverged if a loss or a parameter is not finite; the checkpoint of the last sample is kept.
     """
-    out = Path(out)
-    _set_aside(out)
+    if on_disk_full not in ("stop", "continue"):
+        raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
+    checkpoint.rng_state(noise_rng)  # one that cannot be saved is told now
+    out, steps_per_epoch = Path(out), len(loader)
+    total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+    if resume is None:
+        _set_aside(out)
+        progress = checkpoint.Progress(0, 1, 0, steps_per_epoch, 0.0, noise_rng)
+        rows, frames = [], []
+    else:
+        if resume.steps_per_epoch != steps_per_epoch:
+            raise UserError(
+                f"{resume.path} cannot be resumed with these batches: it had {resume.steps_per_epoch} in an epoch, "
+                f"now there are {steps_per_epoch}; use the same pictures and batch size"
+            )
+        if resume.step >= total:
+            if _folder_of(resume) == out:  # it may have been killed before it drew these
+                frames = [path for step, path in _samples_in(out) if step <= resume.step]
+                _draw(out, read_rows(out / "log.csv", resume.step), frames)
+            return True
+        rows, frames = _take_up(out, resume)
+        noise_rng.bit_generator.state = resume.noise_rng.bit_generator.state
+        progress = replace(resume, noise_rng=noise_rng)
+        if not (out / BEST).exists():
+            progress.best = None
+    progress.options = options or {}
     if options is not None:
         with replacing(out / "options.json") as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-    steps_per_epoch = len(loader)
-    total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+
+    first, start = progress.step, time.perf_counter() - progress.seconds
     read_every = 1 if get_device(device).kind == "cpu" else log_every  # reading makes a GPU wait
-    log, frames, saved_at, step = Log(out / "log.csv"), [], None, 0
-    start = time.perf_counter()
+    log = Log(out / "log.csv", rows)
+    writer = _Writer(out, progress, log, checkpoint_minutes, keep, on_disk_full)
+    networks_of = None  # the step that generator.safetensors and discriminator.safetensors are of
 
     with (
         _stop_between_steps() as stop,
-        tqdm(total=total, unit="step", dynamic_ncols=True, disable=None) as bar,
+        tqdm(total=total, initial=first, unit="step", dynamic_ncols=True, disable=None) as bar,
         np.errstate(over="ignore", invalid="ignore"),  # told once, as TrainingDiverged
     ):
         try:
-            for epoch in range(1, epochs + 1):
-                for real in loader.epoch(epoch):
-                    if step == 0:
-                        images.save_grid(out / "real.png", real[: len(fixed_z)])
+            for epoch in range(progress.epoch, epochs + 1):
+                progress.epoch = epoch
+                for real in loader.epoch(epoch, start=progress.batch):
+                    if progress.step == 0:
+                        writer.write(out / "real.png", images.save_grid, out / "real.png", real[: len(fixed_z)])
                     z = to_device(noise_rng.standard_normal((len(real), g.latent), dtype=np.float32), device)
                     result = adversarial_step(g, d, opt_g, opt_d, real, z)
-                    step += 1
-                    log.add(epoch, step, result, time.perf_counter() - start)
+                    progress.step, progress.batch = step, batch = progress.step + 1, progress.batch + 1
+                    progress.seconds = time.perf_counter() - start
+                    log.add(epoch, step, result, progress.seconds)
                     bar.update()
 
-                    ends = step == total or stop()
-                    samples_due = ends or step % steps_per_epoch == 0 or (sample_every and step % sample_every == 0)
-                    if step % log_every == 0 or step % read_every == 0 or samples_due:
-                        row = log.flush()
+                    ends = writer.last_chance = step == total or stop()
+                    epoch_ends = batch == steps_per_epoch
+                    samples_due = ends or epoch_ends or (sample_every and step % sample_every == 0)
+                    save_due = ends or writer.checkpoint_is_due(epoch_ends)
+                    if step % log_every == 0 or step % read_every == 0 or samples_due or save_due:
+                        row = log.fetch()
+                        writer.write(log.path, log.save)
                         bar.set_postfix(Loss_D=f"{row['loss_d']:.3f}", Loss_G=f"{row['loss_g']:.3f}", refresh=False)
-                    if step % log_every == 0 or step == 1 or ends:
-                        tqdm.write(log_line(log.flush(), epochs, steps_per_epoch))
-                    if samples_due:
+                    if step % log_every == 0 or step == first + 1 or ends:
+                        tqdm.write(log_line(log.fetch(), epochs, steps_per_epoch))
+                    if samples_due or save_due:
                         _check_finite(g, d, step=step)
+                    if samples_due:
                         frame = out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png"
-                        images.save_grid(frame, sample(g, fixed_z))
-                        frames.append(frame)
-                        checkpoint.save(out / "generator.safetensors", g)
-                        checkpoint.save(out / "discriminator.safetensors", d)
-                        saved_at = step
+                        if writer.write(frame, images.save_grid, frame, sample(g, fixed_z)):
+                            frames.append(frame)
+                        for name, network in (("generator.safetensors", g), ("discriminator.safetensors", d)):
+                            if writer.write(out / name, checkpoint.save, out / name, network):
+                                networks_of = step
+                    names = [f"epoch_{epoch:03d}.safetensors"] if epoch_ends and save_due else []
+                    if epoch_ends and metric is not None and _is_lowest(metric(g), progress):
+                        names.append(BEST.name)
+                    if save_due or names:
+                        writer.save_checkpoint([*names, LAST.name], g, d, opt_g, opt_d)
                     if ends:
-                        _draw(out, log, frames)
+                        _draw(out, log.rows, frames, writer.write)
                         return step == total
+                progress.batch = 0
         except BaseException as error:
             with suppress(OSError):  # the first error is the one to tell
-                _draw(out, log, frames)
+                log.save()
+                _draw(out, log.rows, frames)
             if isinstance(error, TrainingDiverged):
-                kept = (
-                    f"the checkpoint of step {saved_at} is kept in {out}" if saved_at else "no checkpoint was saved yet"
-                )
+                kept = f"the checkpoint of step {networks_of} is kept in {out}" if networks_of else writer.kept()
                 raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
             raise
         finally:
             log.close()
+
+
+class _Writer:
+    """Writes a run's files: decides when a checkpoint is due, and what happens when one cannot be written."""
+
+    def __init__(self, out, progress, log, minutes, keep, on_disk_full):
+        self.out, self.progress, self.log = out, progress, log
+        self.minutes, self.keep, self.on_disk_full = minutes, keep, on_disk_full
+        self.last_chance = False  # what cannot be written now never will be
+        self.saved_at = progress.step or None  # the step of the last checkpoint
+        self.due, self.not_before = time.perf_counter() + 60 * minutes, 0.0
+        self.failing = set()  # kinds of files that the disk had no room for
+
+    def write(self, path, function, *arguments, **options):
+        """Call a function that writes ``path``, and return whether it could; raise OSError if that ends the run."""
+        try:
+            function(*arguments, **options)
+        except OSError as error:
+            reason = error.strerror or error
+            if error.errno not in DISK_FULL or self.on_disk_full == "stop" or self.last_chance:
+                raise OSError(
+                    f"{path} could not be written ({reason}): training stopped at step {self.progress.step}; "
+                    f"{self.kept()}"
+                ) from error
+            if path.suffix not in self.failing:
+                message = f"{path} could not be written ({reason}): training goes on; make room on the disk"
+                tqdm.write(message, file=sys.stderr)
+            self.failing.add(path.suffix)
+            return False
+        self.failing.discard(path.suffix)
+        return True
+
+    def checkpoint_is_due(self, epoch_ends):
+        """Whether a checkpoint is to be written after this step."""
+        now = time.perf_counter()
+        return now >= self.due or (epoch_ends and now >= self.not_before)
+
+    def save_checkpoint(self, names, *networks_and_optimizers):
+        """Write a checkpoint under the first of ``names``; the others become links to it."""
+        began, folder = time.perf_counter(), self.out / LAST.parent
+        path = folder / names[0]
+        done = (
+            self.write(self.log.path, self.log.save, durable=True)  # the log is never behind the checkpoint
+            and self.write(path, checkpoint.save_training, path, *networks_and_optimizers, self.progress)
+            and all(self.write(folder / name, _link, path, folder / name) for name in names[1:])
+        )
+        if done:
+            self.saved_at = self.progress.step
+            _prune(folder, self.keep)
+        now = time.perf_counter()
+        self.not_before = now + (now - began) / SAVING_SHARE if self.minutes else now
+        self.due = max(now + 60 * self.minutes, self.not_before)
+
+    def kept(self):
+        """Say which checkpoint is there."""
+        if not self.saved_at:
+            return "no checkpoint was saved yet"
+        return f"the checkpoint of step {self.saved_at}, {self.out / LAST}, is whole"
+
+
+def _link(path, name):
+    """Make ``name`` the same file as ``path``; a copy where the file system has no links."""
+    with replacing(name, durable=True) as temporary:
+        temporary.unlink()
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+
+
+def _is_lowest(value, progress):
+    """Print a metric's value and note it in ``progress`` if it is the lowest so far."""
+    value, lowest = float(value), progress.best
+    tqdm.write(f"metric after epoch {progress.epoch}: {value:.6g}" + ("" if lowest is None else f", best {lowest:.6g}"))
+    if not value < (np.inf if lowest is None else lowest):  # NaN is never the best
+        return False
+    progress.best = value
+    return True
+
+
+def _epochs_in(folder):
+    """Return {number: path} of a folder's epoch_003.safetensors, ..."""
+    found = {path: re.fullmatch(r"epoch_(\d{1,15})\.safetensors", path.name) for path in folder.glob("epoch_*")}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
+def _prune(folder, keep):
+    """Remove all epochs' checkpoints but the newest ``keep``; 0 keeps all."""
+    epochs = _epochs_in(folder)
+    for number in sorted(epochs)[:-keep] if keep else []:
+        epochs[number].unlink(missing_ok=True)
+
+
+def _folder_of(resume):
+    """The folder of the run that a checkpoint was loaded from; None if it is not in one."""
+    return resume.path.parent.parent if resume.path and resume.path.parent.name == LAST.parent.name else None
+
+
+def _take_up(out, resume):
+    """Bring ``out`` to where it was at ``resume``'s step; return the log's rows and the sample pictures up to there."""
+    source = _folder_of(resume)
+    same = source is not None and source.exists() and out.exists() and source.samefile(out)
+    if not same:
+        _set_aside(out)
+    if resume.path is not None and not ((out / LAST).exists() and resume.path.samefile(out / LAST)):
+        _link(resume.path, out / LAST)  # first of all: from here on the files belong to this checkpoint
+    if same:
+        _clear_temporaries(out)
+        for step, path in _samples_in(out):
+            if step > resume.step:
+                path.unlink()
+        for number, path in _epochs_in(out / LAST.parent).items():
+            if number * resume.steps_per_epoch > resume.step:
+                path.unlink()
+        with suppress(UserError):  # a damaged one is none
+            if checkpoint.read_training(out / BEST)[0].step > resume.step:
+                (out / BEST).unlink()
+    elif source is not None:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        kept = [path for step, path in _samples_in(source) if step <= resume.step]
+        for path in [*kept, *source.glob("real.png")]:
+            shutil.copyfile(path, out / path.relative_to(source))
+    rows = read_rows(source / "log.csv", resume.step) if source is not None else []
+    if len(rows) < resume.step:
+        tqdm.write(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
+    return rows, [path for _, path in _samples_in(out)]
+
+
+def _samples_in(out):
+    """Return [(step, path)] of the sample pictures that can be opened, in order."""
+    found = []
+    for path in (out / "samples").glob("epoch_*.png"):
+        match = re.fullmatch(r"epoch_\d{1,15}_step_(\d{1,15})\.png", path.name)
+        with suppress(OSError, SyntaxError):  # what Pillow raises for damaged files
+            if match:
+                with Image.open(path) as picture:
+                    picture.verify()
+                found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def _products(out):
+    """All files of a run that are in ``out``."""
+    files = [path for pattern in (*PRODUCTS, *SERIES) for path in out.glob(pattern)]
+    return [path for path in files if not path.name.startswith(".")]
+
+
+def _clear_temporaries(out):
+    for name in (*PRODUCTS, *SERIES):
+        clear_temporaries(out / name)
 
 
 def _check_finite(*networks, step):
@@ -126,24 +340,27 @@ def _check_finite(*networks, step):
 
 def _set_aside(out):
     """Move what an earlier run left in ``out`` to ``out``/previous, so that all files in ``out`` are of one run."""
-    earlier = [path for path in [*(out / "samples").glob("*.png"), *(out / name for name in PRODUCTS)] if path.exists()]
+    _clear_temporaries(out)
+    earlier = _products(out)
     if not earlier:
         return
     previous = out / "previous"
-    for path in [*(previous / "samples").glob("*.png"), *(previous / name for name in PRODUCTS)]:
-        path.unlink(missing_ok=True)
-    (previous / "samples").mkdir(parents=True, exist_ok=True)
+    for path in _products(previous):
+        path.unlink()
     for path in earlier:
-        path.replace(previous / path.relative_to(out))
+        target = previous / path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
     tqdm.write(f"the earlier run in {out} is kept in {previous}")
 
 
-def _draw(out, log, frames):
+def _draw(out, rows, frames, write=lambda path, function, *arguments: function(*arguments)):
     """Write training.gif and losses.png from what there is."""
+    frames = [frame for frame in frames if frame.exists()]
     if frames:
-        images.save_gif(out / "training.gif", frames)
-    if log.rows:
-        plot.save_training_plot(out / "losses.png", log.columns())
+        write(out / "training.gif", images.save_gif, out / "training.gif", frames)
+    if rows:
+        write(out / "losses.png", plot.save_training_plot, out / "losses.png", columns(rows))
 
 
 @contextmanager

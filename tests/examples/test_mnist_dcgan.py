@@ -72,6 +72,8 @@ def trained(tmp_path_factory):
 def test_a_dry_run_leaves_everything_a_run_leaves(trained):
     folder, _ = trained
     assert files(folder) == [
+        "run/checkpoints/epoch_001.safetensors",
+        "run/checkpoints/last.safetensors",
         "run/discriminator.safetensors",
         "run/generator.safetensors",
         "run/log.csv",

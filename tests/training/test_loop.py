@@ -139,7 +139,14 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
 
     with pytest.raises(TrainingDiverged, match="no checkpoint was saved yet"):
         run(diverge)
-    assert sorted(path.name for path in out.glob("*")) == ["log.csv", "mine.txt", "previous", "real.png", "samples"]
+    assert sorted(path.name for path in out.glob("*")) == [
+        "checkpoints",
+        "log.csv",
+        "mine.txt",
+        "previous",
+        "real.png",
+        "samples",
+    ]
     assert samples(out) == []
     assert len(samples(out / "previous")) == 6
     kept = (out / "previous" / "generator.safetensors").read_bytes()
@@ -156,10 +163,10 @@ def test_losses_are_read_in_one_piece_and_keep_their_order(tmp_path):
     book = log.Log(tmp_path / "log.csv")
     for step in range(1, 4):
         book.add(1, step, StepResult(*(np.float32(10 * step + i) for i in range(5))), 0.5 * step)
-    row = book.flush()
+    row = book.fetch()
     book.close()
     assert row == dict(zip(log.COLUMNS, (1, 3, 30, 31, 32, 33, 34, 1.5), strict=True))
-    assert list(book.columns()["loss_d"]) == [10, 20, 30]
+    assert list(log.columns(book.rows)["loss_d"]) == [10, 20, 30]
 
 
 def test_a_full_disk_is_told_as_such(setup, monkeypatch):

@@ -1,0 +1,306 @@
+"""From a command line to a trained DCGAN: what the example scripts share. A script adds its pictures:
+
+    def load_data(args):
+        return "my pictures", pictures  # a name to print; uint8 (N, image_size, image_size, C)
+
+    def main():
+        parser = recipes.parser("Train a DCGAN on my pictures.", out="runs/mine")
+        parser.add_argument("--data-dir", ...)
+        return recipes.run(parser, load_data)
+
+    cli.run(main)
+
+A script's own arguments are options with a default ("--data-dir", none by position): a resumed run takes them from its
+checkpoint.
+"""
+
+import argparse
+import copy
+import sys
+import zlib
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from nanogan import __version__, backend, checkpoint, cli, images, training
+from nanogan.data import Loader
+from nanogan.errors import UserError
+from nanogan.files import writable_folder
+from nanogan.models import dcgan
+from nanogan.optim import Adam
+from nanogan.training.loop import LAST
+
+DRY_STEPS = 4
+FIXED = ("seed", "image_size", "drop_last", "batch_size", "latent", "width", "beta1", "dry_run")  # for a run's life
+NOT_SAVED = ("out", "resume", "generate", "checkpoint", "single_files")
+
+
+def parser(description, *, out, image_size=28, epochs=5, batch_size=32, width=32, lr=5e-4):
+    """Return an argument parser with all options of training and drawing; the others are their defaults."""
+    result = cli.parser(description, out=out)
+    count = cli.at_least(int, 1, high=1_000_000)
+    train = result.add_argument_group("training")
+    train.add_argument("--image-size", type=count, default=image_size, help="pixels: 28, 32, 64, 128, ...")
+    train.add_argument("--epochs", type=count, default=epochs, help="rounds through the data")
+    train.add_argument("--batch-size", type=count, default=batch_size, help="pictures a step")
+    train.add_argument("--drop-last", action="store_true", help="leave out an epoch's last, shorter batch")
+    train.add_argument("--latent", type=count, default=100, help="numbers in z")
+    train.add_argument("--width", type=count, default=width, help="channels of the largest map (torch's ngf, ndf)")
+    train.add_argument(
+        "--lr",
+        type=cli.at_least(float, 0, above=True),
+        default=lr,
+        help="Adam's; the paper's 2e-4 suits wide networks",
+    )
+    train.add_argument("--beta1", type=cli.at_least(float, 0, high=0.999), default=0.5, help="Adam's first beta")
+    train.add_argument("--log-every", type=count, default=100, metavar="STEPS", help="print a line")
+    train.add_argument("--sample-every", type=count, default=200, metavar="STEPS", help="draw and save")
+
+    keep = result.add_argument_group("checkpoints")
+    keep.add_argument(
+        "--resume",
+        nargs="?",
+        const="",
+        metavar="FILE",
+        help="go on from a checkpoint, or from the last one in --out; of its options --epochs, --lr and those that "
+        "change no result may be given anew",
+    )
+    keep.add_argument(
+        "--checkpoint-every",
+        type=cli.at_least(float, 0, high=1e6),
+        default=2.0,
+        metavar="MINUTES",
+        help="save DIR/checkpoints/last.safetensors, besides after each epoch; at most 2%% of the time goes into it, "
+        "unless 0 asks for every step",
+    )
+    keep.add_argument(
+        "--keep",
+        type=cli.at_least(int, 0, high=1_000_000),
+        default=3,
+        metavar="N",
+        help="checkpoints of epochs that remain; 0 keeps all",
+    )
+    keep.add_argument(
+        "--on-disk-full",
+        choices=("stop", "continue"),
+        default="stop",
+        help="stop, or train on without what could not be saved",
+    )
+
+    draw = result.add_argument_group("drawing")
+    draw.add_argument("--generate", type=count, metavar="N", help="draw N pictures with --checkpoint, and do not train")
+    draw.add_argument(
+        "--checkpoint",
+        metavar="FILE",
+        help=f"a saved generator or a run's checkpoint (default: {out}/generator.safetensors)",
+    )
+    draw.add_argument("--single-files", action="store_true", help="one file for each picture instead of one grid")
+    return result
+
+
+def run(parser, load_data, *, fixed=(), check=None):
+    """Do what the command line says; return the exit status.
+
+    ``load_data(args)`` returns a name to print and the pictures, uint8 (N, image_size, image_size, C). ``fixed`` names
+    options of the script that may not change when a run is resumed. ``check(args)`` may call ``parser.error``.
+    """
+    args = parser.parse_args()
+    if args.generate is None and (args.single_files or args.checkpoint is not None):
+        parser.error("--single-files and --checkpoint draw with a trained network: add --generate N")
+    if args.generate is not None and args.resume is not None:
+        parser.error("--generate draws and --resume trains: leave one of them out")
+    if check is not None:
+        check(args)
+    if args.generate is not None:
+        args.checkpoint = args.checkpoint or f"{parser.get_default('out')}/generator.safetensors"
+        return generate(args)
+    resume = None if args.resume is None else _resume(parser, args, (*FIXED, *fixed))
+    return train(args, load_data, resume)
+
+
+def progress_bar(label):
+    """Return what wraps an iteration to show how far it is."""
+    return lambda items: tqdm(items, desc=label, leave=False, disable=None)
+
+
+def pictures_needed(args):
+    """The number of pictures that a dry run takes; None for all."""
+    return args.batch_size * DRY_STEPS if args.dry_run else None
+
+
+# -------------------------------------------------------------------------------------------------------- training
+
+
+def train(args, load_data, resume=None):
+    """Train with the options ``args`` and return the exit status; ``resume`` is what is known of a checkpoint."""
+    device = backend.get_device(args.device)
+    dcgan.plan(args.image_size)  # a wrong size is told before anything is read or written
+    out = writable_folder(args.out)
+    name, pictures = load_data(args)
+    facts = {"pictures": len(pictures), "pictures_crc32": _fingerprint(pictures)}
+    if resume is not None:
+        _compare_pictures(resume, name, facts)
+    loader = Loader(pictures, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last, device=device)
+
+    channels = pictures.shape[3]
+    rng = backend.seeded_rng(args.seed, "weights")
+    shape = {"image_size": args.image_size, "channels": channels, "width": args.width, "rng": rng}
+    g = dcgan.generator(latent=args.latent, **shape).to(device)
+    d = dcgan.discriminator(**shape).to(device)
+    opt_g = Adam(g, lr=args.lr, betas=(args.beta1, 0.999))
+    opt_d = Adam(d, lr=args.lr, betas=(args.beta1, 0.999))
+    fixed_z = backend.seeded_rng(args.seed, "fixed noise").standard_normal((64, args.latent), dtype=np.float32)
+
+    print(f"{name}: {len(pictures)} pictures of {args.image_size} x {args.image_size}, on {device}")
+    print(f"generator: {g.parameter_count():,} parameters; discriminator: {d.parameter_count():,}")
+    if resume is not None:
+        resume = checkpoint.load_training(resume.path, g, d, opt_g, opt_d)
+        print(f"resumed at step {resume.step}, batch {resume.batch} of epoch {resume.epoch}: {resume.path}")
+        if (resume.nanogan, resume.numpy) != (__version__, np.__version__):
+            print(
+                f"it was saved by nanogan {resume.nanogan} with NumPy {resume.numpy}, this is nanogan {__version__} "
+                f"with NumPy {np.__version__}: the run goes on, but its last digits may differ"
+            )
+        if resume.options.get("lr") != args.lr:
+            for optimizer in (opt_g, opt_d):
+                optimizer.lr = optimizer.initial_lr = args.lr
+
+    completed = training.train(
+        g,
+        d,
+        opt_g,
+        opt_d,
+        loader,
+        epochs=1 if args.dry_run else args.epochs,
+        out=out,
+        noise_rng=backend.seeded_rng(args.seed, "noise"),
+        fixed_z=backend.to_device(fixed_z, device),
+        device=device,
+        log_every=1 if args.dry_run else args.log_every,
+        sample_every=args.sample_every,
+        max_steps=DRY_STEPS if args.dry_run else None,
+        options=vars(args) | facts | {"nanogan": __version__, "numpy": np.__version__},
+        resume=resume,
+        checkpoint_minutes=args.checkpoint_every,
+        keep=args.keep,
+        on_disk_full=args.on_disk_full,
+    )
+    print(
+        f"{'done' if completed else 'stopped'}: {out} holds samples/, training.gif, losses.png, generator.safetensors"
+    )
+    if not completed:
+        print(f"to go on: {cli.command('--resume', out / LAST)}")
+    elif not args.dry_run:
+        print(f"to train longer: {cli.command('--resume', out / LAST, '--epochs', 2 * args.epochs)}")
+    return 0 if completed else 130
+
+
+def _resume(parser, args, fixed):
+    """Find the checkpoint, fill ``args`` with its options, and return its Progress.
+
+    Options on the command line come before those of the checkpoint, but may not contradict the ``fixed`` ones.
+    """
+    given = _given(parser, args)
+    path = Path(args.resume or args.out)
+    path = path / LAST if args.resume == "" or path.is_dir() else path
+    if not path.is_file():
+        raise UserError(
+            f"there is no checkpoint {path} to resume: leave --resume out to start a run, or name a file that a run "
+            "left in its folder checkpoints"
+        )
+    progress, arrays, _ = checkpoint.read_training(path)
+    saved = _saved_options(parser, vars(args), progress)
+    for name in fixed:
+        flag, old, new = f"--{name.replace('_', '-')}", getattr(saved, name), getattr(args, name)
+        if name in given and new != old:
+            was = "without it" if old in (False, None) else f"with {old}"
+            new = "" if new is True else f" {new}"
+            raise UserError(
+                f"{flag}{new} contradicts {path}, a run {was}: leave it out, or start a run without --resume"
+            )
+    for name, value in vars(saved).items():
+        if name not in given and name not in NOT_SAVED:
+            setattr(args, name, value)
+    if "out" not in given and path.parent.name == LAST.parent.name:
+        args.out = str(path.parent.parent)
+
+    # Nothing is built from these numbers unless the file holds arrays of just these shapes.
+    g_state = {name[2:]: array for name, array in arrays.items() if name.startswith("g.")}
+    try:
+        sizes = dcgan.options_of(g_state)
+    except UserError as error:
+        raise UserError(f"{path} is not of a DCGAN: {error}") from None
+    for name in ("image_size", "latent", "width"):
+        if sizes[name] != getattr(args, name):
+            raise UserError(
+                f"{path} contradicts itself: its {name} is {getattr(args, name)}, its arrays' {sizes[name]}"
+            )
+    return progress
+
+
+def _given(parser, args):
+    """The names of the options that stand on the command line."""
+    unset = object()
+    marked = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
+    return {name for name, value in vars(marked).items() if value is not unset}
+
+
+def _saved_options(parser, known, progress):
+    """A checkpoint's options, checked by ``parser`` as if they stood on the command line."""
+    unknown = progress.options.keys() - known.keys() - {"pictures", "pictures_crc32", "nanogan", "numpy"}
+    if unknown:
+        flag = min(unknown).replace("_", "-")[:40]
+        raise UserError(f"{progress.path} is a run of another script: this one has no option --{flag}")
+
+    def refuse(message):
+        raise UserError(f"{progress.path} has options that no run has: {message}")
+
+    texts = []
+    for name, value in progress.options.items():
+        if name in known and name not in NOT_SAVED and value not in (None, False):
+            flag = f"--{name.replace('_', '-')}"
+            texts.append(flag if value is True else f"{flag}={value}")
+    checker = copy.copy(parser)
+    checker.error = refuse
+    return checker.parse_args(texts)
+
+
+def _fingerprint(pictures):
+    """A number that tells other pictures: the CRC-32 of up to 100 of them."""
+    some = np.linspace(0, len(pictures) - 1, 100).astype(int)
+    return zlib.crc32(np.ascontiguousarray(pictures[some])) if len(pictures) else 0
+
+
+def _compare_pictures(resume, name, facts):
+    """Refuse to go on with another number of pictures; say so if they are others."""
+    old = resume.options
+    if facts["pictures"] != old.get("pictures"):
+        raise UserError(
+            f"{resume.path} was trained on {old.get('pictures')!r:.20} pictures, {name} has {facts['pictures']} now: "
+            "give it the same ones, or start a run without --resume"
+        )
+    if facts["pictures_crc32"] != old.get("pictures_crc32"):
+        print(f"the pictures of {name} are not those that {resume.path} was trained on: going on", file=sys.stderr)
+
+
+# --------------------------------------------------------------------------------------------------------- drawing
+
+
+def generate(args):
+    """Draw ``args.generate`` pictures with a trained generator and return the exit status."""
+    device = backend.get_device(args.device)
+    g = checkpoint.load_generator(args.checkpoint).to(device)
+    out = writable_folder(args.out)
+    count = min(args.generate, 4) if args.dry_run else args.generate
+    rng = backend.seeded_rng(args.seed, "generate")
+    z = backend.to_device(rng.standard_normal((count, g.latent), dtype=np.float32), device)
+    pictures = images.to_uint8(training.sample(g, z))
+    if args.single_files:
+        for i, picture in enumerate(progress_bar("writing")(pictures), start=1):
+            images.save_png(out / f"generated_{i:06d}.png", picture)
+        print(f"{count} pictures: {out}/generated_*.png")
+    else:
+        images.save_grid(out / "generated.png", pictures)
+        print(f"{count} pictures: {out}/generated.png")
+    return 0
