@@ -29,6 +29,7 @@ from nanogan.errors import UserError
 from nanogan.files import writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
+from nanogan.training import loop
 from nanogan.training.loop import LAST
 
 DRY_STEPS = 4
@@ -166,29 +167,31 @@ def train(args, load_data, resume=None):
             for optimizer in (opt_g, opt_d):
                 optimizer.lr = optimizer.initial_lr = args.lr
 
+    epochs, max_steps = (1, DRY_STEPS) if args.dry_run else (args.epochs, None)
     completed = training.train(
         g,
         d,
         opt_g,
         opt_d,
         loader,
-        epochs=1 if args.dry_run else args.epochs,
+        epochs=epochs,
         out=out,
         noise_rng=backend.seeded_rng(args.seed, "noise"),
         fixed_z=backend.to_device(fixed_z, device),
         device=device,
         log_every=1 if args.dry_run else args.log_every,
         sample_every=args.sample_every,
-        max_steps=DRY_STEPS if args.dry_run else None,
+        max_steps=max_steps,
         options=vars(args) | facts | {"nanogan": __version__, "numpy": np.__version__},
         resume=resume,
         checkpoint_minutes=args.checkpoint_every,
         keep=args.keep,
         on_disk_full=args.on_disk_full,
     )
-    print(
-        f"{'done' if completed else 'stopped'}: {out} holds samples/, training.gif, losses.png, generator.safetensors"
-    )
+    if resume is not None and completed and resume.step >= loop.total_steps(epochs, len(loader), max_steps):
+        print(f"nothing was left to do: {resume.path} is of step {resume.step}")
+    state = "done" if completed else "stopped"
+    print(f"{state}: {out} holds samples/, training.gif, losses.png, generator.safetensors")
     if not completed:
         print(f"to go on: {cli.command('--resume', out / LAST)}")
     elif not args.dry_run:

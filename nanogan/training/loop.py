@@ -90,7 +90,7 @@ def train(
         raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
     checkpoint.rng_state(noise_rng)  # one that cannot be saved is told now
     out, steps_per_epoch = Path(out), len(loader)
-    total = min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+    total = total_steps(epochs, steps_per_epoch, max_steps)
     if resume is None:
         _set_aside(out)
         progress = checkpoint.Progress(0, 1, 0, steps_per_epoch, 0.0, noise_rng)
@@ -180,6 +180,11 @@ def train(
             log.close()
 
 
+def total_steps(epochs, steps_per_epoch, max_steps=None):
+    """The steps of a whole run."""
+    return min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+
+
 class _Writer:
     """Writes a run's files: decides when a checkpoint is due, and what happens when one cannot be written."""
 
@@ -216,13 +221,13 @@ class _Writer:
         return now >= self.due or (epoch_ends and now >= self.not_before)
 
     def save_checkpoint(self, names, *networks_and_optimizers):
-        """Write a checkpoint under the first of ``names``; the others become links to it."""
+        """Write a checkpoint under the first of ``names``; the others are copies."""
         began, folder = time.perf_counter(), self.out / LAST.parent
         path = folder / names[0]
         done = (
             self.write(self.log.path, self.log.save, durable=True)  # the log is never behind the checkpoint
             and self.write(path, checkpoint.save_training, path, *networks_and_optimizers, self.progress)
-            and all(self.write(folder / name, _link, path, folder / name) for name in names[1:])
+            and all(self.write(folder / name, _copy, path, folder / name) for name in names[1:])
         )
         if done:
             self.saved_at = self.progress.step
@@ -238,14 +243,10 @@ class _Writer:
         return f"the checkpoint of step {self.saved_at}, {self.out / LAST}, is whole"
 
 
-def _link(path, name):
-    """Make ``name`` the same file as ``path``; a copy where the file system has no links."""
+def _copy(path, name):
+    """Copy a checkpoint; no link, because overwriting one name would change the other."""
     with replacing(name, durable=True) as temporary:
-        temporary.unlink()
-        try:
-            os.link(path, temporary)
-        except OSError:
-            shutil.copyfile(path, temporary)
+        shutil.copyfile(path, temporary)
 
 
 def _is_lowest(value, progress):
@@ -283,7 +284,7 @@ def _take_up(out, resume):
     if not same:
         _set_aside(out)
     if resume.path is not None and not ((out / LAST).exists() and resume.path.samefile(out / LAST)):
-        _link(resume.path, out / LAST)  # first of all: from here on the files belong to this checkpoint
+        _copy(resume.path, out / LAST)  # first of all: from here on the files belong to this checkpoint
     if same:
         _clear_temporaries(out)
         for step, path in _samples_in(out):

@@ -1,0 +1,281 @@
+"""A run that was killed goes on as if nothing had happened: every parameter, random number, row and picture."""
+
+import csv
+import itertools
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors
+
+from nanogan import checkpoint
+from nanogan.backend import seeded_rng
+from nanogan.data import Loader
+from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
+from nanogan.models import dcgan
+from nanogan.optim import Adam
+from nanogan.training import loop, train
+
+ROOT = Path(__file__).parents[2]
+EPOCHS, STEPS = 3, 4  # 14 pictures in batches of 4
+
+
+def networks(seed=0):
+    """Small ones with all kinds of state: BatchNorm's buffers, Dropout's random numbers, Adam's averages."""
+    rng = seeded_rng(seed, "weights")
+    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, rng=rng)
+    d = Sequential(
+        Conv2d(1, 4, kernel_size=4, stride=2, padding=1, rng=rng),
+        BatchNorm2d(4),
+        LeakyReLU(negative_slope=0.2),
+        Dropout(p=0.3, rng=seeded_rng(seed, "dropout")),
+        Flatten(),
+        Linear(64, 1, rng=rng),
+    )
+    return g, d, Adam(g, lr=1e-2, betas=(0.5, 0.999)), Adam(d, lr=1e-2, betas=(0.5, 0.999))
+
+
+def weight(g):
+    """A metric that goes up and down."""
+    return float(np.sin(1e4 * g.layers[0].params["weight"].sum()))
+
+
+def run(out, *, resume=None, seed=0, **options):
+    """Train, or go on from a checkpoint with networks that start otherwise, and return what train returns."""
+    members = networks(seed if resume is None else 99)
+    if resume is not None:
+        resume = checkpoint.load_training(resume, *members)
+    pictures = seeded_rng(0, "pictures").integers(0, 256, (14, 8, 8, 1)).astype(np.uint8)
+    arguments = {"epochs": EPOCHS, "sample_every": 3, "checkpoint_minutes": 0, "metric": weight, "keep": 2} | options
+    return train(
+        *members,
+        Loader(pictures, batch_size=4),
+        out=out,
+        noise_rng=np.random.default_rng(5 if resume is None else 98),
+        fixed_z=np.random.default_rng(6).standard_normal((4, 3), dtype=np.float32),
+        options={"a": 1},
+        resume=resume,
+        **arguments,
+    )
+
+
+def training_in(path):
+    """A checkpoint's arrays and its metadata, without the time that was spent."""
+    with safetensors.safe_open(path, framework="numpy") as file:
+        names = file.keys()
+        arrays = {name: file.get_tensor(name) for name in names}
+        fields = json.loads(file.metadata()["nanogan_training"])
+    assert fields.pop("seconds") > 0
+    del fields["checksum"]
+    return arrays, fields
+
+
+def assert_same(out, expected, *, but=()):
+    """All that two runs left is the same to the bit, except the clock's readings and the files ``but``."""
+    everything = [sorted(str(p.relative_to(f)) for p in f.rglob("*") if p.is_file()) for f in (out, expected)]
+    assert set(everything[0]) - set(but) == set(everything[1]) - set(but)
+    for name in everything[1]:
+        if name in but:
+            continue
+        if name.startswith("checkpoints"):
+            (arrays, fields), (other_arrays, other_fields) = training_in(out / name), training_in(expected / name)
+            assert fields == other_fields, name
+            assert arrays.keys() == other_arrays.keys()
+            for array in arrays:
+                assert arrays[array].tobytes() == other_arrays[array].tobytes(), (name, array)
+        elif name == "log.csv":
+            rows, other_rows = (list(csv.reader((f / name).read_text().splitlines())) for f in (out, expected))
+            assert [row[:-1] for row in rows] == [row[:-1] for row in other_rows]
+            seconds = [float(row[-1]) for row in rows[1:]]
+            assert seconds == sorted(seconds), "the clock goes on"
+        else:
+            assert (out / name).read_bytes() == (expected / name).read_bytes(), name
+
+
+# --------------------------------------------------------------------------------------------------------- kill -9
+
+
+def child(out, kill_at, half):
+    """Train or go on below ``out``; be killed at the operation on files number ``kill_at``, or in its middle."""
+    out, operations = Path(out), itertools.count(1)
+
+    def killed(*_):
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def hook(event, arguments):
+        is_ours = event.split(".")[0] in ("open", "os", "shutil") and str(out) in str(arguments)
+        if is_ours and next(operations) == kill_at:
+            print("killed at", event, flush=True)
+            killed()
+
+    class HalfWritten:
+        def __init__(self, file):
+            self.file = file
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *error):
+            self.file.close()
+
+        def write(self, data):
+            if next(operations) == kill_at:
+                self.file.write(data[: len(data) // 2])
+                self.file.flush()
+                print("killed at half a file", flush=True)
+                killed()
+            self.file.write(data)
+
+    last = out / "checkpoints/last.safetensors"
+    resume = last if last.exists() else None
+    if half:
+        checkpoint.open = lambda *arguments: HalfWritten(open(*arguments))
+    else:
+        sys.addaudithook(hook)
+    run(out, resume=resume)
+    print("completed", next(operations), flush=True)
+
+
+def start_child(out, kill_at=0, half=False):
+    program = f"from tests.training.test_resume import child; child({str(out)!r}, {kill_at}, {half})"
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.returncode in (0, -signal.SIGKILL), result.stderr
+    return result.returncode, result.stdout.splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An uninterrupted run, and the numbers of its operations on files and of its checkpoints' writes."""
+    folder = tmp_path_factory.mktemp("whole")
+    counts = {}
+    for half in (False, True):
+        code, line = start_child(folder / f"run{half}", half=half)
+        assert code == 0
+        counts[half] = int(line.split()[1])
+    assert_same(folder / "runFalse", folder / "runTrue")
+    return folder / "runFalse", counts
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+@pytest.mark.parametrize("half", [False, True], ids=["between", "within"])
+def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path, whole, half):
+    """At random moments: between any two operations on files, or with half of a checkpoint written."""
+    expected, counts = whole
+    rng = np.random.default_rng(int(half))
+    seen = []
+    for _ in range(4):
+        code, line = start_child(tmp_path / "run", int(rng.integers(counts[half] // 3)) + 1, half)
+        seen.append(line)
+        if code == 0:
+            break
+    assert sum("killed" in line for line in seen) >= 3, seen
+    code, line = start_child(tmp_path / "run")
+    assert code == 0
+    assert "completed" in line
+    assert_same(tmp_path / "run", expected)
+
+
+def test_a_run_can_be_resumed_at_any_step(tmp_path):
+    run(tmp_path / "whole", sample_every=None)
+    for step in range(1, EPOCHS * STEPS):
+        out = tmp_path / f"stopped{step}"
+        assert run(out, max_steps=step, sample_every=None) is True
+        assert training_in(out / loop.LAST)[1]["step"] == step
+        assert run(out, resume=out / loop.LAST, sample_every=None) is True
+        extra = [] if step % STEPS == 0 else [f"samples/epoch_{(step - 1) // STEPS + 1:03d}_step_{step:06d}.png"]
+        assert_same(out, tmp_path / "whole", but=["training.gif", *extra])
+
+
+def test_a_longer_run_is_the_same_as_one_that_was_long_from_the_start(tmp_path):
+    run(tmp_path / "long")
+    run(tmp_path / "short", epochs=2)
+    run(tmp_path / "short", resume=tmp_path / "short" / loop.LAST)
+    assert_same(tmp_path / "short", tmp_path / "long")
+
+
+def test_what_came_after_the_checkpoint_is_removed_and_comes_again(tmp_path):
+    run(tmp_path / "whole", keep=0)
+    run(tmp_path / "again", keep=0)
+    first = tmp_path / "again/checkpoints/epoch_001.safetensors"
+    run(tmp_path / "again", keep=0, resume=first, epochs=2)
+    with open(tmp_path / "again/log.csv", newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == list(range(1, 2 * STEPS + 1))
+    assert sorted(path.name for path in (tmp_path / "again/checkpoints").iterdir())[1:] == [
+        "epoch_001.safetensors",
+        "epoch_002.safetensors",
+        "last.safetensors",
+    ]
+    assert max(path.name for path in (tmp_path / "again/samples").iterdir()) == "epoch_002_step_000008.png"
+    run(tmp_path / "again", keep=0, resume=tmp_path / "again" / loop.LAST)
+    assert_same(tmp_path / "again", tmp_path / "whole")
+
+
+def test_another_folder_gets_a_branch_and_the_first_run_stays(tmp_path):
+    run(tmp_path / "first", keep=0)
+    before = {path: path.read_bytes() for path in (tmp_path / "first").rglob("*") if path.is_file()}
+    run(tmp_path / "second", keep=0, resume=tmp_path / "first/checkpoints/epoch_001.safetensors")
+    assert {path: path.read_bytes() for path in (tmp_path / "first").rglob("*") if path.is_file()} == before
+    # the first epoch's own checkpoint, and a best one from then, are left where they were
+    but = ["checkpoints/epoch_001.safetensors", "checkpoints/best.safetensors"]
+    for name in ("epoch_003", "last"):
+        arrays, _ = training_in(tmp_path / f"second/checkpoints/{name}.safetensors")
+        for array, values in training_in(tmp_path / f"first/checkpoints/{name}.safetensors")[0].items():
+            assert arrays[array].tobytes() == values.tobytes()
+    but += [f"checkpoints/{name}.safetensors" for name in ("epoch_002", "epoch_003", "last")]  # they tell best
+    assert_same(tmp_path / "second", tmp_path / "first", but=but)
+
+
+def test_nothing_left_to_do_leaves_everything(tmp_path):
+    run(tmp_path / "run")
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    (tmp_path / "run/training.gif").unlink()  # killed before it was drawn
+    for epochs in (3, 2):
+        assert run(tmp_path / "run", resume=tmp_path / "run" / loop.LAST, epochs=epochs) is True
+        assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+
+
+def test_the_best_epoch_is_kept_and_the_newest_ones(tmp_path):
+    values = iter([3.0, 1.0, np.nan, 1.0, 2.0, 0.5, 0.7])
+    run(tmp_path / "run", epochs=5, metric=lambda g: next(values))
+    folder = tmp_path / "run/checkpoints"
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "best.safetensors",
+        "epoch_004.safetensors",
+        "epoch_005.safetensors",
+        "last.safetensors",
+    ]
+    assert training_in(folder / "best.safetensors")[1]["epoch"] == 2
+    assert training_in(folder / "best.safetensors")[1]["best"] == 1.0
+    run(tmp_path / "run", epochs=7, metric=lambda g: next(values), resume=tmp_path / "run" / loop.LAST)
+    assert training_in(folder / "best.safetensors")[1]["epoch"] == 6
+    assert training_in(folder / "last.safetensors")[1]["best"] == 0.5
+
+
+def test_damaged_history_is_no_reason_to_stop(tmp_path, capsys):
+    """The log and the pictures can be lost; the training cannot."""
+    run(tmp_path / "run", epochs=2)
+    samples = sorted((tmp_path / "run/samples").iterdir())
+    samples[0].write_bytes(samples[0].read_bytes()[:100])
+    text = (tmp_path / "run/log.csv").read_text().splitlines()
+    (tmp_path / "run/log.csv").write_text("\n".join([*text[:4], "1,4,torn", *text[5:]]))
+    (tmp_path / "run/checkpoints/best.safetensors").write_bytes(b"no checkpoint")
+    (tmp_path / "run/checkpoints/.last-abcdefgh.safetensors").write_bytes(b"left by a killed run")
+    assert run(tmp_path / "run", resume=tmp_path / "run" / loop.LAST) is True
+    assert "log up to step 8 is not whole: log.csv starts with 3 rows" in capsys.readouterr().out
+    with open(tmp_path / "run/log.csv", newline="") as file:
+        assert [int(row["step"]) for row in csv.DictReader(file)] == [1, 2, 3, 9, 10, 11, 12]
+    assert not list((tmp_path / "run/checkpoints").glob(".*"))
+    run(tmp_path / "whole")
+    assert_same(
+        tmp_path / "run",
+        tmp_path / "whole",
+        but=["log.csv", "losses.png", "training.gif", "checkpoints/best.safetensors", f"samples/{samples[0].name}"],
+    )
