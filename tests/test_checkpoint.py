@@ -1,6 +1,7 @@
 """Networks in files: back to the bit, across to torch, refused when damaged, never half written."""
 
 import errno
+import json
 import os
 import pickle
 
@@ -12,10 +13,13 @@ import torch
 
 from benchmarks import torch_dcgan
 from nanogan import checkpoint
+from nanogan.backend import to_numpy
 from nanogan.errors import UserError
-from nanogan.files import replacing, writable_folder
+from nanogan.files import clear_temporaries, replacing, writable_folder
+from nanogan.layers import Dropout
 from nanogan.models import dcgan
-from nanogan.training import sample
+from nanogan.optim import SGD, Adam
+from nanogan.training import adversarial_step, sample
 
 
 @pytest.fixture
@@ -199,3 +203,248 @@ def test_the_weights_of_a_stranger(real_data):
     got, _ = network.forward(x, train=False)
     expected = np.load(os.path.join(folder, "expected_outputs.npz"))["csinva_netD_out_t10k_first200"]
     np.testing.assert_allclose(got[:, 0], expected, atol=1e-5)
+
+
+# ------------------------------------------------------------------------------------------- training checkpoints
+
+
+def members(seed=0, **options):
+    """A generator, a discriminator with Dropout, and their optimisers, after a few steps."""
+    rng = np.random.default_rng(seed)
+    options = {"image_size": 8, "channels": 1, "width": 2} | options
+    g = dcgan.generator(latent=3, rng=rng, **options)
+    d = dcgan.discriminator(rng=rng, **options)
+    d.layers.insert(2, Dropout(p=0.2, rng=np.random.default_rng(seed + 50)))
+    result = g, d, Adam(g, lr=1e-3 * (seed + 1)), Adam(d, lr=2e-3 * (seed + 1))
+    for _ in range(seed + 2):
+        size = options["image_size"]
+        real = rng.standard_normal((4, options["channels"], size, size), dtype=np.float32)
+        adversarial_step(*result, real, rng.standard_normal((4, 3), dtype=np.float32))
+    return result
+
+
+def progress(**changes):
+    values = {"step": 7, "epoch": 2, "batch": 3, "steps_per_epoch": 4, "seconds": 1.25, "best": -0.1}
+    return checkpoint.Progress(
+        noise_rng=np.random.default_rng(9), options={"lr": 5e-4, "data": None, "ä": [1]}, **values | changes
+    )
+
+
+def everything(g, d, opt_g, opt_d):
+    """Copies of all that a step depends on."""
+    state = {
+        f"{name}.{key}": np.copy(to_numpy(a)) for name, n in (("g", g), ("d", d)) for key, a in n.state_dict().items()
+    }
+    for name, optimizer in (("opt_g", opt_g), ("opt_d", opt_d)):
+        saved = optimizer.state_dict()
+        state |= {f"{name}.{key}": np.copy(to_numpy(a)) for key, a in saved.pop("state").items()}
+        state |= {f"{name}.{key}": np.array(value) for key, value in saved.items()}
+    return state | {"dropout": np.array(d.layers[2].rng.bit_generator.state["state"]["state"], dtype=object)}
+
+
+def same(one, other):
+    return one.keys() == other.keys() and all(np.array_equal(one[name], other[name]) for name in one)
+
+
+def test_a_training_comes_back_to_the_bit_on_any_device(tmp_path, device):
+    path = tmp_path / "last.safetensors"
+    saved, loaded = members(0), members(1)
+    assert not same(everything(*saved), everything(*loaded))
+    checkpoint.save_training(path, *saved, progress())
+    g, d = (network.to(device) for network in loaded[:2])
+    loaded = g, d, Adam(g, lr=9), Adam(d, lr=9)
+    back = checkpoint.load_training(path, *loaded)
+    assert same(everything(*loaded), everything(*saved))
+    assert (back.step, back.epoch, back.batch, back.steps_per_epoch, back.seconds, back.best) == (
+        7,
+        2,
+        3,
+        4,
+        1.25,
+        -0.1,
+    )
+    assert back.options == {"lr": 5e-4, "data": None, "ä": [1]}
+    assert back.path == path
+    assert back.numpy == np.__version__
+    assert back.noise_rng.random() == np.random.default_rng(9).random()
+    checkpoint.save_training(path, *loaded, progress())
+    checkpoint.load_training(path, *members(2))
+
+
+def test_a_random_generator_goes_on_in_the_middle_of_a_64_bit_number(tmp_path):
+    """A 32-bit draw leaves half a number for the next one."""
+    rng = np.random.default_rng(4)
+    rng.integers(0, 10, dtype=np.uint32)
+    state = progress()
+    state.noise_rng = rng
+    checkpoint.save_training(tmp_path / "c.safetensors", *members(), state)
+    back = checkpoint.load_training(tmp_path / "c.safetensors", *members()).noise_rng
+    assert (
+        back.integers(0, 1 << 32, 3, dtype=np.uint32).tolist() == rng.integers(0, 1 << 32, 3, dtype=np.uint32).tolist()
+    )
+
+
+def test_a_generator_can_be_taken_out_of_a_training(tmp_path):
+    saved = members()
+    checkpoint.save_training(tmp_path / "c.safetensors", *saved, progress())
+    g = checkpoint.load_generator(tmp_path / "c.safetensors")
+    z = np.random.default_rng(0).standard_normal((2, 3), dtype=np.float32)
+    np.testing.assert_array_equal(sample(g, z), sample(saved[0], z))
+
+
+def refused(path, match, *, into=None):
+    """Loading gets one sentence that names the file, and changes nothing."""
+    into = into or members(1)
+    before = everything(*into)
+    with pytest.raises(UserError, match=match) as caught:
+        checkpoint.load_training(path, *into)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert len(str(caught.value)) < 700
+    assert same(everything(*into), before)
+
+
+def test_any_flipped_bit_and_any_missing_byte_is_noticed(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_training(path, *members(), progress())
+    data = path.read_bytes()
+    header = 8 + int.from_bytes(data[:8], "little")
+    rng = np.random.default_rng(0)
+    for i in [*range(8), *rng.integers(8, header, 60), *rng.integers(header, len(data), 60)]:
+        flipped = bytearray(data)
+        flipped[i] ^= 1 << int(rng.integers(8))
+        path.write_bytes(flipped)
+        refused(path, "c.safetensors")
+    for length in [0, 7, 8, header - 1, header, *rng.integers(len(data), size=10)]:
+        path.write_bytes(data[:length])
+        refused(path, "not a whole safetensors file")
+
+
+def forge(path, change, arrays=None):
+    """Rewrite a checkpoint's metadata with a checksum that fits."""
+    _, old, _ = checkpoint.read_training(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["nanogan_training"])
+    arrays = old if arrays is None else arrays
+    change(fields)
+    fields.pop("checksum", None)
+    fields["checksum"] = checkpoint._checksum(fields, arrays)
+    safetensors.numpy.save_file(arrays, path, {"nanogan_training": json.dumps(fields)})
+
+
+HUGE = 10**400
+COUNTS, STATES = ("step", "epoch", "batch", "steps_per_epoch"), ("state", "inc", "has_uint32", "uinteger")
+RATES = ("lr", "initial_lr")
+HOSTILE = [
+    *((name, value) for name in COUNTS for value in (0, -1, 1.5, "7", None, True, [], HUGE)),
+    *(("seconds", value) for value in (-1, float("nan"), float("inf"), "1", None, {}, False)),
+    *(("best", value) for value in (float("nan"), float("-inf"), "1", [])),
+    ("step", 8), ("batch", 4), ("epoch", 3), ("steps_per_epoch", 5), ("steps_per_epoch", 2),
+    ("noise_rng", None), ("noise_rng", []), ("layer_rngs", 3), ("opt_g", "x"), ("options", [1]), ("options", None),
+    *((("noise_rng", name), value) for name in STATES for value in (-1, 2**128, 0.5, None)),
+    (("noise_rng", "has_uint32"), 2), (("noise_rng", "uinteger"), 2**32),
+    *((("opt_d", "steps"), value) for value in (-1, 0.5, None, HUGE)),
+    *((("opt_g", name), value) for name in RATES for value in (-1e-3, float("nan"), float("inf"), "0.1", None)),
+    (("layer_rngs", "d.main.2"), {}), ("format", 2), ("format", None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "value"), HOSTILE, ids=lambda x: str(x)[:30])
+def test_a_number_that_no_run_writes_gets_one_sentence(tmp_path, name, value):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_training(path, *members(), progress())
+
+    def change(fields):
+        if isinstance(name, tuple):
+            fields[name[0]][name[1]] = value
+        else:
+            fields[name] = value
+
+    forge(path, change)
+    refused(path, "cannot be resumed from: ")
+
+
+def test_metadata_that_is_no_json_of_ours_gets_one_sentence(tmp_path):
+    path = tmp_path / "c.safetensors"
+    texts = ["", "[1]", "{", '"text"', "1" * 5000, "[" * 200_000, '{"a":' * 100_000, "x" * (1 << 21), "{}"]
+    for text in texts:
+        safetensors.numpy.save_file({"g.a": np.zeros(1)}, path, {"nanogan_training": text})
+        refused(path, "cannot be resumed from: ")
+
+
+def test_another_network_or_optimiser_gets_one_sentence(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_training(path, *members(), progress())
+    refused(path, "another network: d.main.0.weight is float32 .* and .* more", into=members(1, channels=3))
+    refused(path, "is (missing|unknown here)", into=members(1, image_size=16))
+    g, d, opt_g, opt_d = members(1)
+    refused(path, "opt_g.main.0.weight.exp_avg is unknown here", into=(g, d, SGD(g, lr=0.1), opt_d))
+    g, d, opt_g, opt_d = members(1)
+    refused(path, "is float32 .* instead of float64", into=(g, d.astype(np.float64), opt_g, opt_d))
+    g, d, opt_g, opt_d = members(1)
+    d.layers[2].rng = None
+    with pytest.raises(UserError, match="d.main.2 differs in having a random generator"):
+        checkpoint.load_training(path, g, d, opt_g, opt_d)
+
+
+@pytest.mark.parametrize("name", ["g.main.0.weight", "d.main.0.weight", "opt_g.main.0.weight.exp_avg_sq"])
+def test_arrays_that_are_not_finite_are_refused(tmp_path, name):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_training(path, *members(), progress())
+    arrays = dict(checkpoint.read_training(path)[1])
+    arrays[name] = np.full_like(arrays[name], np.inf)
+    forge(path, lambda fields: None, arrays)
+    refused(path, f"{name} is not finite")
+
+
+def test_a_file_without_a_training_is_not_one(tmp_path, g):
+    checkpoint.save(tmp_path / "generator.safetensors", g)
+    refused(tmp_path / "generator.safetensors", "holds no training that could be resumed, only networks")
+    (tmp_path / "c.pt").write_bytes(pickle.dumps([1]))
+    refused(tmp_path / "c.pt", "not a whole safetensors file")
+    refused(tmp_path / "nothing.safetensors", "there is no checkpoint")
+
+
+def test_what_cannot_be_saved_is_told(tmp_path):
+    state = progress()
+    state.noise_rng = np.random.Generator(np.random.MT19937())
+    with pytest.raises(UserError, match="default_rng .PCG64., got MT19937"):
+        checkpoint.save_training(tmp_path / "c.safetensors", *members(), state)
+    state = progress()
+    state.options = {"a": "x" * (1 << 20)}
+    with pytest.raises(UserError, match="options of at most 1048576 characters"):
+        checkpoint.save_training(tmp_path / "c.safetensors", *members(), state)
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_failed_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_training(path, *members(), progress())
+    before = path.read_bytes()
+    fill_the_disk(monkeypatch)
+    with pytest.raises(OSError, match="No space left"):
+        checkpoint.save_training(path, *members(1), progress(step=8, batch=4))
+    assert path.read_bytes() == before
+    assert os.listdir(tmp_path) == ["c.safetensors"]
+
+
+def test_a_durable_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    done = []
+    fsync, rename = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: (done.append(os.fstat(handle).st_ino), fsync(handle)))
+    monkeypatch.setattr(os, "replace", lambda *paths: (done.append("rename"), rename(*paths)))
+    with replacing(tmp_path / "file", durable=True) as temporary:
+        temporary.write_text("whole")
+    assert done == [os.stat(tmp_path / "file").st_ino, "rename", os.stat(tmp_path).st_ino]
+
+
+def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
+    names = ["a.png", ".a-abcdefgh.png", ".a-abcdefgh.gif", ".b-abcdefgh.png", ".a-abc.png", ".hidden"]
+    for name in names:
+        (tmp_path / name).write_text("")
+    clear_temporaries(tmp_path / "a.png")
+    assert sorted(os.listdir(tmp_path)) == sorted(set(names) - {".a-abcdefgh.png"})
+    with pytest.raises(ZeroDivisionError), replacing(tmp_path / "a.png") as temporary:
+        clear_temporaries(tmp_path / "a.png")
+        assert not temporary.exists(), "it knows the names that replacing gives"
+        1 / 0  # noqa: B018
