@@ -198,6 +198,7 @@ class _Writer:
 
     def write(self, path, function, *arguments, **options):
         """Call a function that writes ``path``, and return whether it could; raise OSError if that ends the run."""
+        kind = path.parent.name, path.suffix
         try:
             function(*arguments, **options)
         except OSError as error:
@@ -207,12 +208,12 @@ class _Writer:
                     f"{path} could not be written ({reason}): training stopped at step {self.progress.step}; "
                     f"{self.kept()}"
                 ) from error
-            if path.suffix not in self.failing:
+            if kind not in self.failing:
                 message = f"{path} could not be written ({reason}): training goes on; make room on the disk"
                 tqdm.write(message, file=sys.stderr)
-            self.failing.add(path.suffix)
+            self.failing.add(kind)
             return False
-        self.failing.discard(path.suffix)
+        self.failing.discard(kind)
         return True
 
     def checkpoint_is_due(self, epoch_ends):

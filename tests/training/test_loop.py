@@ -1,11 +1,14 @@
 """The loop and the log: what each step is given, what is written when, and when training stops."""
 
 import csv
+import errno
+import shutil
 
 import numpy as np
 import pytest
 import safetensors.numpy
 
+from nanogan import checkpoint
 from nanogan.data import Loader
 from nanogan.errors import TrainingDiverged
 from nanogan.models import dcgan
@@ -169,21 +172,194 @@ def test_losses_are_read_in_one_piece_and_keep_their_order(tmp_path):
     assert list(log.columns(book.rows)["loss_d"]) == [10, 20, 30]
 
 
+def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypatch):
+    def note(step):
+        book.add(1, step, StepResult(*np.float32([1, 2, 3, 4, 5])), 0.5 * step)
+        book.fetch()
+
+    book = log.Log(tmp_path / "log.csv")
+    note(1)
+    book.save()
+    before = (tmp_path / "log.csv").read_bytes()
+    note(2)
+    file, room = book._file, [10]
+
+    class Full:
+        def write(self, data):
+            if not room:
+                raise OSError(errno.ENOSPC, "No space left on device")
+            return file.write(data[: room.pop()])
+
+        def __getattr__(self, name):
+            return getattr(file, name)
+
+    book._file = Full()
+    for _ in range(2):
+        with pytest.raises(OSError, match="No space left"):
+            book.save()
+        assert (tmp_path / "log.csv").read_bytes() == before
+    note(3)
+    book._file = file
+    book.save()
+    book.close()
+    assert [row[:2] for row in log.read_rows(tmp_path / "log.csv", 9)] == [(1, 1), (1, 2), (1, 3)]
+
+
+def test_a_log_that_somebody_removes_is_written_anew(tmp_path):
+    book = log.Log(tmp_path / "run/log.csv")
+    for step in (1, 2):
+        book.add(1, step, StepResult(*np.float32([1, 2, 3, 4, 5])), 0.5 * step)
+        book.fetch()
+        book.save()
+        shutil.rmtree(tmp_path / "run")
+    book.save()
+    book.close()
+    assert log.read_rows(tmp_path / "run/log.csv", 9) == book.rows
+    assert len(book.rows) == 2
+
+
+GOOD = "1,1,1.5,2,3,4,5,0.1"
+
+
+@pytest.mark.parametrize(
+    ("lines", "steps"),
+    [
+        ([GOOD, "1,2,nan,2,3,4,5,0.1", "2,3,1,2,3,4,5,0.1", "2,4,1,2,3,4,5,0.1"], [1, 2, 3]),
+        ([GOOD, "1,2,1,2,3,4,5"], [1]),
+        ([GOOD, "1,2,1,2,3,4,5,6,7"], [1]),
+        ([GOOD, "1"], [1]),
+        ([GOOD, GOOD], [1]),
+        ([GOOD, "1,two,1,2,3,4,5,6"], [1]),
+        ([GOOD, "1,2,1,2,3,4,5,\0", "\0"], [1]),
+        ([GOOD, "1,2,1,2,3,4,5," + "6" * 200_000], [1]),
+        ([GOOD, "1," + "2" * 5000 + ",1,2,3,4,5,6"], [1]),
+        ([], []),
+    ],
+    ids=lambda x: str(x)[-20:],
+)
+def test_the_rows_of_a_damaged_log_are_read_as_far_as_they_go(tmp_path, lines, steps):
+    path = tmp_path / "log.csv"
+    path.write_text("\n".join([",".join(log.COLUMNS), *lines]))
+    rows = log.read_rows(path, 3)
+    assert [row[1] for row in rows] == steps
+    if steps:
+        assert rows[0] == (1, 1, 1.5, 2.0, 3.0, 4.0, 5.0, 0.1)
+    path.write_text("\n".join(["other,columns", *lines]))
+    assert log.read_rows(path, 3) == []
+    path.write_bytes(b"\xff\xfe")
+    assert log.read_rows(path, 3) == []
+    assert log.read_rows(tmp_path / "nothing", 3) == []
+
+
+# ------------------------------------------------------------------------------------------ files and their failures
+
+
+def full_disk(monkeypatch, function, full):
+    """Let ``function`` of the loop's modules fail, as on a full disk, where ``full(path)``."""
+    module, name = {
+        "grid": (loop.images, "save_grid"),
+        "gif": (loop.images, "save_gif"),
+        "network": (checkpoint, "save"),
+        "training": (checkpoint, "save_training"),
+    }[function]
+    original = getattr(module, name)
+
+    def write(path, *arguments):
+        if full(str(path)):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return original(path, *arguments)
+
+    monkeypatch.setattr(module, name, write)
+
+
 def test_a_full_disk_is_told_as_such(setup, monkeypatch):
     """What is written at the end must not hide the first error behind one of its own."""
     run, _, _, _, out = setup
-    save = loop.images.save_grid
-
-    def full(path, pictures):
-        if "step_000003" in str(path):
-            raise OSError(28, "No space left on device")
-        return save(path, pictures)
-
-    def full_too(*args):
-        raise OSError("no space for this either")
-
-    monkeypatch.setattr(loop.images, "save_grid", full)
-    monkeypatch.setattr(loop.images, "save_gif", full_too)
-    with pytest.raises(OSError, match="No space left on device"):
+    full_disk(monkeypatch, "grid", lambda path: "step_000004" in path)
+    full_disk(monkeypatch, "gif", lambda path: True)
+    with pytest.raises(OSError, match="No space left on device") as caught:
         run(sample_every=1)
-    assert samples(out)[-1] == "epoch_001_step_000002.png"
+    assert samples(out)[-1] == "epoch_001_step_000003.png"
+    message = str(caught.value)
+    assert f"{out / 'samples/epoch_002_step_000004.png'} could not be written" in message
+    assert f"training stopped at step 4; the checkpoint of step 3, {out / loop.LAST}, is whole" in message
+    assert checkpoint.read_training(out / loop.LAST)[0].step == 3
+
+
+def test_a_full_disk_before_the_first_checkpoint(setup, monkeypatch):
+    run, _, _, _, out = setup
+    full_disk(monkeypatch, "training", lambda path: True)
+    with pytest.raises(OSError, match="training stopped at step 3; no checkpoint was saved yet"):
+        run()
+    assert list(out.rglob(".*")) == []
+
+
+@pytest.mark.parametrize("function", ["grid", "network", "training"])
+def test_training_goes_on_with_a_full_disk_if_asked_to(setup, monkeypatch, capsys, function):
+    run, seen, _, _, out = setup
+    full_disk(monkeypatch, function, lambda path: len(seen) in (1, 2, 4))
+    assert run(sample_every=1, checkpoint_minutes=0, on_disk_full="continue") is True
+    assert len(seen) == 6
+    told = [line for line in capsys.readouterr().err.splitlines() if "No space left on device" in line]
+    assert len(told) == 2, "once until it works again"
+    assert all("training goes on; make room on the disk" in line for line in told)
+    assert checkpoint.read_training(out / loop.LAST)[0].step == 6
+    assert len(samples(out)) == (3 if function == "grid" else 6)
+
+
+def test_a_disk_that_is_full_at_the_end_stops_all_the_same(setup, monkeypatch):
+    run, seen, *_ = setup
+    full_disk(monkeypatch, "training", lambda path: len(seen) > 4)
+    with pytest.raises(OSError, match="No space left on device.*the checkpoint of step 4"):
+        run(checkpoint_minutes=0, on_disk_full="continue")
+    assert len(seen) == 6
+
+
+def test_other_failures_to_write_stop_in_either_case(setup, monkeypatch):
+    run, seen, *_ = setup
+
+    def refuse(*arguments):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(checkpoint, "save_training", refuse)
+    with pytest.raises(OSError, match="last.safetensors could not be written .Permission denied.: training stopped"):
+        run(checkpoint_minutes=0, on_disk_full="continue")
+    assert len(seen) == 1
+
+
+def test_a_folder_that_is_removed_during_the_run_is_made_again(setup):
+    run, _, _, _, out = setup
+
+    def result(step):
+        if step == 4:
+            shutil.rmtree(out)
+        return StepResult(*np.float32([1, 2, 3, 4, 5]))
+
+    assert run(result, sample_every=1) is True
+    assert samples(out) == [f"epoch_002_step_00000{step}.png" for step in (4, 5, 6)]
+    assert [row[1] for row in log.read_rows(out / "log.csv", 9)] == [1, 2, 3, 4, 5, 6]
+    for name in ("losses.png", "training.gif", "generator.safetensors", loop.LAST):
+        assert (out / name).exists(), name
+
+
+def test_checkpoints_are_due_by_the_clock_and_take_a_fiftieth_of_it(setup, monkeypatch):
+    """A step takes 30 seconds; saving takes 0.1 seconds, then 3.1."""
+    run, seen, _, _, out = setup
+    clock, cost, saved = [1000.0], [0.1], []
+    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+
+    def save(path, g, d, opt_g, opt_d, progress):
+        saved.append((progress.step, path.name))
+        clock[0] += cost[0]
+
+    def result(step):
+        clock[0] += 30
+        if step == 9:
+            cost[0] = 3.1
+        return StepResult(*np.float32([1, 2, 3, 4, 5]))
+
+    monkeypatch.setattr(checkpoint, "save_training", save)
+    monkeypatch.setattr(loop.shutil, "copyfile", lambda *paths: None)
+    run(result, epochs=8, checkpoint_minutes=1)
+    assert [step for step, _ in saved] == [2, 3, 5, 6, 8, 9, 15, 21, 24]  # 9: 155 seconds without another
+    assert [step for step, name in saved if name != "last.safetensors"] == [3, 6, 9, 15, 21, 24]
