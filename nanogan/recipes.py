@@ -195,7 +195,8 @@ def train(args, load_data, resume=None):
     if not completed:
         print(f"to go on: {cli.command('--resume', out / LAST)}")
     elif not args.dry_run:
-        print(f"to train longer: {cli.command('--resume', out / LAST, '--epochs', 2 * args.epochs)}")
+        more = 2 * max(args.epochs, resume.epoch if resume is not None else 0)
+        print(f"to train longer: {cli.command('--resume', out / LAST, '--epochs', more)}")
     return 0 if completed else 130
 
 
@@ -212,15 +213,17 @@ def _resume(parser, args, fixed):
             f"there is no checkpoint {path} to resume: leave --resume out to start a run, or name a file that a run "
             "left in its folder checkpoints"
         )
-    progress, arrays, _ = checkpoint.read_training(path)
+    try:
+        progress, arrays, _ = checkpoint.read_training(path)
+    except UserError as error:
+        others = sorted(other for other in path.parent.glob("epoch_*.safetensors") if other != path)
+        raise UserError(f"{error}; {others[-1]} may be whole" if others else str(error)) from None
     saved = _saved_options(parser, vars(args), progress)
     for name in fixed:
-        flag, old, new = f"--{name.replace('_', '-')}", getattr(saved, name), getattr(args, name)
-        if name in given and new != old:
-            was = "without it" if old in (False, None) else f"with {old}"
-            new = "" if new is True else f" {new}"
+        if name in given and getattr(args, name) != getattr(saved, name):
+            old, new = (_as_flag(name, getattr(each, name)) or "none" for each in (saved, args))
             raise UserError(
-                f"{flag}{new} contradicts {path}, a run {was}: leave it out, or start a run without --resume"
+                f"{new} contradicts {path}, whose run has {old}: leave it out, or start a run without --resume"
             )
     for name, value in vars(saved).items():
         if name not in given and name not in NOT_SAVED:
@@ -259,14 +262,20 @@ def _saved_options(parser, known, progress):
     def refuse(message):
         raise UserError(f"{progress.path} has options that no run has: {message}")
 
-    texts = []
-    for name, value in progress.options.items():
-        if name in known and name not in NOT_SAVED and value not in (None, False):
-            flag = f"--{name.replace('_', '-')}"
-            texts.append(flag if value is True else f"{flag}={value}")
+    texts = [
+        _as_flag(name, value) for name, value in progress.options.items() if name in known and name not in NOT_SAVED
+    ]
     checker = copy.copy(parser)
     checker.error = refuse
-    return checker.parse_args(texts)
+    return checker.parse_args([text for text in texts if text])
+
+
+def _as_flag(name, value):
+    """An option as it stands on a command line; None if it would not."""
+    if value is None or value is False:
+        return None
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value is True else f"{flag}={value}"
 
 
 def _fingerprint(pictures):

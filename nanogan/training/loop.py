@@ -198,7 +198,7 @@ class _Writer:
 
     def write(self, path, function, *arguments, **options):
         """Call a function that writes ``path``, and return whether it could; raise OSError if that ends the run."""
-        kind = path.parent.name, path.suffix
+        kind = path if path.parent == self.out else path.parent
         try:
             function(*arguments, **options)
         except OSError as error:
@@ -225,13 +225,12 @@ class _Writer:
         """Write a checkpoint under the first of ``names``; the others are copies."""
         began, folder = time.perf_counter(), self.out / LAST.parent
         path = folder / names[0]
-        done = (
+        if (
             self.write(self.log.path, self.log.save, durable=True)  # the log is never behind the checkpoint
             and self.write(path, checkpoint.save_training, path, *networks_and_optimizers, self.progress)
-            and all(self.write(folder / name, _copy, path, folder / name) for name in names[1:])
-        )
-        if done:
+        ):
             self.saved_at = self.progress.step
+            self.write(folder, _copy_as, path, names[1:])
             _prune(folder, self.keep)
         now = time.perf_counter()
         self.not_before = now + (now - began) / SAVING_SHARE if self.minutes else now
@@ -248,6 +247,16 @@ def _copy(path, name):
     """Copy a checkpoint; no link, because overwriting one name would change the other."""
     with replacing(name, durable=True) as temporary:
         shutil.copyfile(path, temporary)
+
+
+def _copy_as(path, names):
+    """Give a checkpoint other names too, the last of which is LAST's; if there is no room, that one alone."""
+    try:
+        for name in names:
+            _copy(path, path.with_name(name))
+    except OSError:
+        path.replace(path.with_name(LAST.name))
+        raise
 
 
 def _is_lowest(value, progress):

@@ -3,6 +3,8 @@
 import csv
 import json
 import os
+import pickle
+import shutil
 import signal
 import struct
 import subprocess
@@ -11,23 +13,29 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import safetensors
 import safetensors.numpy
 from PIL import Image
 
+from nanogan import checkpoint
 from nanogan.data import builtin_digits
 
 SCRIPT = Path(__file__).parents[2] / "examples" / "mnist_dcgan.py"
 TINY = ("--data", "digits", "--width", "4", "--batch-size", "16", "--latent", "8")
 
 
+def write_idx(folder, count, seed=0):
+    for name, array in zip(("images-idx3", "labels-idx1"), builtin_digits(count, seed=seed), strict=True):
+        array = array.reshape(array.shape[:3])
+        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
+        (folder / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
+
+
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory):
     """The flags of a network as small as TINY's on an idx data set of 600 pictures, quicker to make than 60,000."""
     folder = tmp_path_factory.mktemp("small-set")
-    for name, array in zip(("images-idx3", "labels-idx1"), builtin_digits(600), strict=True):
-        array = array.reshape(array.shape[:3])
-        header = struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape)
-        (folder / f"train-{name}-ubyte").write_bytes(header + array.tobytes())
+    write_idx(folder, 600)
     return ("--data", "mnist", "--data-dir", folder, *TINY[2:])
 
 
@@ -191,6 +199,196 @@ def test_ctrl_c_finishes_the_step_and_saves(tmp_path, small_set):
     assert (tmp_path / "run/training.gif").exists()
 
 
+def rows(folder):
+    with open(folder / "log.csv", newline="") as file:
+        return [row[:-1] for row in csv.reader(file)]  # without the seconds
+
+
+def stop(process, line_start, number):
+    """Send a signal once a line is printed; return status, output and errors."""
+    try:
+        for line in process.stdout:
+            if line.startswith(line_start):
+                process.send_signal(number)
+                break
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    return process.returncode, out, err
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory, small_set):
+    """Two epochs in one go; the flags of it."""
+    folder = tmp_path_factory.mktemp("whole")
+    flags = (*small_set, "--epochs", 2, "--log-every", 1, "--sample-every", 10)
+    succeed(*flags, "--out", "run", folder=folder)
+    return folder / "run", flags
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+def test_a_killed_run_is_resumed_to_the_bit(tmp_path, whole):
+    expected, flags = whole
+    process = start(*flags, "--checkpoint-every", 0, "--out", "run", folder=tmp_path)
+    code, _, _ = stop(process, "[1/2][17/", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    process = start("--resume", "--out", "run", folder=tmp_path)
+    code, out, _ = stop(process, "[2/2][9/", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    out = succeed("--resume", "run", folder=tmp_path)
+    assert "resumed at step" in out
+    for name in ("generator.safetensors", "discriminator.safetensors", "training.gif", "losses.png", "real.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (expected / name).read_bytes(), name
+    assert rows(tmp_path / "run") == rows(expected)
+    assert files(tmp_path / "run") == files(expected)
+
+
+def test_the_command_that_is_printed_resumes(tmp_path, whole):
+    """Also in a folder whose name the shell would tear apart, and with the options of the first start."""
+    expected, flags = whole
+    process = start(*flags, "--out", "my run $HOME", folder=tmp_path)
+    code, out, err = stop(process, "[1/2][5/", signal.SIGTERM)
+    assert code == 130, err
+    (command,) = [line.removeprefix("to go on: ") for line in out.splitlines() if line.startswith("to go on: ")]
+    assert command.endswith("--resume 'my run $HOME/checkpoints/last.safetensors'")
+    result = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    run_folder = tmp_path / "my run $HOME"
+    assert (run_folder / "generator.safetensors").read_bytes() == (expected / "generator.safetensors").read_bytes()
+    assert rows(run_folder) == rows(expected)
+
+    again = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert again.returncode == 0, again.stderr
+    assert "nothing was left to do" in again.stdout
+    (longer,) = [line.removeprefix("to train longer: ") for line in again.stdout.splitlines() if " longer: " in line]
+    assert longer.endswith("--epochs 4")
+
+
+def test_a_finished_run_goes_on_with_another_learning_rate_elsewhere(tmp_path, whole):
+    expected, _ = whole
+    last = expected / "checkpoints/last.safetensors"
+    before = last.read_bytes()
+    results = []
+    for lr in ("5e-4", "1e-3"):
+        succeed("--resume", last, "--epochs", 3, "--lr", lr, "--keep", 0, "--out", lr, folder=tmp_path)
+        options = json.loads((tmp_path / lr / "options.json").read_text())
+        assert (options["epochs"], options["lr"], options["width"], options["keep"]) == (3, float(lr), 4, 0)
+        results.append((tmp_path / lr / "generator.safetensors").read_bytes())
+        assert rows(tmp_path / lr)[: len(rows(expected))] == rows(expected)
+        # the next time, they are the checkpoint's
+        succeed("--resume", lr, "--epochs", 4, folder=tmp_path)
+        options = json.loads((tmp_path / lr / "options.json").read_text())
+        assert (options["epochs"], options["lr"], options["keep"]) == (4, float(lr), 0)
+    assert results[0] != results[1]
+    assert last.read_bytes() == before
+
+
+def test_a_checkpoint_draws(tmp_path, whole):
+    for name in ("generator", "checkpoints/last"):
+        weights = whole[0] / f"{name}.safetensors"
+        succeed("--generate", 4, "--checkpoint", weights, "--out", name, folder=tmp_path)
+    assert (tmp_path / "generator/generated.png").read_bytes() == (
+        tmp_path / "checkpoints/last/generated.png"
+    ).read_bytes()
+
+
+def test_resuming_what_cannot_be_resumed_gets_one_sentence(tmp_path, whole, small_set):
+    expected, _ = whole
+    copied = tmp_path / "run"
+    shutil.copytree(expected, copied)
+    before = {name: (copied / name).read_bytes() for name in files(copied)}
+    last = copied / "checkpoints/last.safetensors"
+    (tmp_path / "bare.safetensors").write_bytes((copied / "generator.safetensors").read_bytes())
+    (tmp_path / "cut.safetensors").write_bytes(last.read_bytes()[:-100])
+    (tmp_path / "netG.pth").write_bytes(pickle.dumps([1, 2]))
+    flipped = bytearray(last.read_bytes())
+    flipped[-100] ^= 4
+    (tmp_path / "flipped.safetensors").write_bytes(flipped)
+    fewer = tmp_path / "fewer"
+    fewer.mkdir()
+    write_idx(fewer, 590)
+    for arguments, message in [
+        (
+            ("--out", "nothing"),
+            "there is no checkpoint nothing/checkpoints/last.safetensors to resume: leave --resume out",
+        ),
+        (("nothing",), "there is no checkpoint nothing to resume"),
+        (("bare.safetensors",), "holds no training that could be resumed"),
+        (("cut.safetensors",), "not a whole safetensors file"),
+        (("flipped.safetensors",), "its checksum is wrong"),
+        (("netG.pth",), "not a whole safetensors file"),
+        (("run", "--width", 8), "--width=8 contradicts run/checkpoints/last.safetensors, whose run has --width=4"),
+        (("run", "--image-size", 32), "--image-size=32 contradicts"),
+        (("run", "--seed", 1), "whose run has --seed=0"),
+        (("run", "--batch-size", 32), "--batch-size=32 contradicts"),
+        (("run", "--drop-last"), "--drop-last contradicts"),
+        (("run", "--dry-run"), "--dry-run contradicts"),
+        (("run", "--data", "fashion-mnist"), "--data=fashion-mnist contradicts"),
+        (("run", "--data-dir", "fewer", "--epochs", 3), "was trained on 600 pictures, mnist has 590 now"),
+        (("run", "--generate", 4), "leave one of them out"),
+        (("run", "--epochs", 3, "--out", "netG.pth"), "cannot write to the output folder netG.pth"),
+    ]:
+        code, _, err = run("--resume", *arguments, folder=tmp_path)
+        assert code == 2, (arguments, err)
+        assert message in err
+        assert "Traceback" not in err
+        assert len([line for line in err.splitlines() if "error: " in line]) == 1
+        assert {name: (copied / name).read_bytes() for name in files(copied)} == before
+    last.write_bytes(flipped)
+    code, _, err = run("--resume", "run", folder=tmp_path)
+    assert code == 2
+    assert "run/checkpoints/epoch_002.safetensors may be whole" in err
+
+
+def test_other_pictures_are_told(tmp_path, whole):
+    shutil.copytree(whole[0], tmp_path / "run")
+    (tmp_path / "others").mkdir()
+    write_idx(tmp_path / "others", 600, seed=1)
+    code, _, err = run("--resume", "run", "--data-dir", "others", "--epochs", 3, folder=tmp_path)
+    assert code == 0, err
+    assert "the pictures of mnist are not those that run/checkpoints/last.safetensors was trained on" in err
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("width", 10**6, "contradicts itself: its width is 1000000, its arrays' 4"),
+        ("width", "4; rm", "options that no run has: argument --width: expected a whole number"),
+        ("width", True, "options that no run has: argument --width"),
+        ("lr", "nan", "options that no run has: argument --lr"),
+        ("lr", [1], "options that no run has: argument --lr"),
+        ("data", {"a": 1}, "options that no run has: argument --data: invalid choice"),
+        ("drop_last", "yes", "options that no run has: argument --drop-last"),
+        ("generate", 5, None),
+        ("out", "/", None),
+        ("folder", "x", "a run of another script: this one has no option --folder"),
+        ("pictures", "600", "was trained on '600' pictures"),
+        ("device", "tpu", "unknown device 'tpu'"),
+        ("device", "a\nb", "unknown device"),
+    ],
+)
+def test_options_in_a_checkpoint_are_not_trusted(tmp_path, whole, name, value, message):
+    path = tmp_path / "run/checkpoints/last.safetensors"
+    path.parent.mkdir(parents=True)
+    path.write_bytes((whole[0] / "checkpoints/last.safetensors").read_bytes())
+    with safetensors.safe_open(path, framework="numpy") as file:
+        fields = json.loads(file.metadata()["nanogan_training"])
+    arrays = safetensors.numpy.load_file(path)
+    del fields["checksum"]
+    fields["options"] |= {name: value, "epochs": 3}
+    fields["checksum"] = checkpoint._checksum(fields, arrays)
+    safetensors.numpy.save_file(arrays, path, {"nanogan_training": json.dumps(fields)})
+    code, _, err = run("--resume", path, folder=tmp_path)
+    assert "Traceback" not in err
+    if message is None:
+        assert code == 0, err
+        assert (tmp_path / "run/checkpoints/epoch_003.safetensors").exists()
+    else:
+        assert code == 2, err
+        assert message in err
+        assert len([line for line in err.splitlines() if "error: " in line]) == 1
+
+
 def test_a_log_in_a_file_can_be_followed(tmp_path, small_set):
     process = start(*small_set, "--epochs", 1000, "--out", "run", folder=tmp_path)
     try:
@@ -291,6 +489,10 @@ def test_help_tells_every_option(tmp_path):
         "--log-every",
         "--sample-every",
         "--drop-last",
+        "--resume",
+        "--checkpoint-every",
+        "--keep",
+        "--on-disk-full",
     ]:
         assert flag in out
 
