@@ -148,6 +148,8 @@ def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
     (line,) = [line for line in err.splitlines() if "No MNIST here" in line]
     assert "built-in digits" in line
     assert "mnist could not be downloaded: https" in line
+    options = json.loads((tmp_path / "runs/mnist_dcgan/options.json").read_text())
+    assert options["data"] == "digits", "a resumed run must not take what was found since"
     assert "--data-dir" in line
 
 

@@ -335,6 +335,28 @@ def test_a_disk_with_room_for_one_more_checkpoint_keeps_the_newest(setup, monkey
     ]
 
 
+def test_the_log_is_on_the_disk_before_the_checkpoint(setup, monkeypatch):
+    run, *_ = setup
+    done = []
+    save_log, save_training = log.Log.save, checkpoint.save_training
+
+    def note_log(book, **options):
+        done.append(("log", len(book.rows), options))
+        save_log(book, **options)
+
+    def note_training(path, g, d, opt_g, opt_d, progress):
+        done.append(("checkpoint", progress.step))
+        save_training(path, g, d, opt_g, opt_d, progress)
+
+    monkeypatch.setattr(log.Log, "save", note_log)
+    monkeypatch.setattr(checkpoint, "save_training", note_training)
+    run(checkpoint_minutes=0)
+    saved = [i for i, what in enumerate(done) if what[0] == "checkpoint"]
+    assert len(saved) == 6
+    for i in saved:
+        assert done[i - 1] == ("log", done[i][1], {"durable": True})
+
+
 def test_other_failures_to_write_stop_in_either_case(setup, monkeypatch):
     run, seen, *_ = setup
 

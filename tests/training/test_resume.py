@@ -259,6 +259,26 @@ def test_the_best_epoch_is_kept_and_the_newest_ones(tmp_path):
     assert training_in(folder / "last.safetensors")[1]["best"] == 0.5
 
 
+def test_a_best_epoch_that_never_was_is_forgotten(tmp_path):
+    values = iter([3.0, 1.0, 2.0, 5.0, 4.0])
+    run(tmp_path / "run", keep=0, metric=lambda g: next(values))
+    folder = tmp_path / "run/checkpoints"
+    assert training_in(folder / "best.safetensors")[1]["epoch"] == 2
+    run(tmp_path / "run", metric=lambda g: next(values), resume=folder / "epoch_001.safetensors")
+    assert training_in(folder / "best.safetensors")[1]["epoch"] == 3
+    assert training_in(folder / "last.safetensors")[1]["best"] == 4.0
+
+
+def test_a_new_run_removes_what_a_killed_one_was_writing(tmp_path):
+    left = [tmp_path / "run" / name for name in ("checkpoints/.epoch_001-abcdefgh.safetensors", ".log-12345678.csv")]
+    for path in left:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    run(tmp_path / "run", max_steps=1)
+    assert not any(path.exists() for path in left)
+    assert not (tmp_path / "run/previous").exists()
+
+
 def test_damaged_history_is_no_reason_to_stop(tmp_path, capsys):
     """The log and the pictures can be lost; the training cannot."""
     run(tmp_path / "run", epochs=2)
