@@ -41,10 +41,10 @@ def save(path, network):
     _write(path, network.state_dict())
 
 
-def _write(path, state, metadata=None):
+def _write(path, state, metadata=None, durable=False):
     arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in state.items()}
     data = safetensors.numpy.save(arrays, metadata)
-    with replacing(path, durable=True) as temporary, open(temporary, "wb") as file:
+    with replacing(path, durable=durable) as temporary, open(temporary, "wb") as file:
         file.write(data)
 
 
@@ -153,7 +153,7 @@ def save_training(path, g, d, opt_g, opt_d, progress):
         raise UserError(
             f"a checkpoint expected options of at most {MAX_TEXT} characters, got {len(text)}: shorten them"
         )
-    _write(path, arrays, {KEY: text})
+    _write(path, arrays, {KEY: text}, durable=True)
 
 
 def load_training(path, g, d, opt_g, opt_d):

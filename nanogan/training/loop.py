@@ -102,7 +102,7 @@ def train(
                 f"now there are {steps_per_epoch}; use the same pictures and batch size"
             )
         if resume.step >= total:
-            if _folder_of(resume) == out:  # it may have been killed before it drew these
+            if _same_folder(_folder_of(resume), out):  # it may have been killed before it drew these
                 frames = [path for step, path in _samples_in(out) if step <= resume.step]
                 _draw(out, read_rows(out / "log.csv", resume.step), frames)
             return True
@@ -287,10 +287,16 @@ def _folder_of(resume):
     return resume.path.parent.parent if resume.path and resume.path.parent.name == LAST.parent.name else None
 
 
+def _same_folder(one, other):
+    return one is not None and one.exists() and other.exists() and one.samefile(other)
+
+
 def _take_up(out, resume):
     """Bring ``out`` to where it was at ``resume``'s step; return the log's rows and the sample pictures up to there."""
     source = _folder_of(resume)
-    same = source is not None and source.exists() and out.exists() and source.samefile(out)
+    same = _same_folder(source, out)
+    if _same_folder(source, out / "previous"):
+        raise UserError(f"{out} cannot take up the run in {source}, whose place its own run needs: use another folder")
     if not same:
         _set_aside(out)
     if resume.path is not None and not ((out / LAST).exists() and resume.path.samefile(out / LAST)):

@@ -16,6 +16,7 @@ import safetensors
 from nanogan import checkpoint
 from nanogan.backend import seeded_rng
 from nanogan.data import Loader
+from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.models import dcgan
 from nanogan.optim import Adam
@@ -231,6 +232,36 @@ def test_another_folder_gets_a_branch_and_the_first_run_stays(tmp_path):
             assert arrays[array].tobytes() == values.tobytes()
     but += [f"checkpoints/{name}.safetensors" for name in ("epoch_002", "epoch_003", "last")]  # they tell best
     assert_same(tmp_path / "second", tmp_path / "first", but=but)
+
+
+def test_the_run_before_is_not_lost_by_resuming_it(tmp_path):
+    """In its own folder it goes on; in the one above, it would have to make room for the run there."""
+    run(tmp_path / "run", epochs=2)
+    run(tmp_path / "run", epochs=1, seed=1)
+    files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="cannot take up the run in .*previous.*use another folder"):
+        run(tmp_path / "run", resume=tmp_path / "run/previous" / loop.LAST)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
+    run(tmp_path / "run/previous", resume=tmp_path / "run/previous" / loop.LAST)
+    run(tmp_path / "whole")
+    assert_same(tmp_path / "run/previous", tmp_path / "whole")
+
+
+def test_other_batches_are_refused(tmp_path):
+    run(tmp_path / "run", epochs=1)
+    members = networks()
+    resume = checkpoint.load_training(tmp_path / "run" / loop.LAST, *members)
+    pictures = np.zeros((20, 8, 8, 1), np.uint8)
+    with pytest.raises(UserError, match="it had 4 in an epoch, now there are 5; use the same pictures and batch size"):
+        train(
+            *members,
+            Loader(pictures, batch_size=4),
+            epochs=2,
+            out=tmp_path / "run",
+            noise_rng=np.random.default_rng(0),
+            fixed_z=np.zeros((4, 3), np.float32),
+            resume=resume,
+        )
 
 
 def test_nothing_left_to_do_leaves_everything(tmp_path):
