@@ -111,8 +111,8 @@ def train(
         progress = replace(resume, noise_rng=noise_rng)
         if not (out / BEST).exists():
             progress.best = None
-    progress.options = options or {}
     if options is not None:
+        progress.options = options
         with replacing(out / "options.json") as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
 
@@ -263,7 +263,7 @@ def _is_lowest(value, progress):
     """Print a metric's value and note it in ``progress`` if it is the lowest so far."""
     value, lowest = float(value), progress.best
     tqdm.write(f"metric after epoch {progress.epoch}: {value:.6g}" + ("" if lowest is None else f", best {lowest:.6g}"))
-    if not value < (np.inf if lowest is None else lowest):  # NaN is never the best
+    if not np.isfinite(value) or (lowest is not None and value >= lowest):
         return False
     progress.best = value
     return True

@@ -274,7 +274,7 @@ def test_nothing_left_to_do_leaves_everything(tmp_path):
 
 
 def test_the_best_epoch_is_kept_and_the_newest_ones(tmp_path):
-    values = iter([3.0, 1.0, np.nan, 1.0, 2.0, 0.5, 0.7])
+    values = iter([3.0, 1.0, np.nan, -np.inf, 1.0, 0.5, 0.7])
     run(tmp_path / "run", epochs=5, metric=lambda g: next(values))
     folder = tmp_path / "run/checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == [
