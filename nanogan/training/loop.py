@@ -103,6 +103,7 @@ def train(
             )
         if resume.step >= total:
             if _same_folder(_folder_of(resume), out):  # it may have been killed before it drew these
+                _clear_temporaries(out)
                 frames = [path for step, path in _samples_in(out) if step <= resume.step]
                 _draw(out, read_rows(out / "log.csv", resume.step), frames)
             return True
