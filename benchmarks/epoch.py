@@ -55,9 +55,6 @@ class Nanogan:
         self.form, self.target = form, target
         shape = {key: network[key] for key in ("image_size", "channels", "width")}
         rng = np.random.default_rng(0)
-        self.set_precision = getattr(backend, "set_matmul_precision", None)
-        if self.set_precision is None and form.precision != "float32":
-            raise UserError(f"this nanogan has no set_matmul_precision to ask for {form.precision}")
         self.g = dcgan.generator(latent=LATENT, rng=rng, **shape).to(target.device)
         self.d = dcgan.discriminator(rng=rng, **shape).to(target.device)
         self.optimizers = [Adam(network, lr=LR, betas=BETAS) for network in (self.g, self.d)]
@@ -65,8 +62,7 @@ class Nanogan:
         self.noise = backend.seeded_rng(0, "noise")
 
     def epoch(self, number, train=True, steps=None):
-        if self.set_precision is not None:
-            self.set_precision(self.form.precision)
+        backend.set_matmul_precision(self.form.precision)
         for i, real in enumerate(self.loader.epoch(number), start=1):
             z = self.noise.standard_normal((len(real), LATENT), dtype=np.float32)
             z = backend.to_device(z, self.target.device)

@@ -199,15 +199,11 @@ def alternate(functions, rounds, target):
 
 def precisions(target):
     """Return {what products are made with: the function that switches both libraries to it}."""
-    set_precision = getattr(backend, "set_matmul_precision", None)
 
     def switch(precision):
         torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
         torch.backends.cudnn.benchmark = target.is_gpu
-        if set_precision is not None:
-            set_precision(precision)
-        elif precision != "float32":
-            raise UserError("this nanogan has no set_matmul_precision")
+        backend.set_matmul_precision(precision)
 
     names = ("float32", "tf32") if target.is_gpu else ("float32",)
     return {name: lambda name=name: switch(name) for name in names}

@@ -113,17 +113,16 @@ def contender(name, form, network, target):
 
 def of_nanogan(form, g, d, real, z, target):
     """:func:`contender` of nanogan."""
-    set_precision = getattr(backend, "set_matmul_precision", None)
-    if set_precision is None and form.precision != "float32":
-        raise UserError(f"this nanogan has no set_matmul_precision to ask for {form.precision}")
     g, d = g.to(target.device), d.to(target.device)
     real, z = backend.to_device(real, target.device), backend.to_device(z, target.device)
-    opt_g, opt_d = Adam(g, lr=LR, betas=BETAS), Adam(d, lr=LR, betas=BETAS)
+    scaling = form.precision == "fp16"
+    opt_g, opt_d = (Adam(n, lr=LR, betas=BETAS, loss_scaling=scaling) for n in (g, d))
+    for optimizer in (opt_g, opt_d) if scaling else ():
+        optimizer.dloss[...] = 1024  # the initial scale may be too large, and a first step then changes nothing
 
     def prepare():
         backend.FAST = form.fast
-        if set_precision is not None:
-            set_precision(form.precision)
+        backend.set_matmul_precision(form.precision)
 
     return prepare, lambda: adversarial_step(g, d, opt_g, opt_d, real, z)
 
@@ -245,6 +244,7 @@ def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None
     for name, values in times.items():
         say(f"{label} {name}: {statistics.median(values) * 1e3:.2f} ms, windows of {runs[name][2]} steps")
     backend.FAST = True
+    backend.set_matmul_precision("float32")
     return times, failures, differences
 
 

@@ -43,10 +43,34 @@ def report():
         "settings": {
             "fast paths": told(_fast),
             "threads": told(_threads),
-            "products on a GPU": told(_precision),
+            "products on a GPU": told(backend.matmul_precision),
         },
         "data": told_all(_data),
     }
+
+
+def machine_of_a_run(device):
+    """Return {label: text} of what a run on ``device`` depends on, for its folder."""
+    device = backend.get_device(device)
+    found = {
+        "device": str(device),
+        "processor": told(_processor),
+        "cores": told(_cores),
+        "memory": told(_memory).split(",")[0],  # without what is free just now
+        "system": told(_system),
+        "nanogan": __version__,
+        "Python": platform.python_version(),
+        "NumPy": told(lambda: _package("numpy")),
+        "its BLAS": told(_blas),
+        "fast paths": told(_fast),
+    }
+    if device.kind == "gpu":
+        found |= {
+            "card": told(lambda: _card(device.index)),
+            "CuPy": told(_cupy),
+            "products": told(backend.matmul_precision),
+        }
+    return {label: text if isinstance(text, str) else "; ".join(text) for label, text in found.items()}
 
 
 def told(function):
@@ -226,14 +250,6 @@ def _threads():
     if not asked:
         return count
     return f"{count}, {'by' if asked == count else 'whatever is meant by'} NANOGAN_THREADS={asked}"
-
-
-def _precision():
-    for name in ("matmul_precision", "get_matmul_precision"):
-        found = getattr(backend, name, None)
-        if found is not None:
-            return str(found() if callable(found) else found)
-    return "float32"
 
 
 def _data():

@@ -1,5 +1,6 @@
 """The loop round the step: progress, log, pictures, checkpoints."""
 
+import csv
 import errno
 import json
 import os
@@ -22,6 +23,7 @@ from nanogan.backend import array_module, get_device, to_device
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.files import clear_temporaries, replacing
 from nanogan.training.adversarial import adversarial_step, sample
+from nanogan.training.health import Health
 from nanogan.training.log import Log, columns, log_line, read_rows
 
 PRODUCTS = (
@@ -30,6 +32,9 @@ PRODUCTS = (
     "log.csv",
     "losses.png",
     "training.gif",
+    "report.html",
+    "machine.json",
+    "warnings.csv",
     "generator.safetensors",
     "discriminator.safetensors",
 )
@@ -69,7 +74,8 @@ def train(
     options.json and into the checkpoints. After Ctrl-C the step is finished, everything is saved, and False is
     returned.
 
-    Below ``out``: real.png, samples/*.png, log.csv, losses.png, training.gif, generator.safetensors and
+    Below ``out``: report.html, which shows all of it, real.png, samples/*.png, log.csv, losses.png, training.gif,
+    warnings.csv (see :mod:`nanogan.training.health`), machine.json, generator.safetensors and
     discriminator.safetensors. Those of an earlier run are moved to ``out``/previous first.
 
     Checkpoints, from which a run goes on as if it had never stopped, are in ``out``/checkpoints:
@@ -116,11 +122,16 @@ def train(
         progress.options = options
         with replacing(out / "options.json") as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
+    from nanogan.info import machine_of_a_run  # here, so that python -m nanogan.info runs a module not yet imported
+
+    with replacing(out / "machine.json") as temporary:
+        temporary.write_text(json.dumps(machine_of_a_run(device), indent=2) + "\n", encoding="utf-8")
 
     first, start = progress.step, time.perf_counter() - progress.seconds
     read_every = 1 if get_device(device).kind == "cpu" else log_every  # reading makes a GPU wait
     log = Log(out / "log.csv", rows)
     writer = _Writer(out, progress, log, checkpoint_minutes, keep, on_disk_full)
+    health, told, data = Health(), _read_warnings(out, first), None
     networks_of = None  # the step that generator.safetensors and discriminator.safetensors are of
 
     with (
@@ -134,6 +145,7 @@ def train(
                 for real in loader.epoch(epoch, start=progress.batch):
                     if progress.step == 0:
                         writer.write(out / "real.png", images.save_grid, out / "real.png", real[: len(fixed_z)])
+                    data = real[: len(fixed_z)] if data is None else data
                     z = to_device(noise_rng.standard_normal((len(real), g.latent), dtype=np.float32), device)
                     result = adversarial_step(g, d, opt_g, opt_d, real, z)
                     progress.step, progress.batch = step, batch = progress.step + 1, progress.batch + 1
@@ -155,11 +167,19 @@ def train(
                         _check_finite(g, d, step=step)
                     if samples_due:
                         frame = out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png"
-                        if writer.write(frame, images.save_grid, frame, sample(g, fixed_z)):
+                        drawn = sample(g, fixed_z)
+                        if writer.write(frame, images.save_grid, frame, drawn):
                             frames.append(frame)
                         for name, network in (("generator.safetensors", g), ("discriminator.safetensors", d)):
                             if writer.write(out / name, checkpoint.save, out / name, network):
                                 networks_of = step
+                    if samples_due or step % log_every == 0:
+                        new = health.check(log.rows, drawn if samples_due else None, data)
+                        if new or told is None:
+                            told = [*(told or []), *((step, message) for message in new)]
+                            writer.write(out / "warnings.csv", _write_warnings, out, told)
+                        for message in new:
+                            tqdm.write(f"warning: {message}", file=sys.stderr)
                     names = [f"epoch_{epoch:03d}.safetensors"] if epoch_ends and save_due else []
                     if epoch_ends and metric is not None and _is_lowest(metric(g), progress):
                         names.append(BEST.name)
@@ -372,13 +392,30 @@ def _set_aside(out):
     tqdm.write(f"the earlier run in {out} is kept in {previous}")
 
 
+def _read_warnings(out, step):
+    """Return [(step, message)] of warnings.csv up to ``step``; None if there is none yet."""
+    try:
+        with open(out / "warnings.csv", newline="", encoding="utf-8") as file:
+            return [(int(at), message) for at, message in list(csv.reader(file))[1:] if int(at) <= step]
+    except (OSError, ValueError):
+        return None
+
+
+def _write_warnings(out, told):
+    with replacing(out / "warnings.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("step", "message"), *told])
+
+
 def _draw(out, rows, frames, write=lambda path, function, *arguments: function(*arguments)):
-    """Write training.gif and losses.png from what there is."""
+    """Write training.gif, losses.png and report.html from what there is."""
     frames = [frame for frame in frames if frame.exists()]
     if frames:
         write(out / "training.gif", images.save_gif, out / "training.gif", frames)
     if rows:
         write(out / "losses.png", plot.save_training_plot, out / "losses.png", columns(rows))
+        from nanogan.report import write_report  # here, so that python -m nanogan.report runs it, not yet imported
+
+        write(out / "report.html", write_report, out)
 
 
 @contextmanager

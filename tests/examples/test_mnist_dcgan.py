@@ -86,10 +86,13 @@ def test_a_dry_run_leaves_everything_a_run_leaves(trained):
         "run/generator.safetensors",
         "run/log.csv",
         "run/losses.png",
+        "run/machine.json",
         "run/options.json",
         "run/real.png",
+        "run/report.html",
         "run/samples/epoch_001_step_000004.png",
         "run/training.gif",
+        "run/warnings.csv",
     ]
     for name in ("real.png", "losses.png", "training.gif", "samples/epoch_001_step_000004.png"):
         with Image.open(folder / "run" / name) as image:

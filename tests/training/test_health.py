@@ -259,7 +259,7 @@ def test_real_trainings(real_data, tmp_path, illness):
         z = spread * rng.standard_normal((16, 16), dtype=np.float32)
         log.add(1, step, adversarial_step(g, d, opt_g, opt_d, real, z), 0.0)
         if step % 50 == 0:
-            log.flush()
+            log.fetch()
             told += health.check(log.rows, sample(g, fixed_z), data)
     log.close()
     if illness is None:

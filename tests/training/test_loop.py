@@ -145,9 +145,11 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
     assert sorted(path.name for path in out.glob("*")) == [
         "checkpoints",
         "log.csv",
+        "machine.json",
         "mine.txt",
         "previous",
         "real.png",
+        "report.html",
         "samples",
     ]
     assert samples(out) == []
