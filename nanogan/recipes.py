@@ -10,14 +10,15 @@
 
     cli.run(main)
 
-A script's own arguments are options with a default ("--data-dir", none by position): a resumed run takes them from its
-checkpoint.
+A script's own arguments are options with a default, or stand by position and may be left out (nargs="?"): a resumed run
+takes them from its checkpoint.
 """
 
 import argparse
 import copy
 import sys
 import zlib
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +27,7 @@ from tqdm import tqdm
 from nanogan import __version__, backend, checkpoint, cli, images, training
 from nanogan.data import Loader
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
+from nanogan.files import replacing, writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
 from nanogan.training import loop
@@ -188,26 +189,29 @@ def train(args, load_data, resume=None):
                 optimizer.lr = optimizer.initial_lr = args.lr
 
     epochs, max_steps = (1, DRY_STEPS) if args.dry_run else (args.epochs, None)
-    completed = training.train(
-        g,
-        d,
-        opt_g,
-        opt_d,
-        loader,
-        epochs=epochs,
-        out=out,
-        noise_rng=backend.seeded_rng(args.seed, "noise"),
-        fixed_z=backend.to_device(fixed_z, device),
-        device=device,
-        log_every=1 if args.dry_run else args.log_every,
-        sample_every=args.sample_every,
-        max_steps=max_steps,
-        options=vars(args) | facts | {"nanogan": __version__, "numpy": np.__version__},
-        resume=resume,
-        checkpoint_minutes=args.checkpoint_every,
-        keep=args.keep,
-        on_disk_full=args.on_disk_full,
-    )
+    try:
+        completed = training.train(
+            g,
+            d,
+            opt_g,
+            opt_d,
+            loader,
+            epochs=epochs,
+            out=out,
+            noise_rng=backend.seeded_rng(args.seed, "noise"),
+            fixed_z=backend.to_device(fixed_z, device),
+            device=device,
+            log_every=1 if args.dry_run else args.log_every,
+            sample_every=args.sample_every,
+            max_steps=max_steps,
+            options=vars(args) | facts | {"nanogan": __version__, "numpy": np.__version__},
+            resume=resume,
+            checkpoint_minutes=args.checkpoint_every,
+            keep=args.keep,
+            on_disk_full=args.on_disk_full,
+        )
+    finally:
+        _tell_skipped(pictures, out)
     if resume is not None and completed and resume.step >= loop.total_steps(epochs, len(loader), max_steps):
         print(f"nothing was left to do: {resume.path} is of step {resume.step}")
     state = "done" if completed else "stopped"
@@ -218,6 +222,19 @@ def train(args, load_data, resume=None):
         more = 2 * max(args.epochs, resume.epoch if resume is not None else 0)
         print(f"to train longer: {cli.command('--resume', out / LAST, '--epochs', more)}")
     return 0 if completed else 130
+
+
+def _tell_skipped(pictures, out):
+    """Say which pictures could not be used; all of them are listed in ``out``/skipped.txt."""
+    skipped = getattr(pictures, "skipped", None)
+    if not skipped:
+        return
+    with suppress(OSError), replacing(out / "skipped.txt") as temporary:
+        lines = [f"{path}: {reason}" for path, reason in skipped.items()]
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    first = "; ".join(f"{path} ({reason})" for path, reason in list(skipped.items())[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    print(f"{len(skipped)} could not be used, see {out / 'skipped.txt'}: {first}{more}", file=sys.stderr)
 
 
 def _choose_precision(args, device):
@@ -278,7 +295,13 @@ def _given(parser, args):
     """The names of the options that stand on the command line."""
     unset = object()
     marked = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
-    return {name for name, value in vars(marked).items() if value is not unset}
+    absent = {name for name in _positional(parser) if getattr(args, name) == parser.get_default(name)}
+    return {name for name, value in vars(marked).items() if value is not unset} - absent
+
+
+def _positional(parser):
+    """The names of the arguments that stand by position."""
+    return {action.dest for action in parser._actions if not action.option_strings}
 
 
 def _saved_options(parser, known, progress):
@@ -291,12 +314,12 @@ def _saved_options(parser, known, progress):
     def refuse(message):
         raise UserError(f"{progress.path} has options that no run has: {message}")
 
-    texts = [
-        _as_flag(name, value) for name, value in progress.options.items() if name in known and name not in NOT_SAVED
-    ]
+    values = {name: v for name, v in progress.options.items() if name in known and name not in NOT_SAVED}
+    by_position = [str(values.pop(name)) for name in _positional(parser) & values.keys() if values[name] is not None]
+    texts = [_as_flag(name, value) for name, value in values.items()]
     checker = copy.copy(parser)
     checker.error = refuse
-    return checker.parse_args([text for text in texts if text])
+    return checker.parse_args([text for text in texts if text] + (["--", *by_position] if by_position else []))
 
 
 def _as_flag(name, value):

@@ -35,6 +35,7 @@ PRODUCTS = (
     "report.html",
     "machine.json",
     "warnings.csv",
+    "skipped.txt",
     "generator.safetensors",
     "discriminator.safetensors",
 )

@@ -1,0 +1,132 @@
+"""The folder example as a user starts it: pictures of many kinds, damaged ones, a cache, and a run taken up again."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanogan import checkpoint
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "folder_dcgan.py"
+TINY = ("--image-size", "16", "--width", "2", "--batch-size", "8", "--latent", "4")
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """30 pictures: grey, colour and with transparency, of several sizes, in two folders."""
+    rng = np.random.default_rng(0)
+    folder = tmp_path / "holiday pictures"
+    for i in range(30):
+        mode, suffix = [("RGB", "jpg"), ("L", "PNG"), ("RGBA", "png")][i % 3]
+        channels = {"RGB": (3,), "L": (), "RGBA": (4,)}[mode]
+        size = rng.integers(16, 60, 2)
+        path = folder / ("beach" if i % 2 else "") / f"{i:02d}.{suffix}"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (*size, *channels), dtype=np.uint8)).save(path)
+    return folder
+
+
+def run(*arguments, folder):
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        cwd=folder,
+        env=os.environ,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    return done.returncode, done.stdout, done.stderr
+
+
+def succeed(*arguments, folder):
+    code, out, err = run(*arguments, folder=folder)
+    assert code == 0, err
+    return out, err
+
+
+def test_a_folder_is_trained_on_and_the_run_goes_on_without_its_name(photos, tmp_path):
+    out, err = succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
+    assert "30 pictures of 16 x 16, on cpu" in out
+    assert err == ""
+    left = tmp_path / "runs" / "folder_dcgan"
+    for name in ("report.html", "real.png", "training.gif", "generator.safetensors"):
+        assert (left / name).stat().st_size > 0
+    with Image.open(left / "real.png") as grid:
+        assert grid.mode == "RGB"
+    out, _ = succeed("--resume", "--epochs", "2", folder=tmp_path)
+    assert "resumed at step 4, batch 4 of epoch 1" in out
+    resumed, *_ = checkpoint.read_training(left / "checkpoints" / "last.safetensors")
+    assert resumed.step == 8
+    succeed(photos, *TINY, "--epochs", "2", "--out", "whole", folder=tmp_path)
+    whole = checkpoint.read(tmp_path / "whole" / "generator.safetensors")
+    for name, array in checkpoint.read(left / "generator.safetensors").items():
+        assert array.tobytes() == whole[name].tobytes(), name
+    out, _ = succeed("--generate", "3", "--out", "drawn", folder=tmp_path)
+    with Image.open(tmp_path / "drawn" / "generated.png") as drawn:
+        assert drawn.mode == "RGB"
+
+
+def test_pictures_that_cannot_be_used_are_named_and_do_not_stop_it(photos, tmp_path):
+    (photos / "00.jpg").write_bytes((photos / "00.jpg").read_bytes()[:200])
+    (photos / "notes.png").write_text("not a picture")
+    _, err = succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
+    assert "2 could not be used, see runs/folder_dcgan/skipped.txt" in err
+    listed = (tmp_path / "runs/folder_dcgan/skipped.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in listed] == [str(photos / "00.jpg"), str(photos / "notes.png")]
+
+
+def test_a_cache_changes_nothing_but_the_time(photos, tmp_path):
+    with_cache = (photos, *TINY, "--epochs", "1", "--cache", "photos-16.npy")
+    succeed(*with_cache, folder=tmp_path)
+    assert np.load(tmp_path / "photos-16.npy", mmap_mode="r").shape == (30, 16, 16, 3)
+    first = checkpoint.read(tmp_path / "runs/folder_dcgan/generator.safetensors")
+    succeed(*with_cache, "--out", "again", folder=tmp_path)
+    succeed(*with_cache[:-2], "--out", "without", folder=tmp_path)
+    for other in ("again", "without"):
+        for name, array in checkpoint.read(tmp_path / other / "generator.safetensors").items():
+            assert array.tobytes() == first[name].tobytes(), (other, name)
+
+
+def test_grey_pictures_and_a_dry_run(photos, tmp_path):
+    out, _ = succeed(photos, *TINY, "--channels", "1", "--dry-run", folder=tmp_path)
+    assert "32 pictures" in out or "30 pictures" in out
+    with Image.open(tmp_path / "runs/folder_dcgan/real.png") as grid:
+        assert grid.mode == "L"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "name the folder of pictures: folder_dcgan.py PATH"),
+        (("nowhere",), "expected a folder of pictures, nowhere is nothing: check the path"),
+        (("empty",), "empty holds no picture (.jpg, .png, .webp, .bmp or .gif), itself or below"),
+        (("holiday pictures", "--batch-size", "64"), "a batch of 64 was asked for, but there are 30 pictures"),
+        (("holiday pictures", "--image-size", "30"), "a DCGAN cannot draw pictures of 30 pixels"),
+        (("holiday pictures", "--cache", "photos"), "--cache expected a file that ends in .npy, got photos"),
+        (("holiday pictures", "--channels", "4"), "argument --channels: invalid choice: 4"),
+        (("--resume",), "there is no checkpoint runs/folder_dcgan/checkpoints/last.safetensors to resume"),
+    ],
+)
+def test_a_users_mistake_gets_one_sentence(photos, tmp_path, arguments, message):
+    (tmp_path / "empty").mkdir()
+    code, _, err = run(*arguments, folder=tmp_path)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_another_folder_is_not_taken_up(photos, tmp_path):
+    succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
+    shutil.rmtree(photos / "beach")
+    code, _, err = run("--resume", folder=tmp_path)
+    assert code == 2
+    assert "was trained on 30 pictures" in err
+    code, _, err = run(photos, "--resume", "--channels", "1", folder=tmp_path)
+    assert code == 2
+    assert "--channels=1 contradicts" in err
