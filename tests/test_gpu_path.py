@@ -16,12 +16,13 @@ from nanogan import backend, checkpoint, cli, layers
 from nanogan.data import Loader
 from nanogan.errors import UserError
 from nanogan.gradcheck import __main__ as gradcheck_command
+from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam
-from nanogan.training import adversarial_step, sample
+from nanogan.training import adversarial_step, loop, sample
 from tests import strict_cupy
 from tests.conftest import GPU_PROBLEM
 from tests.helpers import relative_error
-from tests.training.test_adversarial import LATENT, batches, networks, run_ours
+from tests.training.test_adversarial import LATENT, SIZE, batches, networks, run_ours
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist_dcgan.py"
 
@@ -59,6 +60,31 @@ def test_a_step_moves_nothing_and_waits_for_nothing(double, precision, loss_scal
     everything = [*g.state_dict().items(), *d.state_dict().items(), *opt_g.state.items(), *opt_d.state.items()]
     for name, array in everything:
         assert isinstance(array, double.ndarray) or name.endswith("num_batches_tracked"), f"{name} is on the host"
+
+
+def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(double, tmp_path, monkeypatch):
+    g = dcgan.generator(image_size=SIZE, channels=1, latent=LATENT, width=2).to("gpu")
+    d = dcgan.discriminator(image_size=SIZE, channels=1, width=2).to("gpu")
+    pictures = np.random.default_rng(0).integers(0, 256, (8 * 12, SIZE, SIZE, 1)).astype(np.uint8)
+    crossed = []
+
+    def step(*arguments):
+        crossed.append(list(strict_cupy.transfers))
+        strict_cupy.transfers.clear()
+        return adversarial_step(*arguments)
+
+    monkeypatch.setattr(loop, "adversarial_step", step)
+    loader = Loader(pictures, batch_size=8, device="gpu")
+    fixed_z = backend.to_device(np.ones((4, LATENT), np.float32), "gpu")
+    rng = np.random.default_rng(1)
+    loop.train(
+        g, d, Adam(g), Adam(d), loader,
+        epochs=1, out=tmp_path, noise_rng=rng, fixed_z=fixed_z, device="gpu", log_every=5,
+    )  # fmt: skip
+    batch, noise = ("to device", (8, SIZE, SIZE, 1)), ("to device", (8, LATENT))
+    losses = [("to host", (5 * steps,)) for steps in (4, 5)]  # those of the first step are printed at once
+    quiet = [batch, noise]
+    assert crossed[2:11] == [quiet] * 3 + [[losses[0], *quiet]] + [quiet] * 4 + [[losses[1], *quiet]]
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])
