@@ -3,6 +3,7 @@
 
     python examples/folder_dcgan.py photos                           train; look at runs/folder_dcgan/report.html
     python examples/folder_dcgan.py photos --cache photos-64.npy     decode each picture once, for all epochs and runs
+    python examples/folder_dcgan.py cifar-10-python.tar.gz --image-size 32            or SVHN's train_32x32.mat
     python examples/folder_dcgan.py --resume                         go on after Ctrl-C, a crash, a power cut
     python examples/folder_dcgan.py --generate 64 --out pictures     draw, with runs/folder_dcgan/generator.safetensors
 
@@ -12,12 +13,24 @@ are the least that it learns anything from, and then it learns them by heart; te
 README. Prints pytorch/examples' log line every --log-every steps.
 """
 
-from nanogan import cli, recipes
-from nanogan.data import PictureFolder
+from pathlib import Path
+
+from nanogan import cli, images, recipes
+from nanogan.data import PictureFolder, load_cifar10, load_svhn
+from nanogan.errors import UserError
+
+CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
 
 
 def load_data(args):
     """Return the folder's name and its pictures, uint8 (N, size, size, channels), decoded when they are needed."""
+    load = _reader(Path(args.path))
+    if load is not None:
+        if args.channels != 3:
+            raise UserError(f"the pictures in {args.path} have 3 channels: leave --channels out")
+        pictures, _ = load(args.path)
+        pictures = pictures[: recipes.pictures_needed(args)]
+        return args.path, images.resize(pictures, args.image_size, progress=recipes.progress_bar("resizing"))
     pictures = PictureFolder(
         args.path,
         size=args.image_size,
@@ -33,6 +46,15 @@ def load_data(args):
     return args.path, pictures if count is None else pictures[:count]
 
 
+def _reader(path):
+    """Return what reads ``path`` if it is a data set's own file; None for a folder of pictures."""
+    if path.suffix == ".mat":
+        return load_svhn
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")) or path.name in CIFAR10:
+        return load_cifar10
+    return load_cifar10 if any((path / name).is_dir() for name in CIFAR10) else None
+
+
 def main():
     parser = recipes.parser(
         "Train a DCGAN on a folder of pictures, or draw with a trained one.",
@@ -44,7 +66,9 @@ def main():
         lr=2e-4,
     )
     data = parser.add_argument_group("data")
-    data.add_argument("path", metavar="PATH", nargs="?", help="the folder; with --resume the run's own if not given")
+    data.add_argument(
+        "path", metavar="PATH", nargs="?", help="the folder; CIFAR-10's or SVHN's own file; with --resume the run's"
+    )
     data.add_argument("--channels", type=int, choices=(1, 3), default=3, help="3 for colour, 1 for grey")
     data.add_argument(
         "--background",

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.io
 from PIL import Image
 
 from nanogan import checkpoint
@@ -91,6 +92,25 @@ def test_a_cache_changes_nothing_but_the_time(photos, tmp_path):
     for other in ("again", "without"):
         for name, array in checkpoint.read(tmp_path / other / "generator.safetensors").items():
             assert array.tobytes() == first[name].tobytes(), (other, name)
+
+
+def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
+    rng = np.random.default_rng(0)
+    binary = tmp_path / "cifar-10-batches-bin"
+    binary.mkdir()
+    (binary / "batches.meta.txt").write_text("airplane\n")
+    for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
+        rows = rng.integers(0, 10, (10_000, 3073), dtype=np.uint8)
+        (binary / name).write_bytes(rows.tobytes())
+    out, _ = succeed(tmp_path, *TINY, "--dry-run", "--image-size", "32", folder=tmp_path)
+    assert "32 pictures of 32 x 32" in out
+    X, y = rng.integers(0, 256, (32, 32, 3, 50), dtype=np.uint8), rng.integers(1, 11, (50, 1), dtype=np.uint8)
+    scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": X, "y": y})
+    out, _ = succeed("train_32x32.mat", *TINY, "--epochs", "1", folder=tmp_path)
+    assert "50 pictures of 16 x 16" in out
+    code, _, err = run("train_32x32.mat", *TINY, "--channels", "1", folder=tmp_path)
+    assert code == 2
+    assert "the pictures in train_32x32.mat have 3 channels: leave --channels out" in err
 
 
 def test_grey_pictures_and_a_dry_run(photos, tmp_path):
