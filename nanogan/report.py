@@ -61,7 +61,9 @@ def write_report(out, *, max_frames=60):
     log, options = _read_log(out / "log.csv"), _read_object(out / "options.json")
     frames = _frames(frame_files, max_frames)
     warnings = _read_warnings(out / "warnings.csv")
-    name = _short(options.get("data") if isinstance(options.get("data"), str) else out.resolve().name) or "a run"
+    data, folder = options.get("data"), options.get("path")
+    folder = Path(folder).name if isinstance(folder, str) else out.resolve().name
+    name = _short(data if isinstance(data, str) else folder) or "a run"
     written = datetime.fromtimestamp(max(path.stat().st_mtime for path in parts))
 
     sections = [

@@ -644,3 +644,13 @@ def test_browser_finds_no_fault_with_hostile_files_or_few_pictures(run, browse):
     for path in sorted((run / "samples").iterdir())[:4]:
         path.unlink()
     assert browse(write_report(run)).shown == [1]
+
+
+@pytest.mark.parametrize(
+    ("options", "title"),
+    [({"data": "mnist"}, "mnist"), ({"path": "/home/me/holiday pictures/"}, "holiday pictures"), ({}, "my run")],
+)
+def test_its_title_is_what_was_trained_on(run, options, title):
+    (run / "options.json").write_text(json.dumps(options))
+    page = Page(write_report(run))
+    assert f"<h1>{title}</h1>" in page.html
