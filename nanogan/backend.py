@@ -83,34 +83,39 @@ def copied_ahead(batches, device, *, ahead=1):
         return
     import cupyx
 
-    xp = device.array_module
-    copies = xp.cuda.Stream(non_blocking=True)
+    xp, here = device.array_module, device.array_module.cuda.Device(device.index)
+    with here:
+        copies = xp.cuda.Stream(non_blocking=True)
     buffers, read = [None] * (ahead + 1), [None] * (ahead + 1)  # pinned memory, and the event after its last copy
     travelling = deque()
-    for i, batch in enumerate(batches):
-        slot = i % len(buffers)
-        if read[slot] is not None:
-            read[slot].synchronize()
-        if buffers[slot] is None or buffers[slot].size < batch.size or buffers[slot].dtype != batch.dtype:
-            buffers[slot] = cupyx.empty_pinned(batch.size, batch.dtype)
-        pinned = buffers[slot][: batch.size].reshape(batch.shape)
-        pinned[...] = batch
-        with xp.cuda.Device(device.index):
-            there = xp.empty(batch.shape, batch.dtype)
-            copies.wait_event(xp.cuda.get_current_stream().record())
-            there.set(pinned, stream=copies)
-            read[slot] = copies.record()
-        travelling.append((there, read[slot]))
-        if len(travelling) > ahead:
-            yield _arrived(xp, *travelling.popleft())
-    while travelling:
-        yield _arrived(xp, *travelling.popleft())
 
+    def arrived(array, copied):
+        with here:  # what is queued from now on waits until the array is there
+            xp.cuda.get_current_stream().wait_event(copied)
+        return array
 
-def _arrived(xp, array, copied):
-    """Let what is queued from now on wait until ``array`` is there."""
-    xp.cuda.get_current_stream().wait_event(copied)
-    return array
+    try:
+        for i, batch in enumerate(batches):
+            slot = i % len(buffers)
+            if read[slot] is not None:
+                read[slot].synchronize()
+            if buffers[slot] is None or buffers[slot].size < batch.size or buffers[slot].dtype != batch.dtype:
+                buffers[slot] = cupyx.empty_pinned(batch.size, batch.dtype)
+            pinned = buffers[slot][: batch.size].reshape(batch.shape)
+            pinned[...] = batch
+            with here:
+                there = xp.empty(batch.shape, batch.dtype)
+                copies.wait_event(xp.cuda.get_current_stream().record())
+                there.set(pinned, stream=copies)
+                read[slot] = copies.record()
+            travelling.append((there, read[slot]))
+            if len(travelling) > ahead:
+                yield arrived(*travelling.popleft())
+        while travelling:
+            yield arrived(*travelling.popleft())
+    finally:
+        with here:
+            copies.synchronize()  # memory that a copy still writes to may not go back to the pool
 
 
 def _keep_freed_memory():
@@ -166,6 +171,8 @@ def get_device(name):
     Raises :class:`DeviceError`, in one sentence with the remedy, if the name is unknown or the GPU cannot be used.
     """
     if isinstance(name, Device):
+        if name.kind == "gpu":
+            name.array_module.cuda.Device(name.index).use()  # CuPy's current device is each thread's own
         return name
     kind, _, index = str(name).partition(":")
     if kind == "cpu" and not index:
@@ -390,6 +397,9 @@ def product(a, b):
         with np.errstate(over="ignore", invalid="ignore"):  # beyond 65504 fp16 is infinite, and training is told so
             return _rounded(_rounded(a) @ _rounded(b))
     half = np.dtype(np.float16) if _precision == "fp16" else _bfloat16()
+    if a.shape[0] == b.shape[1] == 1:  # CuPy would round each product, not the sum
+        a, b = (factor.astype(half, copy=False).astype(np.float32) for factor in (a, b))
+        return (a @ b).astype(half).astype(np.float32)
     return (a.astype(half, copy=False) @ b.astype(half, copy=False)).astype(np.float32)
 
 

@@ -8,21 +8,24 @@ import numpy as np
 
 from nanogan.backend import array_module
 
+ALIGNMENT = 64  # numbers
+
 
 class Flat:
     """Moves ``network``'s parameters and gradients into ``parameters`` and ``gradients``, both of shape (size,).
 
     The arrays in ``layer.params`` and ``layer.grads`` are replaced by views, in torch's shapes and channels-last.
-    All parameters must be of one dtype.
+    All parameters must be of one dtype. Each starts at a multiple of ALIGNMENT numbers, as cuBLAS likes it; in the gaps
+    are zeros, which stay zeros.
     """
 
     def __init__(self, network):
         named = list(network.named_parameters())
         owners = [layer for _, layer in network.named_layers()]
         xp = array_module(named[0][1])
-        size = sum(parameter.size for _, parameter, _ in named)
-        self.parameters = xp.empty(size, named[0][1].dtype)
-        self.gradients = xp.empty_like(self.parameters)
+        size = sum(_aligned(parameter.size) for _, parameter, _ in named)
+        self.parameters = xp.zeros(size, named[0][1].dtype)
+        self.gradients = xp.zeros_like(self.parameters)
         self.slices = {}  # name -> (start, stop, shape)
         self._places = []  # (dictionary of a layer, name, view)
         start = 0
@@ -34,7 +37,7 @@ class Flat:
             for layer in owners:  # an array that stands in two places stays one
                 for own in [own for own, array in layer.params.items() if array is parameter]:
                     self._places += [(layer.params, own, views[0]), (layer.grads, own, views[1])]
-            start += parameter.size
+            start += _aligned(parameter.size)
         for arrays, name, view in self._places:
             arrays[name] = view
 
@@ -52,6 +55,10 @@ class Flat:
     def in_use(self):
         """Whether the network's arrays are still these views: ``to`` and ``astype`` replace them."""
         return all(arrays[name] is view for arrays, name, view in self._places)
+
+
+def _aligned(size):
+    return -(-size // ALIGNMENT) * ALIGNMENT
 
 
 def worthwhile(network):

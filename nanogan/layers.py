@@ -24,10 +24,21 @@ A layer of your own subclasses :class:`Layer`, registers its parameters, and def
 It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their parameters are then its own.
 """
 
+import copy
+
 import numpy as np
 
 from nanogan import init, ops
-from nanogan.backend import array_module, copy_into, dispatch, elementwise, forward_next, get_device, to_device
+from nanogan.backend import (
+    array_module,
+    channels_last,
+    copy_into,
+    dispatch,
+    elementwise,
+    forward_next,
+    get_device,
+    to_device,
+)
 from nanogan.errors import UserError
 from nanogan.flat import Flat
 from nanogan.ops._layout import pair
@@ -99,6 +110,16 @@ class Layer:
         if self._flat is None or not self._flat.in_use():
             self._flat = Flat(self)
         return self._flat
+
+    def __deepcopy__(self, memo):
+        """A copy keeps convolution kernels channels-last; CuPy's own copies are C-ordered."""
+        new = memo[id(self)] = object.__new__(type(self))
+        vars(new).update(copy.deepcopy(vars(self), memo))
+        for arrays in (new.params, new.grads, new.buffers):
+            for name, array in arrays.items():
+                if array.ndim == 4 and not array.transpose(0, 2, 3, 1).flags.c_contiguous:
+                    arrays[name] = memo.setdefault(("channels-last", id(array)), channels_last(array))
+        return new
 
     def parameter_count(self):
         """Number of trained numbers."""

@@ -188,6 +188,8 @@ def train(args, load_data, resume=None):
             for optimizer in (opt_g, opt_d):
                 optimizer.lr = optimizer.initial_lr = args.lr
 
+    if device.kind == "gpu":
+        print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
     epochs, max_steps = (1, DRY_STEPS) if args.dry_run else (args.epochs, None)
     try:
         completed = training.train(

@@ -1,5 +1,6 @@
 """The stand-in for CuPy refuses what a GPU refuses, and knows only what CuPy has."""
 
+import importlib
 import json
 import sys
 
@@ -103,6 +104,17 @@ def test_it_lists_what_crosses(double):
     bool((x > 0).all())
     x.get()
     assert strict_cupy.transfers == [("to device", X.shape), ("to host", ()), ("to host", ()), ("to host", X.shape)]
+
+
+def test_its_kernels_are_gone_when_it_is(monkeypatch):
+    with pytest.MonkeyPatch.context() as inner:
+        strict_cupy.install(inner)
+        backend.get_device("gpu")
+        importlib.import_module("nanogan.fast.gpu")
+        assert "nanogan.fast.gpu.elementwise" in sys.modules
+    left = [sys.modules[name] for name in sys.modules if name.startswith("nanogan.fast.gpu")]
+    kinds = [type(value) for module in left for value in vars(module).values()]
+    assert not any(kind.__module__ == "tests.strict_cupy.kernels" for kind in kinds)
 
 
 # ------------------------------------------------------------------------------------------------ copies on streams

@@ -46,8 +46,11 @@ class Loader:
         """Yield the batches of epoch ``number``, without the first ``start`` ones, which are not even decoded."""
         if not 0 <= start <= len(self):
             raise UserError(f"an epoch of {len(self)} batches was to start after {start} of them")
-        with closing(self._host_batches(number, start)) as batches:
-            for pixels in copied_ahead(batches, self.device):  # bytes travel, a quarter of what they become
+        with (
+            closing(self._host_batches(number, start)) as batches,
+            closing(copied_ahead(batches, self.device)) as arrived,
+        ):
+            for pixels in arrived:  # bytes travel, a quarter of what they become
                 batch = pixels.astype(self.dtype)  # (B, H, W, C)
                 batch /= 127.5
                 batch -= 1

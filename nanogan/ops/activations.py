@@ -80,8 +80,9 @@ def stable_sigmoid(x):
 def dropout_forward(x, *, p=0.5, rng=None, train=True):
     """Set each element to 0 with probability p and divide the others by 1 - p, so that the expected y is x.
 
-    x of any shape, 0 <= p < 1; ``rng`` is a numpy.random.Generator. In eval mode y = x. Returns y and the cache for
-    :func:`dropout_backward`. Source: N. Srivastava et al., JMLR 15 (2014); scaled in train mode, as torch does.
+    x of any shape, 0 <= p < 1; ``rng`` is a numpy.random.Generator, whose numbers are moved to x's device, so that the
+    zeros are the same on every one. In eval mode y = x. Returns y and the cache for :func:`dropout_backward`.
+    Source: N. Srivastava et al., JMLR 15 (2014); scaled in train mode, as torch does.
     """
     check_dtype("Dropout", x)
     if not 0 <= p < 1:

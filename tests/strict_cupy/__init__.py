@@ -69,6 +69,7 @@ class ndarray:
         return _checked(f"ndarray.{name}", value, NAMES["ndarray"][name], owner=self)
 
     device = property(lambda self: Device(self._device))
+    data = property(lambda self: types.SimpleNamespace(ptr=self._host.ctypes.data))
     T = property(lambda self: _wrap(self._host.T, self))
     real = property(lambda self: _wrap(self._host.real, self))
 
@@ -144,7 +145,7 @@ class ndarray:
         return f"strict_cupy.{self._host!r}"
 
     def __deepcopy__(self, memo):
-        return _wrap(self._host.copy(order="K"))
+        return _wrap(self._host.copy(order="C"))
 
     # ---- refused
 
@@ -289,6 +290,8 @@ class _Ufunc:
 
 
 def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
+    if isinstance(a, ndarray) and a._device != _current_device():
+        return ndarray(_host=a._host.copy())
     if isinstance(a, ndarray):
         return a if dtype is None or a.dtype == dtype else a.astype(dtype)
     host = np.array(a, dtype=dtype, order=order or "C")
@@ -353,29 +356,13 @@ class Device:
     def __exit__(self, *exception):
         _state.device = self._before
 
-    def synchronize(self):
-        for stream in (_null_stream, *_streams()):
-            stream.synchronize()
-
 
 class Stream:
     """Copies from pinned memory wait in a queue until something waits for them; all else runs at once."""
 
     def __init__(self, null=False, non_blocking=False, ptds=False, priority=0):
         self._queue, self._late, self._seen = [], 0, {}  # _seen: stream -> ticket up to which this one runs after it
-        _streams().append(self)
-
-    def __enter__(self):
-        self._before = _current_stream()
-        _state.stream = self
-        return self
-
-    def __exit__(self, *exception):
-        _state.stream = self._before
-
-    def use(self):
-        _state.stream = self
-        return self
+        self._device = _current_device()
 
     def record(self, event=None):
         event = event or Event()
@@ -384,6 +371,7 @@ class Stream:
 
     def wait_event(self, event):
         """What ``event`` stands for happens before anything more on this stream, but the host does not wait for it."""
+        assert self._device == _current_device(), "a stream is used while another device is current"
         event._stream._run(event._position, host_waits=False)
         self._seen[event._stream] = event._ticket
 
@@ -410,6 +398,7 @@ class Event:
 
     def record(self, stream=None):
         self._stream = stream or _current_stream()
+        assert self._stream._device == _current_device(), "a stream is used while another device is current"
         self._position, self._ticket = len(self._stream._queue), _tickets
 
     def synchronize(self):
@@ -427,21 +416,16 @@ def empty_pinned(shape, dtype=float, order="C"):
     return _uninitialised(np.empty(shape, dtype, order)).view(Pinned)
 
 
-def _streams():
-    if not hasattr(_state, "streams"):
-        _state.streams = []
-    return _state.streams
-
-
 def _current_device():
     return getattr(_state, "device", 0)
 
 
 def _current_stream():
-    return getattr(_state, "stream", None) or _null_stream
-
-
-_null_stream = Stream()
+    """The null stream of the current device: the only one that computes here."""
+    streams = _state.__dict__.setdefault("streams", {})
+    if _current_device() not in streams:
+        streams[_current_device()] = Stream()
+    return streams[_current_device()]
 
 
 class OutOfMemoryError(MemoryError):
@@ -506,8 +490,9 @@ def install(monkeypatch):
     transfers.clear()
     monkeypatch.setitem(sys.modules, "cupy", _module)
     monkeypatch.setitem(sys.modules, "cupyx", _cupyx)
-    for name in [name for name in sys.modules if name.startswith("nanogan.fast.gpu")]:
-        monkeypatch.delitem(sys.modules, name)  # its kernels belong to the library that was there before
+    for name in ("nanogan.fast.gpu", "nanogan.fast.gpu.batchnorm", "nanogan.fast.gpu.elementwise"):
+        monkeypatch.setitem(sys.modules, name, None)  # undone, it is what was there before: never the double's kernels
+        del sys.modules[name]
     monkeypatch.setattr(backend, "_probed", set())
     monkeypatch.setattr(backend, "_loaded", backend._loaded - {"gpu"})
     monkeypatch.setattr(backend, "_fast_paths", {k: v for k, v in backend._fast_paths.items() if k[1] != "gpu"})

@@ -26,6 +26,9 @@ class ElementwiseKernel:
     def __init__(self, in_params, out_params, operation, name="kernel", **options):
         self.inputs, self.outputs = _parameters(in_params), _parameters(out_params)
         self.operation, self.name = operation, name
+        assert name.isidentifier(), f"CuPy refuses a kernel called {name!r}"
+        names = {name for _, name in self.inputs + self.outputs}
+        assert not names & {"i", "n", "_ind"}, f"CuPy's own names in {name}: {names}"
 
     def __call__(self, *args):
         from tests import strict_cupy
@@ -37,6 +40,10 @@ class ElementwiseKernel:
         types = self._types(values)
         given = values[count:] or [np.empty(shape, types[kind]) for kind, _ in self.outputs]
         assert all(out.shape == shape for out in given), f"{self.name}: outputs do not broadcast"
+        for out in given if len(args) > count else ():  # CuPy does not copy what overlaps
+            for value in values[:count]:
+                apart = not isinstance(value, np.ndarray) or not np.shares_memory(out, value)
+                assert apart or _place(out) == _place(value), f"{self.name}: an output overlaps an input"
         inputs = [
             np.ascontiguousarray(np.broadcast_to(np.asarray(v, types[kind]), shape))
             for (kind, _), v in zip(self.inputs, values[:count], strict=True)
@@ -81,6 +88,10 @@ class ElementwiseKernel:
         )
         index = "  const long long i = blockIdx.x * (long long)blockDim.x + threadIdx.x;\n  if (i >= n) return;\n"
         return f"{head}{index}{each}  {self.operation};\n}}\n"
+
+
+def _place(array):
+    return array.ctypes.data, array.shape, array.strides
 
 
 def _parameters(text):

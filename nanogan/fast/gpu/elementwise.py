@@ -6,7 +6,9 @@ import numpy as np
 from nanogan.ops import activations
 from nanogan.optim import Adam
 
-RELU = cupy.ElementwiseKernel("T x, T slope", "T y", "y = x > 0 ? x : slope * x", "nanogan_relu")
+RELU = cupy.ElementwiseKernel(  # 0 * -inf would be NaN; NaN is not <= 0, and stays NaN
+    "T x, T slope", "T y", "y = x > 0 ? x : (slope == 0 && x <= 0 ? T(0) : slope * x)", "nanogan_relu"
+)
 RELU_BACKWARD = cupy.ElementwiseKernel(
     "T dy, T y, T slope", "T dx", "dx = y > 0 ? dy : slope * dy", "nanogan_relu_backward"
 )
