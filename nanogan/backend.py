@@ -84,8 +84,7 @@ def copied_ahead(batches, device, *, ahead=1):
     import cupyx
 
     xp, here = device.array_module, device.array_module.cuda.Device(device.index)
-    with here:
-        copies = xp.cuda.Stream(non_blocking=True)
+    copies = xp.cuda.Stream(non_blocking=True)
     buffers, read = [None] * (ahead + 1), [None] * (ahead + 1)  # pinned memory, and the event after its last copy
     travelling = deque()
 

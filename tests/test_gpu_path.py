@@ -176,6 +176,15 @@ def test_a_batch_is_used_at_once(gpu, rng):
     np.testing.assert_allclose(sums, [2 * batch.sum() for batch in sent], rtol=1e-5)
 
 
+def test_batches_arrive_on_their_device_whichever_is_current(double, rng):
+    sent = [rng.standard_normal((2, 3)) for _ in range(4)]
+    for there, batch in zip(backend.copied_ahead(iter(sent), "gpu:1"), sent, strict=True):
+        assert there.device.id == 1
+        with double.cuda.Device(1):
+            np.testing.assert_array_equal(there.get(), batch)
+        double.cuda.Device(0).use()
+
+
 def test_a_loop_that_is_left_early_waits_for_what_travels(double, rng):
     """The memory goes back to the pool: a copy that is still to come would overwrite what is put there next."""
     before = double.cuda.Stream
