@@ -2,6 +2,7 @@
 
     checkpoint.save("generator.safetensors", g)
     g = checkpoint.load_generator("generator.safetensors")
+    d = checkpoint.load_discriminator("discriminator.safetensors")
 
 In torch: ``netG.load_state_dict(safetensors.torch.load_file("generator.safetensors"))``.
 
@@ -29,6 +30,7 @@ from nanogan.backend import to_numpy
 from nanogan.errors import UserError
 from nanogan.files import replacing
 from nanogan.models import dcgan
+from nanogan.models.recognition import recognise, rename_flags, renames_between
 
 KEY = "nanogan_training"  # of the metadata
 FORMAT = 1  # of what stands there
@@ -68,20 +70,28 @@ def _read(path):
     except (safetensors.SafetensorError, KeyError, ValueError, OSError, TypeError, AttributeError) as error:
         # the last two: number formats that NumPy does not have, such as bfloat16
         reason = str(error).splitlines()[0]
-        hint = (
-            "convert torch's .pt and .pth files with "
-            'safetensors.torch.save_file(torch.load(path, weights_only=True, map_location="cpu"), new_path)'
-        )
+        hint = "convert torch's .pt and .pth files with python -m nanogan.convert IN.pth OUT.safetensors"
         raise UserError(f"{path} is not a whole safetensors file ({reason}); {hint}") from None
 
 
 def load(path, network):
     """Copy the arrays in the file ``path`` into ``network`` and return it. Raises UserError if they do not fit."""
+    state, metadata = _read(path)
     try:
-        network.load_state_dict(read(path))
+        network.load_state_dict(state)
     except UserError as error:
-        raise UserError(f"{path}: {error}") from None
+        if KEY in metadata:
+            hint = "it is a training checkpoint, which load_generator and load_discriminator open"
+        elif renames := renames_between(state, network.state_dict()):
+            hint = f"nothing but names differs: {_mended(path, rename_flags(renames))}"
+        else:
+            hint = f"the file holds {recognise(state)}"
+        raise UserError(f"{path}: {error}; {hint}") from None
     return network
+
+
+def _mended(path, flags):
+    return f"python -m nanogan.convert {path} NEW.safetensors {flags} mends that"
 
 
 def load_generator(path):
@@ -89,16 +99,36 @@ def load_generator(path):
 
     Also opens training checkpoints, and pytorch/examples' ``netG`` once it is saved as safetensors.
     """
+    return _load("generator", dcgan.generator, dcgan.options_of, path)
+
+
+def load_discriminator(path):
+    """Return the DCGAN discriminator saved in ``path``, on the CPU; its size is inferred from its arrays' shapes.
+
+    Also opens training checkpoints, and pytorch/examples' ``netD`` once it is saved as safetensors; the sigmoid at that
+    one's end is left to the loss. Strides and paddings are not in a file: see dcgan.discriminator_options_of.
+    """
+    return _load("discriminator", dcgan.discriminator, dcgan.discriminator_options_of, path)
+
+
+def _load(kind, build, options_of, path):
     state, metadata = _read(path)
     if KEY in metadata:
-        state = {name[2:]: array for name, array in state.items() if name.startswith("g.")}
+        state = _below(f"{kind[0]}.", state)
     try:
-        network = dcgan.generator(**dcgan.options_of(state))
+        network = build(**options_of(state))
         network.load_state_dict(state)
-        if not all(np.isfinite(array).all() for array in state.values()):
-            raise UserError("its weights are not finite numbers")
-    except UserError as error:
-        raise UserError(f"{path} is not a DCGAN generator: {error}") from None
+    except UserError:
+        found = recognise(state)
+        hint = ""
+        if found.fits:
+            hint = f": load_{found.kind} opens it"
+        elif found.renames and found.kind == kind:
+            flags = f"--key {kind[0]} " if KEY in metadata else ""
+            hint = f": {_mended(path, flags + rename_flags(found.renames))}"
+        raise UserError(f"{path} is not a DCGAN {kind} of nanogan's: it holds {found}{hint}") from None
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise UserError(f"{path} is not a DCGAN {kind}: its weights are not finite numbers")
     return network
 
 

@@ -133,6 +133,36 @@ def _generator_weights(image_size, channels, latent, width):
     return [(latent, widths[0], start, start), *((wide, narrow, 4, 4) for wide, narrow in outputs)]
 
 
+def discriminator_options_of(state):
+    """Infer ``discriminator``'s options from the shapes in its state dict.
+
+    Works for pytorch/examples' ``netD`` too. Returns {"image_size", "channels", "width"}. Shapes do not tell strides
+    and paddings: a network that ends otherwise may have the shapes of this one at another size of picture.
+    Raises UserError if the arrays are not those of such a discriminator.
+    """
+    names = sorted((name for name in state if state[name].ndim == 4), key=lambda name: (len(name), name))
+    shapes = [state[name].shape for name in names]  # main.0, main.2, main.5, ...
+    found = None
+    if 1 < len(shapes) <= MAX_DOUBLINGS + 1 and 0 not in shapes[0]:
+        found = {
+            "image_size": shapes[-1][2] * 2 ** (len(shapes) - 1),
+            "channels": shapes[0][1],
+            "width": shapes[0][0],
+        }
+    # Nothing is built from these numbers unless the file holds arrays of just these shapes.
+    if found is None or shapes != _discriminator_weights(**found):
+        raise UserError("a convolution for each halving and one for the smallest map were expected")
+    return found
+
+
+def _discriminator_weights(image_size, channels, width):
+    """The shapes of the discriminator's convolution weights, first to last."""
+    start, doublings = plan(image_size)
+    widths = [width * 2**i for i in range(doublings)]  # w, 2w, 4w, 8w
+    halvings = ((wide, narrow, 4, 4) for narrow, wide in itertools.pairwise([channels, *widths]))
+    return [*halvings, (1, widths[-1], start, start)]
+
+
 def plan(image_size):
     """Return (smallest map, number of doublings): 64 -> (4, 4), 28 -> (7, 2)."""
     _check_counts(image_size=image_size)

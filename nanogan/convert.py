@@ -1,0 +1,302 @@
+"""``python -m nanogan.convert IN OUT``: networks from PyTorch's files to nanogan's safetensors, and back.
+
+    python -m nanogan.convert netG_epoch_24.pth netG.safetensors
+    python -m nanogan.convert runs/64/generator.safetensors netG.pth
+
+OUT's ending says what is written. A .pth is read by ``torch.load(weights_only=True)`` alone, which executes nothing of
+it, and may hold a state dict or a checkpoint with one in it. A training checkpoint of nanogan's gives its generator
+with ``--key g``, its discriminator with ``--key d``. Needs torch, as nothing else in nanogan does:
+``pip install "nanogan[torch]"``.
+"""
+
+import argparse
+import io
+import os
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import safetensors.numpy
+
+from nanogan import checkpoint, cli
+from nanogan.errors import UserError
+from nanogan.files import replacing
+from nanogan.models.recognition import natural, recognise, rename_flags, told
+
+USUAL = {
+    *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params", "ema"),
+    *("g", "d", "netg", "netd", "net_g", "net_d", "gen", "disc", "dis", "generator", "discriminator", "decoder"),
+    *("g_state_dict", "d_state_dict", "netg_state_dict", "netd_state_dict", "gen_state_dict", "disc_state_dict"),
+    *("generator_state_dict", "discriminator_state_dict", "g_ema", "ema_state_dict", "model_g", "model_d"),
+}  # in small letters
+WRAPPERS = "module.", "_orig_mod."  # of DataParallel, of torch.compile
+OLDEST = 2, 10  # of torch: files made for the purpose run programs in older ones (CVE-2025-32434, CVE-2026-24747)
+DEPTH = 3  # of dictionaries in dictionaries
+
+
+def convert(source, target, *, key=None, renames=None):
+    """Write the network in the file ``source`` to ``target`` and return what to tell about it, a list of sentences.
+
+    Files that end in .safetensors are such, others torch's; ``target`` ends in .safetensors, .pth or .pt. ``key``:
+    where the state dict stands, if ``source`` holds more, as "model" or "models.netG". ``renames``: {name: new one} of
+    layers or arrays. Raises UserError, and leaves ``target`` as it was, if anything is not as it should be.
+    """
+    source, target = Path(source), Path(target)
+    if target.suffix not in (".safetensors", ".pth", ".pt"):
+        raise UserError(f"OUT expected a name that ends in .safetensors or .pth, got {target}")
+    if target.is_dir():
+        raise UserError(f"OUT expected the name of a file, got the folder {target}")
+    if target.exists() and source.exists() and os.path.samefile(source, target):
+        raise UserError(f"IN and OUT are the same file, {target}: choose another name")
+    if target.suffix != ".safetensors":
+        _torch()  # rather now than when all is read
+    read = read_safetensors if source.suffix == ".safetensors" else read_torch
+    state, notes = read(source, key)
+    state = _renamed(state, renames or {})
+    found = recognise(state)
+    notes.append(f"it holds {found}")
+    if found.renames:
+        notes.append(f"nanogan opens it after {rename_flags(found.renames)}")
+    if found.fits and found.kind == "discriminator":
+        notes.append("names and shapes fit; strides and paddings are in no such file, so try it on pictures")
+    write = _write_safetensors if target.suffix == ".safetensors" else _write_torch
+    write(target, state)
+    count = sum(array.size for array in state.values())
+    return [*notes, f"{target}: {len(state)} arrays, {count:,} numbers"]
+
+
+def read_torch(path, key=None):
+    """Return ({name: NumPy array}, notes) from a file of torch.save's; nothing in it is executed.
+
+    Raises UserError if it holds anything but numbers, or no state dict, or several and ``key`` names none.
+    """
+    torch = _torch()
+    if not os.path.isfile(path):
+        raise UserError(f"there is no file {path}: check the path")
+    content = _loaded(torch, path)
+    state, notes = _chosen(torch, content, key, path)
+    problems = [f"{told(name)} is {_problem(torch, value)}" for name, value in state.items() if _problem(torch, value)]
+    if problems:
+        raise UserError(f"{path} expected arrays of plain numbers, but {problems[0]}: save its dense values in torch")
+    # A tensor may be a view that shows a few stored numbers over and over; a parameter is not.
+    size, stored = sum(value.numel() * value.element_size() for value in state.values()), os.path.getsize(path)
+    if size > stored:
+        raise UserError(
+            f"{path} has {stored} bytes, but its arrays would take {size}, because they share their numbers: "
+            "save a clone of each in torch"
+        )
+    for wrapper in WRAPPERS * 2:  # compiled, then parallel, or the other way round
+        if all(name.startswith(wrapper) and name != wrapper for name in state):
+            state = {name[len(wrapper) :]: value for name, value in state.items()}
+            notes.append(f'"{wrapper}" was taken off all {len(state)} names')
+    arrays, widened = {}, []
+    for name, tensor in state.items():
+        try:
+            arrays[name] = tensor.detach().numpy().copy(order="C")
+        except TypeError:  # a format that NumPy has not, such as bfloat16; float32 holds each of its numbers
+            arrays[name] = tensor.detach().float().numpy()
+            widened.append(str(tensor.dtype).removeprefix("torch."))
+    if widened:
+        notes.append(f"{len(widened)} arrays of {', '.join(sorted(set(widened)))} became float32, exactly")
+    return arrays, notes
+
+
+def read_safetensors(path, key=None):
+    """Return ({name: NumPy array}, notes) from a safetensors file; ``key``, as "g", takes what is named "g.*"."""
+    state, metadata = checkpoint._read(path)
+    notes = []
+    if checkpoint.KEY in metadata and key is None:
+        raise UserError(
+            f"{path} is a training checkpoint: take its generator with --key g, or its discriminator with --key d"
+        )
+    if key is not None:
+        chosen = {name[len(key) + 1 :]: array for name, array in state.items() if name.startswith(f"{key}.")}
+        if not chosen:
+            raise UserError(
+                f"{path} has no arrays named {told(key)}.*: its first is {told(min(state, default='none'))}"
+            )
+        left = len(state) - len(chosen)
+        notes.append(f'taken: what is named "{key}.*"' + (f"; left out: {left} other arrays" if left else ""))
+        state = chosen
+    elif metadata:
+        notes.append(f"left out: the metadata {', '.join(map(told, sorted(metadata)))}")
+    return {name: state[name] for name in sorted(state, key=natural)}, notes
+
+
+# ---------------------------------------------------------------------------------------------------- torch's files
+
+
+def _torch():
+    """The module torch. Raises UserError if it is missing or not safe for strangers' files."""
+    try:
+        import torch
+    except ImportError:
+        raise UserError('files of PyTorch\'s need torch: pip install "nanogan[torch]"') from None
+    version = tuple(int(part) for part in re.findall(r"\d+", torch.__version__)[:2])
+    if version < OLDEST:
+        raise UserError(
+            f"torch {torch.__version__} can be made to run a program by the file that it loads: "
+            'pip install --upgrade "nanogan[torch]" for 2.10 or newer'
+        )
+    return torch
+
+
+def _loaded(torch, path):
+    """What torch.load returns for a file that holds nothing but numbers, text and containers of these."""
+    import pickle
+
+    try:
+        if zipfile.is_zipfile(path):
+            with zipfile.ZipFile(path) as archive:
+                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
+                    raise UserError(f"{path} is compressed, as torch.save's files never are: unpack it first")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # on TorchScript and old formats, which are refused or fine
+            return torch.load(path, weights_only=True, map_location="cpu")
+    except UserError:
+        raise
+    except Exception as error:  # a file made for the purpose can bring about any
+        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
+            raise UserError(
+                f"{path} holds more than numbers, and opening it could run any program: if you trust who made it, run "
+                f'm = torch.load({str(path)!r}, weights_only=False), then torch.save(m.state_dict(), "weights.pth"), '
+                "where its classes can be imported, and convert that"
+            ) from None
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        raise UserError(f"{path} is not a whole file of torch.save's ({reason}): fetch or save it again") from None
+
+
+def _chosen(torch, content, key, path):
+    """Return the state dict in what a file holds, and notes on what was taken and what left out."""
+    if _is_state(torch, content) and key is None:
+        return content, []
+    if not isinstance(content, Mapping):
+        raise UserError(f"{path} expected a state dict, got {_called(content)}: save network.state_dict()")
+    found = dict(_states(torch, content))
+    usual = [name for name in found if name.rpartition(".")[2].lower() in USUAL]
+    if key is None and len(usual) == 1:
+        key = usual[0]
+    elif key is None or key not in found:
+        if not found:
+            keys = ", ".join(told(str(name)) for name in list(content)[:8]) or "nothing"
+            raise UserError(f"{path} holds no state dict, only {keys}: save network.state_dict()")
+        candidates = ", ".join(f"--key {told(name)} ({len(state)} arrays)" for name, state in list(found.items())[:8])
+        got = "" if key is None else f", not {told(key)}"
+        raise UserError(f"{path} holds these state dicts{got}: choose one with {candidates}")
+    top = key.partition(".")[0] if key not in content else key
+    left = [told(str(name)) for name in content if name != top]
+    left += [told(name) for name in found if name != key and name.startswith(f"{top}.")]
+    return found[key], [f"taken: {told(key)}" + (f"; left out: {', '.join(left)}" if left else "")]
+
+
+def _states(torch, content, prefix="", depth=1, seen=None):
+    """Yield ("models.netG", state dict) for those in a dictionary of dictionaries; each is looked at once."""
+    seen = set() if seen is None else seen
+    for name, value in content.items():
+        if not isinstance(name, str) or not isinstance(value, Mapping) or id(value) in seen:
+            continue
+        seen.add(id(value))
+        if _is_state(torch, value):
+            yield prefix + name, value
+        elif depth < DEPTH:
+            yield from _states(torch, value, f"{prefix}{name}.", depth + 1, seen)
+
+
+def _is_state(torch, value):
+    return (
+        isinstance(value, Mapping)
+        and len(value) > 0
+        and all(isinstance(name, str) and isinstance(array, torch.Tensor) for name, array in value.items())
+    )
+
+
+def _problem(torch, tensor):
+    """What keeps a tensor from being written as plain numbers, or None."""
+    if tensor.device.type != "cpu":
+        return f"on the device {tensor.device.type}"
+    if tensor.layout != torch.strided:
+        return f"of layout {tensor.layout}"
+    if tensor.is_quantized or tensor.is_complex():
+        return f"of {tensor.dtype}"
+    return None
+
+
+def _called(value):
+    return f"{type(value).__name__}" if not isinstance(value, list) else f"a list of {len(value)}"
+
+
+# ------------------------------------------------------------------------------------------------------------ names
+
+
+def _renamed(state, renames):
+    """Return ``state`` with the names or their beginnings, up to a dot, replaced: the longest that fits, once."""
+    renames = {old.rstrip("."): new.rstrip(".") for old, new in renames.items()}
+    unused, result = set(renames), {}
+    for name, array in state.items():
+        fitting = [old for old in renames if name == old or name.startswith(f"{old}.")]
+        new = name
+        if fitting:
+            old = max(fitting, key=len)
+            new = renames[old] + name[len(old) :]
+            unused.discard(old)
+        if new in result:
+            raise UserError(f"two arrays would be named {told(new)}: rename one of them otherwise")
+        result[new] = array
+    if unused:
+        raise UserError(f"--rename {min(unused)}=...: no array is named so; the first is {told(next(iter(state)))}")
+    return result
+
+
+def _renaming(text):
+    old, equals, new = text.partition("=")
+    if not (old.rstrip(".") and equals and new.rstrip(".")):
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
+    return old, new
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+def _write_safetensors(path, state):
+    if "__metadata__" in state:
+        raise UserError('safetensors keeps the name "__metadata__" for itself: rename that array with --rename')
+    _write(path, safetensors.numpy.save(state))
+
+
+def _write_torch(path, state):
+    torch = _torch()
+    buffer = io.BytesIO()
+    torch.save(OrderedDict((name, torch.from_numpy(np.array(array))) for name, array in state.items()), buffer)
+    _write(path, buffer.getvalue())
+
+
+def _write(path, data):
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        file.write(data)
+
+
+def main():
+    parser = argparse.ArgumentParser(
+        prog="python -m nanogan.convert",
+        description="Convert networks from PyTorch's .pth to safetensors, or back. Nothing in a file is executed.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("source", metavar="IN", help="a .safetensors file, or torch's (.pth, .pt, ...)")
+    parser.add_argument("target", metavar="OUT", help="ends in .safetensors, .pth or .pt")
+    parser.add_argument("--key", help="where the state dict stands in a checkpoint, as model or models.netG")
+    parser.add_argument(
+        "--rename", metavar="OLD=NEW", type=_renaming, action="append", default=[],
+        help="rename a layer or an array; may be repeated",
+    )  # fmt: skip
+    args = parser.parse_args()
+    for note in convert(args.source, args.target, key=args.key, renames=dict(args.rename)):
+        print(note)
+    return 0
+
+
+if __name__ == "__main__":
+    cli.run(main)
