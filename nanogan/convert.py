@@ -12,6 +12,7 @@ with ``--key g``, its discriminator with ``--key d``. Needs torch, as nothing el
 import argparse
 import io
 import os
+import pickle
 import re
 import warnings
 import zipfile
@@ -35,7 +36,8 @@ USUAL = {
 }  # in small letters
 WRAPPERS = "module.", "_orig_mod."  # of DataParallel, of torch.compile
 OLDEST = 2, 10  # of torch: files made for the purpose run programs in older ones (CVE-2025-32434, CVE-2026-24747)
-DEPTH = 3  # of dictionaries in dictionaries
+PROGRAM = re.compile("GLOBAL|unsupported class|can only (build|be)", re.IGNORECASE)  # in torch's refusals
+DEPTH = 2  # of dictionaries in dictionaries
 
 
 def convert(source, target, *, key=None, renames=None):
@@ -114,14 +116,9 @@ def read_safetensors(path, key=None):
             f"{path} is a training checkpoint: take its generator with --key g, or its discriminator with --key d"
         )
     if key is not None:
-        chosen = {name[len(key) + 1 :]: array for name, array in state.items() if name.startswith(f"{key}.")}
-        if not chosen:
-            raise UserError(
-                f"{path} has no arrays named {told(key)}.*: its first is {told(min(state, default='none'))}"
-            )
-        left = len(state) - len(chosen)
-        notes.append(f'taken: what is named "{key}.*"' + (f"; left out: {left} other arrays" if left else ""))
-        state = chosen
+        if not any(name.startswith(f"{key}.") for name in state):
+            raise UserError(f"{path} has no arrays named {told(key)}.*, only {_some(state) or 'nothing'}: choose --key")
+        state, notes = _below(state, f"{key}.")
     elif metadata:
         notes.append(f"left out: the metadata {', '.join(map(told, sorted(metadata)))}")
     return {name: state[name] for name in sorted(state, key=natural)}, notes
@@ -147,26 +144,31 @@ def _torch():
 
 def _loaded(torch, path):
     """What torch.load returns for a file that holds nothing but numbers, text and containers of these."""
-    import pickle
-
     try:
         if zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
-                if any(member.compress_type != zipfile.ZIP_STORED for member in archive.infolist()):
-                    raise UserError(f"{path} is compressed, as torch.save's files never are: unpack it first")
+                members = archive.infolist()
+            if any(member.filename.endswith("/constants.pkl") for member in members):
+                raise UserError(
+                    f"{path} holds a TorchScript program: if you trust who made it, run "
+                    f'torch.save(torch.jit.load({str(path)!r}).state_dict(), "weights.pth") and convert that'
+                )
+            if any(member.compress_type != zipfile.ZIP_STORED for member in members):
+                raise UserError(f"{path} is compressed, as torch.save's files never are: unpack it first")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # on TorchScript and old formats, which are refused or fine
             return torch.load(path, weights_only=True, map_location="cpu")
     except UserError:
         raise
     except Exception as error:  # a file made for the purpose can bring about any
-        if isinstance(error, pickle.UnpicklingError) and "nsupported" in str(error):
+        if isinstance(error, pickle.UnpicklingError) and PROGRAM.search(str(error)):
             raise UserError(
                 f"{path} holds more than numbers, and opening it could run any program: if you trust who made it, run "
                 f'm = torch.load({str(path)!r}, weights_only=False), then torch.save(m.state_dict(), "weights.pth"), '
                 "where its classes can be imported, and convert that"
             ) from None
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:150]
+        words = str(error).rpartition("WeightsUnpickler error: ")[2] or "at its end"
+        reason = " ".join(f"{type(error).__name__}: {words}".split()).split(". ")[0][:150]
         raise UserError(f"{path} is not a whole file of torch.save's ({reason}): fetch or save it again") from None
 
 
@@ -176,34 +178,52 @@ def _chosen(torch, content, key, path):
         return content, []
     if not isinstance(content, Mapping):
         raise UserError(f"{path} expected a state dict, got {_called(content)}: save network.state_dict()")
-    found = dict(_states(torch, content))
+    found = {name: (state, left) for name, state, left in _states(torch, content)}
     usual = [name for name in found if name.rpartition(".")[2].lower() in USUAL]
     if key is None and len(usual) == 1:
         key = usual[0]
-    elif key is None or key not in found:
-        if not found:
-            keys = ", ".join(told(str(name)) for name in list(content)[:8]) or "nothing"
-            raise UserError(f"{path} holds no state dict, only {keys}: save network.state_dict()")
-        candidates = ", ".join(f"--key {told(name)} ({len(state)} arrays)" for name, state in list(found.items())[:8])
-        got = "" if key is None else f", not {told(key)}"
-        raise UserError(f"{path} holds these state dicts{got}: choose one with {candidates}")
-    top = key.partition(".")[0] if key not in content else key
-    left = [told(str(name)) for name in content if name != top]
-    left += [told(name) for name in found if name != key and name.startswith(f"{top}.")]
-    return found[key], [f"taken: {told(key)}" + (f"; left out: {', '.join(left)}" if left else "")]
+    if key in found:
+        state, left = found[key]
+        return state, [f"taken: {told(key)}" + (f"; left out: {_some(left)}" if left else "")]
+    if key is not None:  # "generator" of a state dict that names its arrays "generator.main.0.weight"
+        whole = {"": (content, [])} if _is_state(torch, content) else {}
+        for name, (state, left) in (whole | found).items():
+            start = f"{name}." if name else ""
+            beginning = f"{key}."[len(start) :]
+            if key.startswith(start) and any(array.startswith(beginning) for array in state):
+                return _below(state, beginning, left)
+    if not found:
+        wanted = f"nothing named {told(key)}" if key else "no state dict"
+        raise UserError(f"{path} holds {wanted}, only {_some(content) or 'nothing'}: save network.state_dict()")
+    candidates = ", ".join(f"--key {told(name)} ({len(found[name][0])} arrays)" for name in list(found)[:8])
+    got = "" if key is None else f", not {told(key)}"
+    raise UserError(f"{path} holds these state dicts{got}: choose one with {candidates}")
 
 
-def _states(torch, content, prefix="", depth=1, seen=None):
-    """Yield ("models.netG", state dict) for those in a dictionary of dictionaries; each is looked at once."""
+def _below(state, beginning, left=()):
+    """Return the arrays whose names begin so, without it, and a note on those left out."""
+    chosen = {name[len(beginning) :]: array for name, array in state.items() if name.startswith(beginning)}
+    left = [*left, *(name for name in state if not name.startswith(beginning))]
+    return chosen, [f"taken: {told(beginning)}*" + (f"; left out: {_some(left)}" if left else "")]
+
+
+def _some(names):
+    names = [told(str(name)) for name in names]
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _states(torch, content, prefix="", left=(), seen=None):
+    """Yield ("models.netG", state dict, what else there is) in a dictionary of dictionaries; each looked at once."""
     seen = set() if seen is None else seen
     for name, value in content.items():
         if not isinstance(name, str) or not isinstance(value, Mapping) or id(value) in seen:
             continue
         seen.add(id(value))
+        others = [*left, *(f"{prefix}{other}" for other in content if other != name)]
         if _is_state(torch, value):
-            yield prefix + name, value
-        elif depth < DEPTH:
-            yield from _states(torch, value, f"{prefix}{name}.", depth + 1, seen)
+            yield prefix + name, value, others
+        elif prefix.count(".") < DEPTH:
+            yield from _states(torch, value, f"{prefix}{name}.", others, seen)
 
 
 def _is_state(torch, value):
