@@ -163,8 +163,8 @@ def _loaded(torch, path):
     except Exception as error:  # a file made for the purpose can bring about any
         if isinstance(error, pickle.UnpicklingError) and PROGRAM.search(str(error)):
             raise UserError(
-                f"{path} holds more than numbers (or was cut short), and opening it could run any program: if you trust "
-                f"who made it, run "
+                f"{path} holds more than numbers (or was cut short), and opening it could run any program: if you "
+                "trust who made it, run "
                 f'm = torch.load({str(path)!r}, weights_only=False), then torch.save(m.state_dict(), "weights.pth"), '
                 "where its classes can be imported, and convert that"
             ) from None

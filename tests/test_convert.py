@@ -386,6 +386,10 @@ def test_dictionaries_without_end(tmp_path):
     endless["model"] = endless
     torch.save(endless, tmp_path / "x.pth")
     refused(tmp_path / "x.pth", "holds no state dict")
+    shared = {"a": {"w": torch.ones(2)}, "x": 1}  # looked at once, however often it is there
+    torch.save({f"k{i}": shared for i in range(5)}, tmp_path / "x.pth")
+    refused(tmp_path / "x.pth", "choose one with --key k0.a (1 arrays)")
+    assert "k1" not in refused(tmp_path / "x.pth")
 
 
 def test_paths_that_cannot_be(tmp_path):
