@@ -724,3 +724,14 @@ def test_a_strangers_discriminator_of_another_depth(weights, real_data, tmp_path
     ours = checkpoint.load_discriminator(path)  # of just these shapes, at another size of picture
     with pytest.raises(UserError, match=r"expected pictures of shape \(N, 1, 32, 32\)"):
         ours.forward(x, train=False)
+
+
+def test_widths_and_outputs_that_differ_are_told():
+    state = {"main.0.weight": (6, 3, 4, 4), "main.2.weight": (9, 6, 4, 4), "main.10.weight": (5, 9, 4, 4)}
+    found = recognise({name: np.zeros(shape) for name, shape in state.items()})
+    assert found.kind == "discriminator"
+    assert found.differences == [
+        "its layers are 6 -> 9 wide where each was expected to be twice the one before",
+        "main.10.weight gives 5 numbers where one logit was expected",
+        "it lacks BatchNorm of 9 channels",
+    ]
