@@ -35,7 +35,12 @@ def test_the_quoted_lines_stand_in_the_code():
 def test_every_flag_in_the_readme_exists():
     source = "".join(
         path.read_text(encoding="utf-8")
-        for path in (ROOT / "nanogan/cli.py", ROOT / "nanogan/recipes.py", *ROOT.glob("examples/*.py"))
+        for path in (
+            ROOT / "nanogan/cli.py",
+            ROOT / "nanogan/recipes.py",
+            ROOT / "nanogan/convert.py",
+            *ROOT.glob("examples/*.py"),
+        )
     )
     for flag in set(re.findall(r"(?<= )--[a-z-]+", README)) - {"--help"}:
         assert f'"{flag}"' in source, flag
