@@ -13,24 +13,17 @@ are the least that it learns anything from, and then it learns them by heart; te
 README. Prints pytorch/examples' log line every --log-every steps.
 """
 
-from pathlib import Path
-
-from nanogan import cli, images, recipes
-from nanogan.data import PictureFolder, load_cifar10, load_svhn
-from nanogan.errors import UserError
-
-CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
+from nanogan import cli, recipes
+from nanogan.data import PictureFolder, named
 
 
 def load_data(args):
     """Return the folder's name and its pictures, uint8 (N, size, size, channels), decoded when they are needed."""
-    load = _reader(Path(args.path))
-    if load is not None:
-        if args.channels != 3:
-            raise UserError(f"the pictures in {args.path} have 3 channels: leave --channels out")
-        pictures, _ = load(args.path)
-        pictures = pictures[: recipes.pictures_needed(args)]
-        return args.path, images.resize(pictures, args.image_size, progress=recipes.progress_bar("resizing"))
+    count = recipes.pictures_needed(args)
+    if named.is_set(args.path):
+        progress = recipes.progress_bar("resizing")
+        options = {"size": args.image_size, "channels": args.channels, "count": count, "progress": progress}
+        return args.path, named.load_pictures(args.path, **options)[0]
     pictures = PictureFolder(
         args.path,
         size=args.image_size,
@@ -42,17 +35,7 @@ def load_data(args):
     )
     if args.cache is not None and not args.dry_run:
         pictures.pack(progress=recipes.progress_bar("decoding"))
-    count = recipes.pictures_needed(args)
     return args.path, pictures if count is None else pictures[:count]
-
-
-def _reader(path):
-    """Return what reads ``path`` if it is a data set's own file; None for a folder of pictures."""
-    if path.suffix == ".mat":
-        return load_svhn
-    if path.name.endswith((".tar.gz", ".tgz", ".tar")) or path.name in CIFAR10:
-        return load_cifar10
-    return load_cifar10 if any((path / name).is_dir() for name in CIFAR10) else None
 
 
 def main():

@@ -110,7 +110,7 @@ def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
     assert "50 pictures of 16 x 16" in out
     code, _, err = run("train_32x32.mat", *TINY, "--channels", "1", folder=tmp_path)
     assert code == 2
-    assert "the pictures in train_32x32.mat have 3 channels: leave --channels out" in err
+    assert "the pictures of train_32x32.mat have 3 channels, 1 were expected" in err
 
 
 def test_grey_pictures_and_a_dry_run(photos, tmp_path):

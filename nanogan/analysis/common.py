@@ -1,0 +1,42 @@
+"""What the scripts of the experiments share: their flags, their pictures, and the file of their numbers."""
+
+import json
+from pathlib import Path
+
+from tqdm import tqdm
+
+from nanogan import cli
+from nanogan.data.named import NAMES
+from nanogan.files import replacing
+
+
+def parser(description, *, out, data="digits", checkpoint=None):
+    """Return an argument parser with the flags that every experiment has.
+
+    ``data`` is the default of --data; with ``checkpoint``, the default of --checkpoint, a trained generator or a run's
+    checkpoint is asked for.
+    """
+    result = cli.parser(description, out=out)
+    result.add_argument(
+        "--data", default=data, metavar="NAME|PATH", help=f"{', '.join(NAMES)}, a folder, CIFAR-10's or SVHN's own file"
+    )
+    if checkpoint is not None:
+        result.add_argument(
+            "--checkpoint", default=checkpoint, metavar="FILE", help="a saved generator, or a run's checkpoint"
+        )
+    return result
+
+
+def progress_bar(label, total=None):
+    """Return what wraps an iteration to show how far it is."""
+    return lambda items: tqdm(items, desc=label, total=total, leave=False, disable=None)
+
+
+def write_numbers(path, numbers):
+    """Write an experiment's numbers, a dictionary that JSON can hold, and print them a line each."""
+    text = json.dumps(numbers, indent=2, allow_nan=False)
+    with replacing(Path(path)) as temporary:
+        temporary.write_text(text + "\n", encoding="utf-8")
+    for name, value in numbers.items():
+        print(f"{name}: {value:.4g}" if isinstance(value, float) else f"{name}: {value}")
+    print(f"numbers: {path}")

@@ -1,0 +1,66 @@
+"""Pictures by name or path: the data sets that nanogan knows, or a folder."""
+
+from pathlib import Path
+
+import numpy as np
+
+from nanogan import images
+from nanogan.data.cifar10 import load_cifar10
+from nanogan.data.digits import builtin_digits
+from nanogan.data.folder import PictureFolder
+from nanogan.data.mnist import load_mnist
+from nanogan.data.svhn import load_svhn
+from nanogan.errors import UserError
+
+NAMES = ("mnist", "fashion-mnist", "cifar10", "digits")
+CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
+
+
+def load_pictures(name, *, size, channels, split="train", count=None, seed=0, progress=None):
+    """Return pictures, uint8 (N, size, size, channels), and their labels, uint8 (N,), or None for a folder.
+
+    ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's .mat file, or a folder of pictures, which is returned
+    as a PictureFolder, decoded when it is indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
+    (tqdm). A folder has no "test" split.
+
+    Raises UserError if it is not to be had, or has other channels.
+    """
+    load = _set(name, count, seed, progress)
+    if load is None:
+        if split != "train":
+            raise UserError(f"{name} is a folder, which has no {split} split: give a folder of its own")
+        folder = PictureFolder(name, size=size, channels=channels, progress=progress)
+        return (folder if count is None else folder[:count]), None
+    pictures, labels = load(split)
+    pictures, labels = pictures[:count], labels[:count]
+    if pictures.shape[3] == 1 and channels == 3:
+        pictures = np.repeat(pictures, 3, axis=3)
+    if pictures.shape[3] != channels:
+        raise UserError(f"the pictures of {name} have {pictures.shape[3]} channels, {channels} were expected")
+    return images.resize(pictures, size, progress=progress), labels
+
+
+def is_set(name):
+    """Whether ``name`` is a data set's name or its own file, not a folder of pictures."""
+    return _set(name, 1, 0, None) is not None
+
+
+def _set(name, count, seed, progress):
+    """Return the function of ``split`` that loads a data set; None for a folder of pictures."""
+    path = Path(name)
+    if name in ("mnist", "fashion-mnist"):
+        return lambda split: load_mnist(name, split=split)
+    if name == "cifar10":
+        return lambda split: load_cifar10(split=split)
+    if name == "digits":  # other seeds draw other digits: a test set that was never trained on
+        seeds = {"train": seed, "test": seed + 1_000_000}
+        return lambda split: builtin_digits(count or 60_000, seed=seeds[split], progress=progress)
+    if path.suffix == ".mat":
+        return lambda split: load_svhn(path, split=split)
+    if (
+        path.name.endswith((".tar.gz", ".tgz", ".tar"))
+        or path.name in CIFAR10
+        or any((path / folder).is_dir() for folder in CIFAR10)
+    ):
+        return lambda split: load_cifar10(path, split=split)
+    return None

@@ -1,0 +1,39 @@
+"""Pictures by name or path."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanogan.data.named import is_set, load_pictures
+from nanogan.errors import UserError
+
+
+def test_built_in_digits_of_a_size_with_labels_and_a_test_set_of_their_own():
+    train, labels = load_pictures("digits", size=16, channels=1, count=20)
+    test, _ = load_pictures("digits", size=16, channels=1, count=20, split="test")
+    assert train.shape == test.shape == (20, 16, 16, 1)
+    assert labels.shape == (20,)
+    assert (train != test).any()
+    colour, _ = load_pictures("digits", size=28, channels=3, count=4)
+    assert colour.shape == (4, 28, 28, 3)
+    assert (colour[..., 0] == colour[..., 2]).all()
+
+
+def test_a_folder_is_read_when_it_is_indexed_unless_some_are_asked_for(tmp_path, rng):
+    for i in range(3):
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / f"{i}.png")
+    folder, labels = load_pictures(str(tmp_path), size=8, channels=1)
+    assert labels is None
+    assert folder.shape == (3, 8, 8, 1)
+    assert isinstance(load_pictures(str(tmp_path), size=8, channels=1, count=2)[0], np.ndarray)
+    assert not is_set(tmp_path)
+    assert is_set("mnist")
+    with pytest.raises(UserError, match="is a folder, which has no test split: give a folder of its own"):
+        load_pictures(str(tmp_path), size=8, channels=1, split="test")
+
+
+def test_real_mnist(real_data, monkeypatch):
+    monkeypatch.setenv("NANOGAN_DATA", real_data)
+    pictures, labels = load_pictures("mnist", size=28, channels=1, split="test", count=3)
+    assert labels.tolist() == [7, 2, 1]
+    assert pictures.shape == (3, 28, 28, 1)
