@@ -11,8 +11,8 @@ A training checkpoint is one such file with all that a run's future depends on:
     checkpoint.save_training("last.safetensors", g, d, opt_g, opt_d, progress)
     progress = checkpoint.load_training("last.safetensors", g, d, opt_g, opt_d)
 
-Its arrays are named "g.main.0.weight", "opt_d.main.0.weight.exp_avg" and so on; everything else is JSON in the file's
-metadata, under "nanogan_training", with a checksum over both. It does not depend on the device.
+Its arrays are named "g.main.0.weight", "ema.main.0.weight", "opt_d.main.0.weight.exp_avg" and so on; everything else is
+JSON in the file's metadata, under "nanogan_training", with a checksum over both. It does not depend on the device.
 """
 
 import json
@@ -27,13 +27,15 @@ import safetensors
 import safetensors.numpy
 
 from nanogan.backend import to_numpy
+from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.files import replacing
 from nanogan.models import dcgan
 from nanogan.models.recognition import recognise, rename_flags, renames_between
 
 KEY = "nanogan_training"  # of the metadata
-FORMAT = 1  # of what stands there
+FORMAT = 2  # of what stands there
+READ = (1, 2)  # formats that can be read: 1 knew no average of g's weights and no noise on pictures
 MAX_TEXT = 1 << 20  # characters of it; a run's are about 2,000
 MAX_COUNT = 1 << 53  # of steps, pictures, ...: JSON's other readers know whole numbers up to here
 
@@ -97,7 +99,8 @@ def _mended(path, flags):
 def load_generator(path):
     """Return the DCGAN generator saved in ``path``, on the CPU; its size is inferred from the shapes of its arrays.
 
-    Also opens training checkpoints, and pytorch/examples' ``netG`` once it is saved as safetensors.
+    Also opens training checkpoints, of which it takes the average of the generator's weights if there is one, and
+    pytorch/examples' ``netG`` once it is saved as safetensors.
     """
     return _load("generator", dcgan.generator, dcgan.options_of, path)
 
@@ -114,7 +117,8 @@ def load_discriminator(path):
 def _load(kind, build, options_of, path):
     state, metadata = _read(path)
     if KEY in metadata:
-        state = _below(f"{kind[0]}.", state)
+        average = _below("ema.", state) if kind == "generator" else {}
+        state = average or _below(f"{kind[0]}.", state)
     try:
         network = build(**options_of(state))
         network.load_state_dict(state)
@@ -144,12 +148,14 @@ class Progress:
 
     step: int  # steps done, from 1
     epoch: int  # the one it is in, from 1
-    batch: int  # batches of this epoch done
+    batch: int  # steps of this epoch done
     steps_per_epoch: int
     seconds: float  # spent on training
     noise_rng: np.random.Generator  # of the z to come
     best: float | None = None  # the lowest metric so far
     options: dict = field(default_factory=dict)  # whatever JSON can hold
+    instance_rng: np.random.Generator | None = None  # of the noise on pictures to come
+    ema: Ema | None = None  # the average of g's weights
     nanogan: str = ""  # the versions that saved it; filled in by save_training
     numpy: str = ""
     path: Path | None = None  # the file it was loaded from
@@ -164,13 +170,16 @@ def save_training(path, g, d, opt_g, opt_d, progress):
     """
     from nanogan import __version__
 
-    arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in _arrays(g, d, opt_g, opt_d).items()}
+    arrays = _arrays(g, d, opt_g, opt_d, progress.ema)
+    arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}
     fields = {
         "format": FORMAT,
         "nanogan": __version__,
         "numpy": np.__version__,
         **{name: getattr(progress, name) for name in ("step", "epoch", "batch", "steps_per_epoch", "seconds", "best")},
         "noise_rng": rng_state(progress.noise_rng),
+        "instance_rng": None if progress.instance_rng is None else rng_state(progress.instance_rng),
+        "ema": None if progress.ema is None else {"steps": progress.ema.steps},
         "layer_rngs": {name: rng_state(rng) for name, rng in _layer_rngs(g, d).items()},
         "opt_g": {name: getattr(opt_g, name) for name in ("steps", "lr", "initial_lr")},
         "opt_d": {name: getattr(opt_d, name) for name in ("steps", "lr", "initial_lr")},
@@ -186,14 +195,18 @@ def save_training(path, g, d, opt_g, opt_d, progress):
     _write(path, arrays, {KEY: text}, durable=True)
 
 
-def load_training(path, g, d, opt_g, opt_d):
+def load_training(path, g, d, opt_g, opt_d, ema=None):
     """Copy a training checkpoint into networks and optimisers, on whatever device they are, and return its Progress.
 
-    Everything is checked first: nothing is changed if UserError is raised, because the file is damaged, is of another
-    network, or holds numbers that no run writes.
+    ``ema`` is the :class:`nanogan.ema.Ema` of ``g``, which a run with one needs. Everything is checked first: nothing
+    is changed if UserError is raised, because the file is damaged, is of another network, or holds numbers that no run
+    writes.
     """
     progress, arrays, rest = read_training(path)
-    own = _arrays(g, d, opt_g, opt_d)
+    if (ema is None) != (rest["ema_steps"] is None):
+        has, needs = ("no", "without") if ema is not None else ("an", "with")
+        raise UserError(f"{path} is of a run with {has} average of g's weights: load it {needs} ema=Ema(g, beta=...)")
+    own = _arrays(g, d, opt_g, opt_d, ema)
     problems = [f"{name} is missing" for name in own if name not in arrays]
     problems += [f"{name} is unknown here" for name in arrays if name not in own]
     for name in own.keys() & arrays.keys():
@@ -216,6 +229,10 @@ def load_training(path, g, d, opt_g, opt_d):
     opt_d.load_state_dict({"state": _below("opt_d.", arrays)} | rest["opt_d"])
     for name, rng in layer_rngs.items():
         rng.bit_generator.state = saved_rngs[name].bit_generator.state
+    if ema is not None:
+        ema.average.load_state_dict(_below("ema.", arrays))
+        ema.steps = rest["ema_steps"]
+    progress.ema = ema
     return progress
 
 
@@ -249,8 +266,9 @@ def _parsed(text, arrays):
         fields = None
     if not isinstance(fields, dict):
         raise UserError("its metadata is no JSON that nanogan wrote")
-    if fields.get("format") != FORMAT:
-        raise UserError(f"it has format {fields.get('format')!r:.20}, this nanogan reads {FORMAT}: use its own version")
+    if fields.get("format") not in READ:
+        known = " and ".join(map(str, READ))
+        raise UserError(f"it has format {fields.get('format')!r:.20}, this nanogan reads {known}: use its own version")
     if fields.pop("checksum", None) != _checksum(fields, arrays):
         raise UserError("its checksum is wrong, so it was damaged after it was saved: take an older one")
     progress = Progress(
@@ -260,6 +278,7 @@ def _parsed(text, arrays):
         steps_per_epoch=_whole(fields, "steps_per_epoch", 1),
         seconds=_number(fields, "seconds"),
         noise_rng=_rng(_group(fields, "noise_rng")),
+        instance_rng=None if fields.get("instance_rng") is None else _rng(_group(fields, "instance_rng")),
         best=None if fields.get("best") is None else _number(fields, "best", -math.inf),
         options=_group(fields, "options"),
         nanogan=str(fields.get("nanogan"))[:20],
@@ -270,6 +289,7 @@ def _parsed(text, arrays):
         raise UserError(f"step {progress.step} cannot be batch {progress.batch} of epoch {progress.epoch}")
     rest = {name: _optimizer(_group(fields, name)) for name in ("opt_g", "opt_d")}
     layers = _group(fields, "layer_rngs")
+    rest["ema_steps"] = None if fields.get("ema") is None else _whole(_group(fields, "ema"), "steps", 0)
     rest["layer_rngs"] = {name: _rng(_group(layers, name)) for name in layers}
     return progress, rest
 
@@ -312,9 +332,9 @@ def _checksum(fields, arrays):
     return value
 
 
-def _arrays(g, d, opt_g, opt_d):
+def _arrays(g, d, opt_g, opt_d, ema=None):
     """Return all arrays of a run under their names in the file: the arrays, not copies."""
-    groups = {"g": g.state_dict(), "d": d.state_dict()}
+    groups = {"g": g.state_dict(), "d": d.state_dict()} | ({} if ema is None else {"ema": ema.average.state_dict()})
     groups |= {"opt_g": opt_g.state_dict()["state"], "opt_d": opt_d.state_dict()["state"]}
     return {f"{group}.{name}": array for group, state in groups.items() for name, array in state.items()}
 

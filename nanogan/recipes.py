@@ -26,11 +26,13 @@ from tqdm import tqdm
 
 from nanogan import __version__, backend, checkpoint, cli, images, training
 from nanogan.data import Loader
+from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.files import replacing, writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.training import loop
+from nanogan.training import LOSSES, loop
+from nanogan.training.adversarial import draw_z, losses_of
 from nanogan.training.loop import LAST
 
 DRY_STEPS = 4
@@ -44,6 +46,14 @@ FIXED = (
     "beta1",
     "amp",
     "dry_run",
+    "loss",
+    "label_smoothing",
+    "instance_noise",
+    "ema",
+    "lr_decay",
+    "d_steps",
+    "upsample",
+    "z",
 )  # for a run's life
 NOT_SAVED = ("out", "resume", "generate", "checkpoint", "single_files")
 
@@ -77,6 +87,61 @@ def parser(description, *, out, image_size=28, epochs=5, batch_size=32, width=32
     )
     train.add_argument("--log-every", type=count, default=100, metavar="STEPS", help="print a line")
     train.add_argument("--sample-every", type=count, default=200, metavar="STEPS", help="draw and save")
+
+    game = result.add_argument_group("the game")
+    game.add_argument(
+        "--loss",
+        choices=tuple(LOSSES),
+        default="bce",
+        help="what D and G minimise: bce, the usual one; saturating, the minimax game of 2014; lsgan, squared distance "
+        "to 1 and 0, against vanishing slopes; hinge, a margin, usual in larger networks",
+    )
+    game.add_argument(
+        "--label-smoothing",
+        type=cli.at_least(float, 0, high=0.5),
+        default=0.0,
+        metavar="A",
+        help="D's label for real is 1 - A: keeps D from being too sure",
+    )
+    game.add_argument(
+        "--instance-noise",
+        type=cli.at_least(float, 0, high=100),
+        default=0.0,
+        metavar="SIGMA",
+        help="noise on all pictures that D sees, falling to 0 over the run: keeps D from winning early",
+    )
+    game.add_argument(
+        "--d-steps",
+        type=cli.at_least(int, 1, high=1000),
+        default=1,
+        metavar="N",
+        help="updates of D, a batch each, for every one of G, which --log-every and --sample-every count",
+    )
+    game.add_argument(
+        "--ema",
+        type=cli.at_least(float, 0, high=0.999999),
+        metavar="BETA",
+        help="draw and save with an average of G's weights over about 1 / (1 - BETA) steps: steadier pictures; 0.999",
+    )
+    game.add_argument(
+        "--lr-decay",
+        choices=("none", "linear"),
+        default="none",
+        help="linear: the learning rates fall to 0 over the run, for a calm end",
+    )
+    game.add_argument(
+        "--upsample",
+        choices=dcgan.UPSAMPLES,
+        default="deconv",
+        help="how G doubles a map: deconv, transposed convolutions; resize, repeated pixels and a 3x3 convolution, "
+        "against checkerboards",
+    )
+    game.add_argument(
+        "--z",
+        choices=("normal", "uniform"),
+        default="normal",
+        help="what z is drawn from: N(0, 1), or -1 to 1 as in the paper; the same with --generate",
+    )
 
     keep = result.add_argument_group("checkpoints")
     keep.add_argument(
@@ -147,7 +212,7 @@ def progress_bar(label):
 
 def pictures_needed(args):
     """The number of pictures that a dry run takes; None for all."""
-    return args.batch_size * DRY_STEPS if args.dry_run else None
+    return args.batch_size * args.d_steps * DRY_STEPS if args.dry_run else None
 
 
 # -------------------------------------------------------------------------------------------------------- training
@@ -158,6 +223,7 @@ def train(args, load_data, resume=None):
     device = backend.get_device(args.device)
     _choose_precision(args, device)
     dcgan.plan(args.image_size)  # a wrong size is told before anything is read or written
+    losses_of(args.loss, args.label_smoothing)
     out = writable_folder(args.out)
     name, pictures = load_data(args)
     facts = {"pictures": len(pictures), "pictures_crc32": _fingerprint(pictures)}
@@ -168,16 +234,17 @@ def train(args, load_data, resume=None):
     channels = pictures.shape[3]
     rng = backend.seeded_rng(args.seed, "weights")
     shape = {"image_size": args.image_size, "channels": channels, "width": args.width, "rng": rng}
-    g = dcgan.generator(latent=args.latent, **shape).to(device)
+    g = dcgan.generator(latent=args.latent, upsample=args.upsample, **shape).to(device)
     d = dcgan.discriminator(**shape).to(device)
     settings = {"lr": args.lr, "betas": (args.beta1, 0.999), "loss_scaling": args.amp == "fp16"}
     opt_g, opt_d = Adam(g, **settings), Adam(d, **settings)
-    fixed_z = backend.seeded_rng(args.seed, "fixed noise").standard_normal((64, args.latent), dtype=np.float32)
+    ema = None if args.ema is None else Ema(g, beta=args.ema)
+    fixed_z = draw_z(backend.seeded_rng(args.seed, "fixed noise"), 64, args.latent, args.z, device)
 
     print(f"{name}: {len(pictures)} pictures of {args.image_size} x {args.image_size}, on {device}")
     print(f"generator: {g.parameter_count():,} parameters; discriminator: {d.parameter_count():,}")
     if resume is not None:
-        resume = checkpoint.load_training(resume.path, g, d, opt_g, opt_d)
+        resume = checkpoint.load_training(resume.path, g, d, opt_g, opt_d, ema)
         print(f"resumed at step {resume.step}, batch {resume.batch} of epoch {resume.epoch}: {resume.path}")
         if (resume.nanogan, resume.numpy) != (__version__, np.__version__):
             print(
@@ -201,7 +268,7 @@ def train(args, load_data, resume=None):
             epochs=epochs,
             out=out,
             noise_rng=backend.seeded_rng(args.seed, "noise"),
-            fixed_z=backend.to_device(fixed_z, device),
+            fixed_z=fixed_z,
             device=device,
             log_every=1 if args.dry_run else args.log_every,
             sample_every=args.sample_every,
@@ -211,10 +278,19 @@ def train(args, load_data, resume=None):
             checkpoint_minutes=args.checkpoint_every,
             keep=args.keep,
             on_disk_full=args.on_disk_full,
+            loss=args.loss,
+            label_smoothing=args.label_smoothing,
+            instance_noise=args.instance_noise,
+            instance_rng=backend.seeded_rng(args.seed, "instance noise"),
+            ema=ema,
+            lr_decay=args.lr_decay,
+            d_steps=args.d_steps,
+            z_kind=args.z,
         )
     finally:
         _tell_skipped(pictures, out)
-    if resume is not None and completed and resume.step >= loop.total_steps(epochs, len(loader), max_steps):
+    steps_per_epoch = loop.steps_in_epoch(loader, args.d_steps)
+    if resume is not None and completed and resume.step >= loop.total_steps(epochs, steps_per_epoch, max_steps):
         print(f"nothing was left to do: {resume.path} is of step {resume.step}")
     state = "done" if completed else "stopped"
     print(f"{state}: {out} holds report.html, samples/, training.gif, losses.png, generator.safetensors")
@@ -285,7 +361,7 @@ def _resume(parser, args, fixed):
         sizes = dcgan.options_of(g_state)
     except UserError as error:
         raise UserError(f"{path} is not of a DCGAN: {error}") from None
-    for name in ("image_size", "latent", "width"):
+    for name in ("image_size", "latent", "width", "upsample"):
         if sizes[name] != getattr(args, name):
             raise UserError(
                 f"{path} contradicts itself: its {name} is {getattr(args, name)}, its arrays' {sizes[name]}"
@@ -360,7 +436,7 @@ def generate(args):
     out = writable_folder(args.out)
     count = min(args.generate, 4) if args.dry_run else args.generate
     rng = backend.seeded_rng(args.seed, "generate")
-    z = backend.to_device(rng.standard_normal((count, g.latent), dtype=np.float32), device)
+    z = draw_z(rng, count, g.latent, args.z, device)
     pictures = images.to_uint8(training.sample(g, z))
     if args.single_files:
         for i, picture in enumerate(progress_bar("writing")(pictures), start=1):

@@ -30,6 +30,11 @@ def off_zero(*shape):
     return lambda rng: (lambda x: x + np.copysign(0.01, x))(rng.standard_normal(shape))
 
 
+def off_kinks(*shape):
+    """Normal numbers, none within 0.01 of 1 or -1: away from the kinks of the hinge loss."""
+    return lambda rng: (lambda x: x + np.copysign(0.01, abs(x) - 1) * np.sign(x))(2 * rng.standard_normal(shape))
+
+
 def all_different(*shape):
     """Numbers in random order, neighbours 0.01 apart: away from the kink of a maximum."""
     return lambda rng: 0.01 * (rng.permutation(np.prod(shape)) - np.prod(shape) / 2).reshape(shape)
@@ -207,6 +212,18 @@ OPERATIONS = [
     loss("l1", {"x": off_zero(4, 3)}, lambda F, x: F.l1_loss(x, 0 * x.detach()), "to-number", target=0.0),
     loss("l1", {"x": normal(4, 3), "target": normal(4, 3)}, lambda F, x, target: F.l1_loss(x, target, reduction="sum"),
          "sum", reduction="sum"),
+    loss("hinge", {"x": off_kinks(4, 3)}, lambda F, x: F.relu(1 - x).mean(), "real", target=1.0),
+    loss("hinge", {"x": off_kinks(4, 3)}, lambda F, x: F.relu(1 + x).sum(), "drawn-sum", target=0.0, reduction="sum"),
+    loss("hinge", {"x": off_kinks(4, 3), "target": whole(2, 4, 3)},
+         lambda F, x, target: F.relu(1 - (2 * target - 1) * x).mean(), "array"),
+    loss("score", {"x": normal(4, 3)}, lambda F, x: -x.mean(), "real", target=1.0),
+    loss("score", {"x": normal(4, 3), "target": whole(2, 4, 3)},
+         lambda F, x, target: ((1 - 2 * target) * x).sum(), "array-sum", reduction="sum"),
+    loss("saturating_bce", {"logits": normal(4, 3)}, lambda F, logits: F.logsigmoid(-logits).mean(), "real",
+         target=1.0),
+    loss("saturating_bce", {"logits": normal(4, 3), "target": probabilities(4, 3)},
+         lambda F, logits, target: -F.binary_cross_entropy_with_logits(logits, 1 - target, reduction="sum"),
+         "array-sum", reduction="sum"),
     loss(
         "cross_entropy",
         {"logits": normal(6, 4), "labels": whole(4, 6)},
@@ -270,6 +287,10 @@ LAYERS = {
 NETWORKS = {
     "DCGAN generator": (
         lambda: dcgan.generator(image_size=16, channels=2, latent=5, width=3, rng=_rng()),
+        normal(4, 5),
+    ),
+    "DCGAN generator, resize": (
+        lambda: dcgan.generator(image_size=16, channels=2, latent=5, width=3, upsample="resize", rng=_rng()),
         normal(4, 5),
     ),
     "DCGAN discriminator": (

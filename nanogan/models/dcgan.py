@@ -9,6 +9,11 @@ map. For 64 x 64 pixels and width w:
 Other sizes double a smallest map of 4 to 7 pixels as often as they need: 28 = 7*2*2, 32 = 4*2*2*2, 128 = 4*2^5. With
 width=64 and 3 channels at 64 x 64 the networks are exactly pytorch/examples' (3,576,704 and 2,765,568 parameters, the
 same names); width=128 gives the 1024-512-256-128 generator of the paper's figure 1.
+
+A transposed convolution paints overlapping kernels, and where they overlap unevenly it leaves a checkerboard.
+``upsample="resize"`` doubles by repeating pixels and then convolves them, 3x3 with stride 1, so that all pixels are
+treated alike; with 9 weights where there were 16. Source: A. Odena et al., Deconvolution and Checkerboard Artifacts,
+Distill 2016, doi:10.23915/distill.00003.
 """
 
 import itertools
@@ -18,20 +23,22 @@ import numpy as np
 
 from nanogan import init
 from nanogan.errors import UserError
-from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Tanh
+from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Tanh, Upsample
 
 MAX_DOUBLINGS = 10  # 4096 to 7168 pixels
+UPSAMPLES = ("deconv", "resize")  # how the generator doubles
 
 
 class Generator(Sequential):
     """Pictures from noise: z (N, latent) or (N, latent, 1, 1) -> (N, channels, image_size, image_size), -1 to 1.
 
-    Attributes: image_size, channels, latent, width.
+    Attributes: image_size, channels, latent, width, upsample.
     """
 
-    def __init__(self, *layers, image_size, channels, latent, width):
+    def __init__(self, *layers, image_size, channels, latent, width, upsample="deconv"):
         super().__init__(*layers, prefix="main")
         self.image_size, self.channels, self.latent, self.width = image_size, channels, latent, width
+        self.upsample = upsample
 
     def forward(self, z, train=True):
         if z.ndim not in (2, 4) or z.shape[1] != self.latent or z.size != len(z) * self.latent:
@@ -62,23 +69,29 @@ class Discriminator(Sequential):
         return super().forward(x, train=train)
 
 
-def generator(*, image_size=64, channels=3, latent=100, width=64, rng=None, dtype=np.float32):
+def generator(*, image_size=64, channels=3, latent=100, width=64, upsample="deconv", rng=None, dtype=np.float32):
     """Return the generator, with parameters from :func:`nanogan.init.dcgan_`.
 
     image_size: 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, ... ``rng`` is a numpy.random.Generator.
-    Raises UserError for a size that cannot be reached, naming the nearest ones.
+    upsample: how a map is doubled, "deconv" by a transposed convolution, "resize" by repeating pixels and a 3x3
+    convolution. Raises UserError for a size that cannot be reached, naming the nearest ones.
     """
     _check_counts(channels=channels, latent=latent, width=width)
+    if upsample not in UPSAMPLES:
+        raise UserError(f'upsample expected "deconv" or "resize", got {upsample!r}')
     rng = rng or np.random.default_rng()
     options = {"bias": False, "rng": rng, "dtype": dtype}
 
-    (_, wide, start, _), *doublings = _generator_weights(image_size, channels, latent, width)
-    layers = [ConvTranspose2d(latent, wide, kernel_size=start, stride=1, padding=0, **options)]
-    for wide, narrow, _, _ in doublings:
+    start, widths = _generator_widths(image_size, width)
+    layers = [ConvTranspose2d(latent, widths[0], kernel_size=start, stride=1, padding=0, **options)]
+    for wide, narrow in itertools.pairwise([*widths, channels]):
         layers += [BatchNorm2d(wide, dtype=dtype), ReLU()]
-        layers += [ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1, **options)]
-    network = Generator(*layers, Tanh(), image_size=image_size, channels=channels, latent=latent, width=width)
-    return init.dcgan_(network, rng)
+        if upsample == "resize":
+            layers += [Upsample(scale_factor=2), Conv2d(wide, narrow, kernel_size=3, stride=1, padding=1, **options)]
+        else:
+            layers += [ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1, **options)]
+    sizes = {"image_size": image_size, "channels": channels, "latent": latent, "width": width}
+    return init.dcgan_(Generator(*layers, Tanh(), upsample=upsample, **sizes), rng)
 
 
 def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.float32):
@@ -105,32 +118,44 @@ def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.flo
 def options_of(state):
     """Infer ``generator``'s options from the shapes in its state dict, so that a file of weights is enough to draw.
 
-    Works for pytorch/examples' ``netG`` too. Returns {"image_size", "channels", "latent", "width"}.
+    Works for pytorch/examples' ``netG`` too. Returns {"image_size", "channels", "latent", "width", "upsample"}.
     Raises UserError if the arrays are not those of such a generator.
     """
     names = sorted((name for name in state if state[name].ndim == 4), key=lambda name: (len(name), name))
     shapes = [state[name].shape for name in names]  # in the network's order: main.0, main.3, ..., main.12
-    widths = [shape[0] for shape in shapes[1:]]  # 8w, 4w, 2w, w
     found = None
-    if 0 < len(widths) <= MAX_DOUBLINGS and widths[-1] > 0:
+    if 1 < len(shapes) <= MAX_DOUBLINGS + 1:
+        upsample = "resize" if shapes[-1][2:] == (3, 3) else "deconv"
+        # a transposed convolution's weight is (in, out, KH, KW), a convolution's (out, in, KH, KW)
+        width, channels = shapes[-1][:2] if upsample == "deconv" else shapes[-1][1::-1]
         found = {
-            "image_size": shapes[0][2] * 2 ** len(widths),
-            "channels": shapes[-1][1],
+            "image_size": shapes[0][2] * 2 ** (len(shapes) - 1),
+            "channels": channels,
             "latent": shapes[0][0],
-            "width": widths[-1],
+            "width": width,
+            "upsample": upsample,
         }
     # Nothing is built from these numbers unless the file holds arrays of just these shapes.
-    if found is None or shapes != _generator_weights(**found):
-        raise UserError("a transposed convolution for the smallest map and one for each doubling were expected")
+    if found is None or 0 in shapes[-1] or shapes != _generator_weights(**found):
+        raise UserError(
+            "a transposed convolution for the smallest map and one for each doubling were expected, or a 3x3 "
+            "convolution for each"
+        )
     return found
 
 
-def _generator_weights(image_size, channels, latent, width):
+def _generator_weights(image_size, channels, latent, width, upsample):
     """The shapes of the generator's convolution weights, first to last."""
+    start, widths = _generator_widths(image_size, width)
+    pairs = itertools.pairwise([*widths, channels])
+    shapes = [(wide, narrow, 4, 4) if upsample == "deconv" else (narrow, wide, 3, 3) for wide, narrow in pairs]
+    return [(latent, widths[0], start, start), *shapes]
+
+
+def _generator_widths(image_size, width):
+    """The smallest map's size, and the channels of the maps before each doubling: 64 -> 4, [8w, 4w, 2w, w]."""
     start, doublings = plan(image_size)
-    widths = [width * 2**i for i in reversed(range(doublings))]  # 8w, 4w, 2w, w
-    outputs = zip(widths, [*widths[1:], channels], strict=True)
-    return [(latent, widths[0], start, start), *((wide, narrow, 4, 4) for wide, narrow in outputs)]
+    return start, [width * 2**i for i in reversed(range(doublings))]
 
 
 def discriminator_options_of(state):

@@ -35,10 +35,16 @@ from nanogan.ops.losses import (
     bce_with_logits_forward,
     cross_entropy_backward,
     cross_entropy_forward,
+    hinge_backward,
+    hinge_forward,
     l1_backward,
     l1_forward,
     mse_backward,
     mse_forward,
+    saturating_bce_backward,
+    saturating_bce_forward,
+    score_backward,
+    score_forward,
 )
 from nanogan.ops.resize import (
     flatten_backward,

@@ -85,6 +85,63 @@ def mse_backward(dy, cache):
     return _expand(dy, 2 * difference, None, reduction)
 
 
+def hinge_forward(x, target, *, reduction="mean"):
+    """The hinge loss of a discriminator's scores: x is to be above 1 where the target is 1, below -1 where it is 0.
+
+        loss = mean of max(0, 1 - s x),  where s = 2 target - 1 is 1 for a target of 1 and -1 for a target of 0
+
+    x of any shape. A score that is far enough on its side costs nothing and teaches nothing. Returns the loss and the
+    cache for :func:`hinge_backward`. Source: J. H. Lim, J. C. Ye, arXiv:1705.02894; T. Miyato et al.,
+    arXiv:1802.05957, equations 16 and 17.
+    """
+    s = 2 * _check_target("hinge", x, target) - 1
+    losses = array_module(x).maximum(1 - s * x, 0)
+    return _reduce(losses, None, reduction), (losses, s, reduction)
+
+
+def hinge_backward(dy, cache):
+    """Return dx = dy * -s / M where the loss is above 0, else 0."""
+    losses, s, reduction = cache
+    return _expand(dy, -s * (losses > 0).astype(losses.dtype), None, reduction)
+
+
+def score_forward(x, target, *, reduction="mean"):
+    """loss = mean of -s x, where s = 2 target - 1: scores are to rise without end for a target of 1, to fall for 0.
+
+    x of any shape. What a generator minimises beside a discriminator with the hinge loss. Returns the loss and the
+    cache for :func:`score_backward`. Source: as for :func:`hinge_forward`.
+    """
+    slope = array_module(x).zeros_like(x)
+    slope += 1 - 2 * _check_target("score", x, target)
+    return _reduce(slope * x, None, reduction), (slope, reduction)
+
+
+def score_backward(dy, cache):
+    """Return dx = dy * -s / M."""
+    slope, reduction = cache
+    return _expand(dy, slope, None, reduction)
+
+
+def saturating_bce_forward(logits, target, *, reduction="mean"):
+    """What the generator minimises in the minimax game: the other side's binary cross entropy, with a minus.
+
+        loss = mean of  target * log(1 - p) + (1 - target) * log p,   p = sigmoid(logits)
+
+    For a target of 1 that is log(1 - p), which falls as D takes a drawn picture for real. Logits of any shape. Returns
+    the loss and the cache for :func:`saturating_bce_backward`.
+    Source: I. Goodfellow et al., arXiv:1406.2661, equation 1.
+    """
+    loss, cache = bce_with_logits_forward(
+        logits, 1 - _check_target("saturating_bce", logits, target), reduction=reduction
+    )
+    return -loss, cache
+
+
+def saturating_bce_backward(dy, cache):
+    """Return dlogits; for a target of 1 that is -dy * p / M: next to nothing where D is sure that it is drawn."""
+    return -bce_with_logits_backward(dy, cache)
+
+
 def l1_forward(x, target, *, reduction="mean"):
     """loss = mean of |x - target|, x of any shape. Returns the loss and the cache for :func:`l1_backward`."""
     difference = x - _check_target("l1", x, target)

@@ -1,6 +1,6 @@
 """Training: one adversarial step written out, and the loop round it."""
 
-from nanogan.training.adversarial import StepResult, adversarial_step, sample
+from nanogan.training.adversarial import LOSSES, StepResult, adversarial_step, discriminator_step, sample
 from nanogan.training.loop import train
 
-__all__ = ["StepResult", "adversarial_step", "sample", "train"]
+__all__ = ["LOSSES", "StepResult", "adversarial_step", "discriminator_step", "sample", "train"]

@@ -2,6 +2,7 @@
 
 import csv
 import errno
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from numbers import Integral
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,18 @@ from PIL import Image
 from tqdm import tqdm
 
 from nanogan import checkpoint, images, plot
-from nanogan.backend import array_module, get_device, to_device
+from nanogan.backend import array_module, get_device
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.files import clear_temporaries, replacing
-from nanogan.training.adversarial import adversarial_step, sample
+from nanogan.optim import LinearDecay
+from nanogan.training.adversarial import (
+    adversarial_step,
+    discriminator_step,
+    draw_noise,
+    draw_z,
+    losses_of,
+    sample,
+)
 from nanogan.training.health import Health
 from nanogan.training.log import Log, columns, log_line, read_rows
 
@@ -66,10 +76,18 @@ def train(
     keep=3,
     metric=None,
     on_disk_full="stop",
+    loss="bce",
+    label_smoothing=0.0,
+    instance_noise=0.0,
+    instance_rng=None,
+    ema=None,
+    lr_decay="none",
+    d_steps=1,
+    z_kind="normal",
 ):
     """Train generator ``g`` against discriminator ``d`` for ``epochs`` rounds of ``loader``; return True if completed.
 
-    noise_rng: the numpy.random.Generator of each step's z ~ N(0, 1), PCG64 as default_rng's. fixed_z (N, latent): the
+    noise_rng: the numpy.random.Generator of each step's z, PCG64 as default_rng's. fixed_z (N, latent): the
     noise of the sample pictures, drawn after every epoch and every ``sample_every`` steps. ``log_every`` steps a line
     is printed. ``max_steps`` ends the run early. ``options`` (a dictionary that JSON can hold) is written to
     options.json and into the checkpoints. After Ctrl-C the step is finished, everything is saved, and False is
@@ -92,11 +110,22 @@ def train(
     on_disk_full: "stop" raises OSError at the first file that cannot be written; "continue" trains on, says so, and
     tries again when the next file is due. Any other failure to write raises OSError.
     Raises TrainingDiverged if a loss or a parameter is not finite; the checkpoint of the last sample is kept.
+
+    loss, label_smoothing: of :func:`nanogan.training.adversarial_step`.
+    instance_noise: the standard deviation of noise on all pictures that D sees, at the start; it falls in a straight
+    line to 0 at the run's end, after ``epochs``. Drawn from ``instance_rng``, a PCG64 of its own.
+    ema: a :class:`nanogan.ema.Ema` of ``g``. Samples, generator.safetensors and ``metric`` are then of its average.
+    lr_decay: "linear" lets both learning rates fall to 0 at the run's end (:class:`nanogan.optim.LinearDecay`). In a
+    run that is resumed for longer, this and the noise follow the line to the new end.
+    d_steps: updates of ``d`` for each of ``g``: each takes the next batch and a z of its own, and the last one's z is
+    ``g``'s too. A step is an update of ``g``, so an epoch has as many fewer; if its batches leave a rest, its last step
+    has fewer updates of ``d``. z_kind: what z is drawn from, "normal" for N(0, 1) or "uniform" for U(-1, 1).
     """
     if on_disk_full not in ("stop", "continue"):
         raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
     checkpoint.rng_state(noise_rng)  # one that cannot be saved is told now
-    out, steps_per_epoch = Path(out), len(loader)
+    _check_game(loss, label_smoothing, instance_noise, instance_rng, lr_decay, d_steps, z_kind)
+    out, steps_per_epoch = Path(out), steps_in_epoch(loader, d_steps)
     total = total_steps(epochs, steps_per_epoch, max_steps)
     if resume is None:
         _set_aside(out)
@@ -116,9 +145,12 @@ def train(
             return True
         rows, frames = _take_up(out, resume)
         noise_rng.bit_generator.state = resume.noise_rng.bit_generator.state
+        if resume.instance_rng is not None and instance_rng is not None:
+            instance_rng.bit_generator.state = resume.instance_rng.bit_generator.state
         progress = replace(resume, noise_rng=noise_rng)
         if not (out / BEST).exists():
             progress.best = None
+    progress.instance_rng, progress.ema = instance_rng, ema
     if options is not None:
         progress.options = options
         with replacing(out / "options.json") as temporary:
@@ -133,6 +165,19 @@ def train(
     log = Log(out / "log.csv", rows)
     writer = _Writer(out, progress, log, checkpoint_minutes, keep, on_disk_full)
     health, told, data = Health(), _read_warnings(out, first), None
+    artist = g if ema is None else ema.average  # whose pictures are shown and saved
+    game = {"loss": loss, "label_smoothing": label_smoothing}
+    planned = epochs * steps_per_epoch
+    totals = ((opt_g, planned), (opt_d, epochs * len(loader)))
+    schedules = [LinearDecay(optimizer, total=total) for optimizer, total in totals if lr_decay == "linear"]
+
+    def drawn_for(real):
+        """Return a batch's z, and the noise on the real pictures and on as many drawn ones."""
+        z = draw_z(noise_rng, len(real), g.latent, z_kind, device)
+        sigma = instance_noise * max(0.0, 1 - progress.step / planned)
+        shape = real.shape
+        return z, [draw_noise(instance_rng, shape, sigma, device) if sigma else None for _ in ("real", "drawn")]
+
     networks_of = None  # the step that generator.safetensors and discriminator.safetensors are of
 
     with (
@@ -143,12 +188,20 @@ def train(
         try:
             for epoch in range(progress.epoch, epochs + 1):
                 progress.epoch = epoch
-                for real in loader.epoch(epoch, start=progress.batch):
+                start_at = min(progress.batch * d_steps, len(loader))
+                for *earlier, real in _in_groups(loader.epoch(epoch, start=start_at), d_steps):
                     if progress.step == 0:
                         writer.write(out / "real.png", images.save_grid, out / "real.png", real[: len(fixed_z)])
                     data = real[: len(fixed_z)] if data is None else data
-                    z = to_device(noise_rng.standard_normal((len(real), g.latent), dtype=np.float32), device)
-                    result = adversarial_step(g, d, opt_g, opt_d, real, z)
+                    for batch in earlier:
+                        z, noise = drawn_for(batch)
+                        _apply(schedules)
+                        discriminator_step(g, d, opt_d, batch, z, noise=noise, **game)
+                    z, noise = drawn_for(real)
+                    _apply(schedules)
+                    result = adversarial_step(g, d, opt_g, opt_d, real, z, noise=noise, **game)
+                    if ema is not None:
+                        ema.update()
                     progress.step, progress.batch = step, batch = progress.step + 1, progress.batch + 1
                     progress.seconds = time.perf_counter() - start
                     log.add(epoch, step, result, progress.seconds)
@@ -165,13 +218,13 @@ def train(
                     if step % log_every == 0 or step == first + 1 or ends:
                         tqdm.write(log_line(log.fetch(), epochs, steps_per_epoch))
                     if samples_due or save_due:
-                        _check_finite(g, d, step=step)
+                        _check_finite(*{g, d, artist}, step=step)
                     if samples_due:
                         frame = out / "samples" / f"epoch_{epoch:03d}_step_{step:06d}.png"
-                        drawn = sample(g, fixed_z)
+                        drawn = sample(artist, fixed_z)
                         if writer.write(frame, images.save_grid, frame, drawn):
                             frames.append(frame)
-                        for name, network in (("generator.safetensors", g), ("discriminator.safetensors", d)):
+                        for name, network in (("generator.safetensors", artist), ("discriminator.safetensors", d)):
                             if writer.write(out / name, checkpoint.save, out / name, network):
                                 networks_of = step
                     if samples_due or step % log_every == 0:
@@ -182,7 +235,7 @@ def train(
                         for message in new:
                             tqdm.write(f"warning: {message}", file=sys.stderr)
                     names = [f"epoch_{epoch:03d}.safetensors"] if epoch_ends and save_due else []
-                    if epoch_ends and metric is not None and _is_lowest(metric(g), progress):
+                    if epoch_ends and metric is not None and _is_lowest(metric(artist), progress):
                         names.append(BEST.name)
                     if save_due or names:
                         writer.save_checkpoint([*names, LAST.name], g, d, opt_g, opt_d)
@@ -200,6 +253,38 @@ def train(
             raise
         finally:
             log.close()
+
+
+def _check_game(loss, label_smoothing, instance_noise, instance_rng, lr_decay, d_steps, z_kind):
+    """Raise UserError for values of :func:`train` that are none."""
+    losses_of(loss, label_smoothing)
+    draw_z(np.random.default_rng(0), 0, 0, z_kind)
+    if not 0 <= instance_noise < float("inf"):
+        raise UserError(f"instance_noise expected a standard deviation of at least 0, got {instance_noise!r}")
+    if instance_noise and instance_rng is None:
+        raise UserError("instance_noise expected instance_rng=numpy.random.default_rng(seed), to draw it")
+    if instance_rng is not None:
+        checkpoint.rng_state(instance_rng)
+    if lr_decay not in ("none", "linear"):
+        raise UserError(f'lr_decay expected "none" or "linear", got {lr_decay!r}')
+    if not isinstance(d_steps, Integral) or d_steps < 1:
+        raise UserError(f"d_steps expected a whole number of at least 1, got {d_steps!r}")
+
+
+def _in_groups(batches, size):
+    """Yield lists of the next ``size`` of ``batches``; the last one may be shorter."""
+    while group := list(itertools.islice(batches, size)):
+        yield group
+
+
+def _apply(schedules):
+    for schedule in schedules:
+        schedule.step()
+
+
+def steps_in_epoch(loader, d_steps=1):
+    """The steps of an epoch, one for every ``d_steps`` batches or what is left of them."""
+    return -(-len(loader) // d_steps)
 
 
 def total_steps(epochs, steps_per_epoch, max_steps=None):

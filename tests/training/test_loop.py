@@ -26,7 +26,7 @@ def setup(tmp_path, monkeypatch):
     seen = []
 
     def run(result=lambda step: StepResult(*np.float32([1, 2, 3, 4, 5])), **options):
-        def step(g, d, opt_g, opt_d, real, z):
+        def step(g, d, opt_g, opt_d, real, z, **game):
             seen.append((real.copy(), z.copy()))
             return result(len(seen))
 

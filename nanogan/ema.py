@@ -1,0 +1,66 @@
+"""The average of a generator's weights over its last steps: what it draws swings less from step to step, and is better.
+
+    ema = Ema(g, beta=0.999)
+    ...  # after every opt_g.step():
+    ema.update()
+    pictures = sample(ema.average, z)
+
+Make it after the optimiser, whose first act on a GPU is to move the network's arrays.
+"""
+
+import copy
+
+from nanogan import flat
+from nanogan.backend import elementwise
+from nanogan.errors import UserError
+
+
+class Ema:
+    """An exponential moving average of ``network``'s arrays, kept in a network of its own, ``average``.
+
+        average = beta_t * average + (1 - beta_t) * network,    beta_t = min(beta, (1 + t) / (10 + t))
+
+    after t updates. beta from 0, no average at all, to below 1: 0.999 looks back on about 1,000 steps. The smaller
+    beta_t of the first updates let go of where the network started, as in TensorFlow's ExponentialMovingAverage with
+    num_updates.
+
+    BatchNorm's running statistics are averaged like the parameters, as in ajbrock/BigGAN-PyTorch's utils.py: they
+    describe maps that the network's weights gave, so beside averaged weights they are to look back as far. (StyleGAN3
+    and torch's AveragedModel copy the newest instead.) Whole numbers (num_batches_tracked) are copied.
+
+    Source: Y. Yazici et al., The Unusual Effectiveness of Averaging in GAN Training, arXiv:1806.04498.
+    """
+
+    def __init__(self, network, *, beta):
+        if not 0 <= beta < 1:
+            raise UserError(f"Ema expected a beta with 0 <= beta < 1, got {beta}")
+        self.network, self.beta = network, float(beta)
+        self.steps = 0  # updates done
+        self.average = copy.deepcopy(network)
+        if flat.worthwhile(network):
+            self.average.flatten()
+
+    def update(self):
+        """Move the average towards the network's arrays as they are now."""
+        beta = min(self.beta, (1 + self.steps) / (10 + self.steps))
+        self.steps += 1
+
+        def approach(average, newest):
+            average *= beta
+            average += (1 - beta) * newest
+
+        counts, groups = self._groups()
+        for average, newest in counts:
+            average[...] = newest
+        elementwise(approach, groups)
+
+    def _groups(self):
+        """Pairs of arrays, the average's and the network's: those to copy and those to average."""
+        own, newest = self.average.state_dict(), self.network.state_dict()
+        counts = [(own[name], newest[name]) for name in own if own[name].dtype.kind != "f"]
+        flats = [network._flat for network in (self.average, self.network)]
+        if any(each is None or not each.in_use() for each in flats):
+            return counts, [(own[name], newest[name]) for name in own if own[name].dtype.kind == "f"]
+        buffers = own.keys() - {name for name, _, _ in self.average.named_parameters()}
+        floats = [(own[name], newest[name]) for name in sorted(buffers) if own[name].dtype.kind == "f"]
+        return counts, [(flats[0].parameters, flats[1].parameters), *floats]
