@@ -226,7 +226,10 @@ def members(seed=0, **options):
 def progress(**changes):
     values = {"step": 7, "epoch": 2, "batch": 3, "steps_per_epoch": 4, "seconds": 1.25, "best": -0.1}
     return checkpoint.Progress(
-        noise_rng=np.random.default_rng(9), options={"lr": 5e-4, "data": None, "ä": [1]}, **values | changes
+        noise_rng=np.random.default_rng(9),
+        options={"lr": 5e-4, "data": None, "ä": [1]},
+        instance_rng=np.random.default_rng(10),
+        **values | changes,
     )
 
 
@@ -267,6 +270,8 @@ def test_a_training_comes_back_to_the_bit_on_any_device(tmp_path, device):
     assert back.path == path
     assert back.numpy == np.__version__
     assert back.noise_rng.random() == np.random.default_rng(9).random()
+    assert back.instance_rng.random() == np.random.default_rng(10).random()
+    assert back.ema is None
     checkpoint.save_training(path, *loaded, progress())
     checkpoint.load_training(path, *members(2))
 
@@ -345,7 +350,9 @@ HOSTILE = [
     (("noise_rng", "has_uint32"), 2), (("noise_rng", "uinteger"), 2**32),
     *((("opt_d", "steps"), value) for value in (-1, 0.5, None, HUGE)),
     *((("opt_g", name), value) for name in RATES for value in (-1e-3, float("nan"), float("inf"), "0.1", None)),
-    (("layer_rngs", "d.main.2"), {}), ("format", 2), ("format", None),
+    (("layer_rngs", "d.main.2"), {}), ("format", 3), ("format", None), ("format", []), ("format", "1"),
+    ("instance_rng", 3), ("instance_rng", {}), *((("instance_rng", "inc"), value) for value in (-1, 2**128, 0.5, None)),
+    ("ema", 1), ("ema", []), *(("ema", {"steps": value}) for value in (-1, 0.5, "7", None, True, HUGE)), ("ema", {}),
 ]  # fmt: skip
 
 
@@ -362,6 +369,34 @@ def test_a_number_that_no_run_writes_gets_one_sentence(tmp_path, name, value):
 
     forge(path, change)
     refused(path, "cannot be resumed from: ")
+
+
+def test_a_checkpoint_of_the_first_format_is_read(tmp_path):
+    """It knew neither an average of g's weights nor noise on pictures."""
+    path = tmp_path / "c.safetensors"
+    saved, loaded = members(0), members(1)
+    checkpoint.save_training(path, *saved, progress())
+
+    def change(fields):
+        assert fields["format"] == 2
+        fields["format"] = 1
+        del fields["instance_rng"], fields["ema"]
+
+    forge(path, change)
+    back = checkpoint.load_training(path, *loaded)
+    assert same(everything(*loaded), everything(*saved))
+    assert (back.step, back.instance_rng, back.ema) == (7, None, None)
+
+
+def test_arrays_of_an_average_that_no_run_had_are_refused(tmp_path):
+    path = tmp_path / "c.safetensors"
+    checkpoint.save_training(path, *members(), progress())
+    arrays = dict(checkpoint.read_training(path)[1])
+    arrays["ema.main.0.weight"] = arrays["g.main.0.weight"]
+    forge(path, lambda fields: None, arrays)
+    refused(path, "ema.main.0.weight is unknown here")
+    forge(path, lambda fields: fields.update(ema={"steps": 3}))
+    refused(path, "is of a run with an average of g's weights: load it with ema=")
 
 
 def test_metadata_that_is_no_json_of_ours_gets_one_sentence(tmp_path):

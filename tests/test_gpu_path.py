@@ -15,11 +15,12 @@ import pytest
 
 from nanogan import backend, checkpoint, cli, layers
 from nanogan.data import Loader
+from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.gradcheck import __main__ as gradcheck_command
 from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam
-from nanogan.training import adversarial_step, loop, sample
+from nanogan.training import adversarial_step, discriminator_step, loop, sample
 from nanogan.training.log import Log
 from tests import strict_cupy
 from tests.conftest import GPU_PROBLEM
@@ -68,29 +69,47 @@ def test_a_step_moves_nothing_and_waits_for_nothing(double, precision, loss_scal
         assert isinstance(array, double.ndarray) or name.endswith("num_batches_tracked"), f"{name} is on the host"
 
 
-def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(double, tmp_path, monkeypatch):
+@pytest.mark.parametrize("changed", [False, True], ids=["plain", "with options"])
+def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(
+    double, tmp_path, monkeypatch, changed
+):
     g = dcgan.generator(image_size=SIZE, channels=1, latent=LATENT, width=2).to("gpu")
     d = dcgan.discriminator(image_size=SIZE, channels=1, width=2).to("gpu")
     pictures = np.random.default_rng(0).integers(0, 256, (8 * 12, SIZE, SIZE, 1)).astype(np.uint8)
     crossed = []
 
-    def step(*arguments):
+    def step(*arguments, **options):
         crossed.append(list(strict_cupy.transfers))
         strict_cupy.transfers.clear()
-        return adversarial_step(*arguments)
+        return adversarial_step(*arguments, **options)
 
     monkeypatch.setattr(loop, "adversarial_step", step)
     loader = Loader(pictures, batch_size=8, device="gpu")
     fixed_z = backend.to_device(np.ones((4, LATENT), np.float32), "gpu")
-    rng = np.random.default_rng(1)
+    rng, opt_g, opt_d = np.random.default_rng(1), Adam(g), Adam(d)
+    options = {"loss": "lsgan", "instance_noise": 0.1, "ema": Ema(g, beta=0.9), "lr_decay": "linear"} if changed else {}
     loop.train(
-        g, d, Adam(g), Adam(d), loader,
-        epochs=1, out=tmp_path, noise_rng=rng, fixed_z=fixed_z, device="gpu", log_every=5,
+        g, d, opt_g, opt_d, loader, epochs=1, out=tmp_path, noise_rng=rng, fixed_z=fixed_z, device="gpu", log_every=5,
+        instance_rng=np.random.default_rng(2), **options,
     )  # fmt: skip
     batch, noise = ("to device", (8, SIZE, SIZE, 1)), ("to device", (8, LATENT))
     losses = [("to host", (5 * steps,)) for steps in (4, 5)]  # those of the first step are printed at once
-    quiet = [batch, noise]
+    quiet = [batch, noise, *(2 * [batch] if changed else [])]  # noise on real and on drawn pictures
     assert crossed[2:11] == [quiet] * 3 + [[losses[0], *quiet]] + [quiet] * 4 + [[losses[1], *quiet]]
+
+
+@pytest.mark.parametrize("loss", ["saturating", "lsgan", "hinge"])
+def test_other_games_move_nothing_either(double, loss):
+    g, d = (network.to("gpu") for network in networks(np.float32))
+    opt_g, opt_d, soft = Adam(g), Adam(d), 0.0 if loss == "hinge" else 0.1
+    ((real, z),) = batches(1, np.float32)
+    real, z = backend.to_device(real, "gpu"), backend.to_device(z, "gpu")
+    noise = [0.1 * real, 0.2 * real]
+    strict_cupy.transfers.clear()
+    discriminator_step(g, d, opt_d, real, z, loss=loss, label_smoothing=soft, noise=noise)
+    result = adversarial_step(g, d, opt_g, opt_d, real, z, loss=loss, label_smoothing=soft, noise=noise)
+    assert strict_cupy.transfers == []
+    assert all(isinstance(value, double.ndarray) and value.shape == () for value in result)
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])

@@ -105,8 +105,73 @@ def test_options_are_told_by_a_files_shapes(rng):
         {"image_size": 28, "channels": 1, "latent": 7, "width": 3},
         {"image_size": 64, "channels": 3, "latent": 100, "width": 4},
         {"image_size": 8, "channels": 1, "latent": 2, "width": 1},
+        {"image_size": 8, "channels": 3, "latent": 2, "width": 3},
+        {"image_size": 128, "channels": 3, "latent": 3, "width": 1},
     ):
-        assert dcgan.options_of(dcgan.generator(**options).state_dict()) == options
+        for upsample in ("deconv", "resize"):
+            network = dcgan.generator(**options, upsample=upsample)
+            assert network.upsample == upsample
+            assert dcgan.options_of(network.state_dict()) == options | {"upsample": upsample}
+
+
+def test_a_mixture_of_both_generators_is_neither():
+    state = dcgan.generator(image_size=16, width=2, upsample="resize").state_dict()
+    state["main.4.weight"] = np.zeros((4, 2, 4, 4), np.float32)
+    with pytest.raises(UserError, match="or a 3x3 convolution for each"):
+        dcgan.options_of(state)
+    state = dcgan.generator(image_size=16, width=2).state_dict()
+    state["main.6.weight"] = np.zeros((2, 3, 3, 3), np.float32)
+    with pytest.raises(UserError, match="or a 3x3 convolution for each"):
+        dcgan.options_of(state)
+
+
+def test_a_generator_that_resizes_has_the_shapes_and_the_count():
+    g = dcgan.generator(image_size=64, channels=3, upsample="resize")
+    weights = {name: array.shape for name, array in g.state_dict().items() if array.ndim == 4}
+    assert weights == {
+        "main.0.weight": (100, 512, 4, 4),
+        "main.4.weight": (256, 512, 3, 3),
+        "main.8.weight": (128, 256, 3, 3),
+        "main.12.weight": (64, 128, 3, 3),
+        "main.16.weight": (3, 64, 3, 3),
+    }
+    assert g.parameter_count() == 100 * 512 * 16 + 9 * (512 * 256 + 256 * 128 + 128 * 64 + 64 * 3) + 2 * (
+        512 + 256 + 128 + 64
+    )
+
+
+@pytest.mark.parametrize("image_size", [8, 20, 28, 64])
+def test_a_generator_that_resizes_is_torchs(image_size, rng):
+    """Values and gradients of the same layers in torch, with copied weights; in train and in eval mode."""
+    g = dcgan.generator(
+        image_size=image_size, channels=2, latent=5, width=3, upsample="resize", rng=rng, dtype=np.float64
+    )
+    for _, parameter, _ in g.named_parameters():
+        parameter += 0.2 * rng.standard_normal(parameter.shape)
+    start, doublings = {8: (4, 1), 20: (5, 2), 28: (7, 2), 64: (4, 4)}[image_size]
+    maps = [3 * 2**i for i in reversed(range(doublings))] + [2]
+    nn = torch.nn
+    modules = [nn.ConvTranspose2d(5, maps[0], start, bias=False)]
+    for wide, narrow in zip(maps, maps[1:], strict=False):
+        modules += [nn.BatchNorm2d(wide), nn.ReLU(), nn.Upsample(scale_factor=2, mode="nearest")]
+        modules += [nn.Conv2d(wide, narrow, 3, 1, 1, bias=False)]
+    theirs = torch_dcgan.Network([*modules, nn.Tanh()]).double()
+    theirs.load_state_dict({name: torch.tensor(array.copy()) for name, array in g.state_dict().items()})
+    z = rng.standard_normal((3, 5, 1, 1))
+    y, cache = g.forward(z)
+    assert y.shape == (3, 2, image_size, image_size)
+    dy = rng.standard_normal(y.shape)
+    dz = g.backward(dy, cache)
+    t = torch.tensor(z, requires_grad=True)
+    expected = theirs(t)
+    expected.backward(torch.tensor(dy))
+    assert relative_error(y, expected.detach().numpy()) < 1e-11
+    assert relative_error(dz, t.grad.numpy()) < 1e-11
+    gradients = dict(theirs.named_parameters())
+    for name, _, gradient in g.named_parameters():
+        assert relative_error(gradient, gradients[name].grad.numpy()) < 1e-11, name
+    theirs.eval()
+    assert relative_error(g.forward(z, train=False)[0], theirs(t).detach().numpy()) < 1e-11
 
 
 def test_shapes_in_a_file_cannot_ask_for_more_memory_than_they_take():
@@ -125,6 +190,7 @@ def test_shapes_in_a_file_cannot_ask_for_more_memory_than_they_take():
         (lambda: dcgan.generator(image_size=1000), "use 896 or 1024"),
         (lambda: dcgan.generator(image_size="28"), "image_size expected a whole number"),
         (lambda: dcgan.generator(image_size=1), "cannot draw pictures of 1 pixels"),
+        (lambda: dcgan.generator(upsample="bilinear"), 'upsample expected "deconv" or "resize", got \'bilinear\''),
         (lambda: dcgan.generator(width=0), "width expected a whole number of at least 1, got 0"),
         (lambda: dcgan.generator(channels=1.5), "channels expected a whole number"),
         (

@@ -16,6 +16,7 @@ import safetensors
 from nanogan import checkpoint
 from nanogan.backend import seeded_rng
 from nanogan.data import Loader
+from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.models import dcgan
@@ -26,10 +27,10 @@ ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 4  # 14 pictures in batches of 4
 
 
-def networks(seed=0):
+def networks(seed=0, upsample="deconv"):
     """Small ones with all kinds of state: BatchNorm's buffers, Dropout's random numbers, Adam's averages."""
     rng = seeded_rng(seed, "weights")
-    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, rng=rng)
+    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, upsample=upsample, rng=rng)
     d = Sequential(
         Conv2d(1, 4, kernel_size=4, stride=2, padding=1, rng=rng),
         BatchNorm2d(4),
@@ -46,11 +47,12 @@ def weight(g):
     return float(np.sin(1e4 * g.layers[0].params["weight"].sum()))
 
 
-def run(out, *, resume=None, seed=0, **options):
+def run(out, *, resume=None, seed=0, beta=None, upsample="deconv", **options):
     """Train, or go on from a checkpoint with networks that start otherwise, and return what train returns."""
-    members = networks(seed if resume is None else 99)
+    members = networks(seed if resume is None else 99, upsample)
+    ema = None if beta is None else Ema(members[0], beta=beta)
     if resume is not None:
-        resume = checkpoint.load_training(resume, *members)
+        resume = checkpoint.load_training(resume, *members, ema)
     pictures = seeded_rng(0, "pictures").integers(0, 256, (14, 8, 8, 1)).astype(np.uint8)
     arguments = {"epochs": EPOCHS, "sample_every": 3, "checkpoint_minutes": 0, "metric": weight, "keep": 2} | options
     return train(
@@ -58,6 +60,8 @@ def run(out, *, resume=None, seed=0, **options):
         Loader(pictures, batch_size=4),
         out=out,
         noise_rng=np.random.default_rng(5 if resume is None else 98),
+        instance_rng=np.random.default_rng(7 if resume is None else 97),
+        ema=ema,
         fixed_z=np.random.default_rng(6).standard_normal((4, 3), dtype=np.float32),
         options={"a": 1},
         resume=resume,
@@ -184,15 +188,38 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path,
     assert_same(tmp_path / "run", expected)
 
 
-def test_a_run_can_be_resumed_at_any_step(tmp_path):
-    run(tmp_path / "whole", sample_every=None)
-    for step in range(1, EPOCHS * STEPS):
+OPTIONS = [
+    ({}, STEPS),
+    ({"loss": "saturating", "label_smoothing": 0.1}, STEPS),
+    ({"loss": "lsgan", "beta": 0.9}, STEPS),
+    ({"loss": "hinge", "z_kind": "uniform", "upsample": "resize"}, STEPS),
+    ({"instance_noise": 0.5}, STEPS),
+    ({"lr_decay": "linear"}, STEPS),
+    ({"d_steps": 3}, 2),  # 3 batches and 1
+    ({"d_steps": 2, "instance_noise": 0.5, "lr_decay": "linear", "beta": 0.6, "loss": "lsgan"}, 2),
+]
+
+
+@pytest.mark.parametrize(("options", "per_epoch"), OPTIONS, ids=str)
+def test_a_run_can_be_resumed_at_any_step(tmp_path, options, per_epoch):
+    run(tmp_path / "whole", sample_every=None, **options)
+    for step in range(1, EPOCHS * per_epoch):
         out = tmp_path / f"stopped{step}"
-        assert run(out, max_steps=step, sample_every=None) is True
+        assert run(out, max_steps=step, sample_every=None, **options) is True
         assert training_in(out / loop.LAST)[1]["step"] == step
-        assert run(out, resume=out / loop.LAST, sample_every=None) is True
-        extra = [] if step % STEPS == 0 else [f"samples/epoch_{(step - 1) // STEPS + 1:03d}_step_{step:06d}.png"]
+        assert run(out, resume=out / loop.LAST, sample_every=None, **options) is True
+        epoch = (step - 1) // per_epoch + 1
+        extra = [] if step % per_epoch == 0 else [f"samples/epoch_{epoch:03d}_step_{step:06d}.png"]
         assert_same(out, tmp_path / "whole", but=["training.gif", *extra])
+
+
+@pytest.mark.parametrize("options", [options for options, _ in OPTIONS[1:]], ids=str)
+def test_each_option_changes_the_run(tmp_path, options):
+    """So that the test above has something to compare."""
+    run(tmp_path / "plain", epochs=1)
+    run(tmp_path / "other", epochs=1, **options)
+    plain, other = (checkpoint.read(tmp_path / name / "generator.safetensors") for name in ("plain", "other"))
+    assert plain.keys() != other.keys() or any((plain[name] != other[name]).any() for name in plain)
 
 
 def test_a_longer_run_is_the_same_as_one_that_was_long_from_the_start(tmp_path):
