@@ -248,6 +248,29 @@ def test_a_killed_run_is_resumed_to_the_bit(tmp_path, whole):
     assert files(tmp_path / "run") == files(expected)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+def test_a_killed_run_with_every_option_is_resumed_to_the_bit_and_draws(tmp_path, small_set):
+    flags = (
+        *small_set, "--epochs", 2, "--log-every", 1, "--sample-every", 10, "--loss", "lsgan", "--label-smoothing", 0.1,
+        "--instance-noise", 0.2, "--d-steps", 2, "--ema", 0.9, "--lr-decay", "linear", "--upsample", "resize",
+        "--z", "uniform",
+    )  # fmt: skip
+    succeed(*flags, "--out", "whole", folder=tmp_path)
+    process = start(*flags, "--checkpoint-every", 0, "--out", "run", folder=tmp_path)
+    code, _, _ = stop(process, "[1/2][7/", signal.SIGKILL)
+    assert code == -signal.SIGKILL
+    assert "resumed at step" in succeed("--resume", "run", folder=tmp_path)
+    for name in ("generator.safetensors", "discriminator.safetensors", "training.gif", "losses.png", "real.png"):
+        assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
+    assert rows(tmp_path / "run") == rows(tmp_path / "whole")
+    assert len(rows(tmp_path / "run")) == 1 + 2 * 19, "600 pictures in batches of 16 are 38, two for each step"
+    for name in ("generator", "checkpoints/last"):
+        weights = tmp_path / f"run/{name}.safetensors"
+        succeed("--generate", 4, "--z", "uniform", "--checkpoint", weights, "--out", name, folder=tmp_path)
+    drawn = [(tmp_path / name / "generated.png").read_bytes() for name in ("generator", "checkpoints/last")]
+    assert drawn[0] == drawn[1], "the average draws in both"
+
+
 def test_the_command_that_is_printed_resumes(tmp_path, whole):
     """Also in a folder whose name the shell would tear apart, and with the options of the first start."""
     expected, flags = whole
@@ -327,6 +350,14 @@ def test_resuming_what_cannot_be_resumed_gets_one_sentence(tmp_path, whole, smal
         (("run", "--seed", 1), "whose run has --seed=0"),
         (("run", "--batch-size", 32), "--batch-size=32 contradicts"),
         (("run", "--drop-last"), "--drop-last contradicts"),
+        (("run", "--loss", "lsgan"), "--loss=lsgan contradicts"),
+        (("run", "--label-smoothing", 0.1), "--label-smoothing=0.1 contradicts"),
+        (("run", "--instance-noise", 0.1), "--instance-noise=0.1 contradicts"),
+        (("run", "--d-steps", 2), "--d-steps=2 contradicts"),
+        (("run", "--ema", 0.9), "--ema=0.9 contradicts run/checkpoints/last.safetensors, whose run has none"),
+        (("run", "--lr-decay", "linear"), "--lr-decay=linear contradicts"),
+        (("run", "--upsample", "resize"), "--upsample=resize contradicts"),
+        (("run", "--z", "uniform"), "--z=uniform contradicts"),
         (("run", "--dry-run"), "--dry-run contradicts"),
         (("run", "--data", "fashion-mnist"), "--data=fashion-mnist contradicts"),
         (("run", "--data-dir", "fewer", "--epochs", 3), "was trained on 600 pictures, mnist has 590 now"),
@@ -364,6 +395,12 @@ def test_other_pictures_are_told(tmp_path, whole):
         ("lr", [1], "options that no run has: argument --lr"),
         ("data", {"a": 1}, "options that no run has: argument --data: invalid choice"),
         ("drop_last", "yes", "options that no run has: argument --drop-last"),
+        ("loss", "wgan", "options that no run has: argument --loss: invalid choice"),
+        ("label_smoothing", 7, "options that no run has: argument --label-smoothing"),
+        ("ema", 0.9, "is of a run with no average of g's weights"),
+        ("upsample", "resize", "contradicts itself: its upsample is resize, its arrays' deconv"),
+        ("d_steps", 2, "cannot be resumed with these batches"),
+        ("loss", ["hinge"], "options that no run has: argument --loss"),
         ("generate", 5, None),
         ("out", "/", None),
         ("folder", "x", "a run of another script: this one has no option --folder"),
@@ -448,6 +485,15 @@ def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
         (("--data", "digits", "--data-dir", "."), "leave --data-dir out"),
         (("--generate", "1" + 20 * "0"), "at most 1000000"),
         (("--epoch", "3"), "unrecognized arguments: --epoch"),
+        (("--loss", "wgan"), "invalid choice: 'wgan'"),
+        (("--loss", "hinge", "--label-smoothing", "0.1"), "the hinge loss has none: leave it out"),
+        (("--label-smoothing", "0.9"), "expected a number of at least 0 and at most 0.5, got '0.9'"),
+        (("--instance-noise", "-1"), "expected a number of at least 0 and at most 100, got '-1'"),
+        (("--d-steps", "0"), "expected a whole number of at least 1 and at most 1000, got '0'"),
+        (("--ema", "1"), "expected a number of at least 0 and at most 0.999999, got '1'"),
+        (("--lr-decay", "cosine"), "invalid choice: 'cosine'"),
+        (("--upsample", "nearest"), "invalid choice: 'nearest'"),
+        (("--z", "cauchy"), "invalid choice: 'cauchy'"),
     ],
 )
 def test_a_users_mistake_gets_one_sentence_and_status_2(tmp_path, arguments, message):
@@ -498,6 +544,14 @@ def test_help_tells_every_option(tmp_path):
         "--checkpoint-every",
         "--keep",
         "--on-disk-full",
+        "--loss",
+        "--label-smoothing",
+        "--instance-noise",
+        "--d-steps",
+        "--ema",
+        "--lr-decay",
+        "--upsample",
+        "--z ",
     ]:
         assert flag in out
 

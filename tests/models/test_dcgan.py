@@ -1,5 +1,7 @@
 """The DCGAN networks: pytorch/examples' at 64 x 64, and every other size that can be reached."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -152,7 +154,7 @@ def test_a_generator_that_resizes_is_torchs(image_size, rng):
     maps = [3 * 2**i for i in reversed(range(doublings))] + [2]
     nn = torch.nn
     modules = [nn.ConvTranspose2d(5, maps[0], start, bias=False)]
-    for wide, narrow in zip(maps, maps[1:], strict=False):
+    for wide, narrow in itertools.pairwise(maps):
         modules += [nn.BatchNorm2d(wide), nn.ReLU(), nn.Upsample(scale_factor=2, mode="nearest")]
         modules += [nn.Conv2d(wide, narrow, 3, 1, 1, bias=False)]
     theirs = torch_dcgan.Network([*modules, nn.Tanh()]).double()
