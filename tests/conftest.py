@@ -1,6 +1,9 @@
 """What all tests share: the array libraries, and a data folder that holds nothing unless a test asks for it."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 import hypothesis
 import numpy as np
@@ -16,6 +19,12 @@ REAL_DATA = os.environ.get("NANOGAN_DATA")
 hypothesis.settings.register_profile("default", max_examples=200, derandomize=True, deadline=None, database=None)
 hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+# Kernels are compiled once for all processes of a run: see tests/strict_cupy/kernels.py.
+if "NANOGAN_TEST_KERNELS" not in os.environ:
+    os.environ["NANOGAN_TEST_KERNELS"] = tempfile.mkdtemp(prefix="nanogan-kernels-")
+    atexit.register(shutil.rmtree, os.environ["NANOGAN_TEST_KERNELS"], ignore_errors=True)
 
 
 def _gpu_problem():

@@ -4,13 +4,15 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import os
 import shutil
 import subprocess
-import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
+
+from nanogan.files import replacing
 
 TYPES = {"float32": "float", "float64": "double", "bool": "bool", "int32": "int", "int64": "long long"}
 HEADER = """
@@ -100,10 +102,13 @@ def _parameters(text):
 
 @functools.cache
 def _compiled(source):
+    """The function ``run`` of a C++ source. What was compiled stays in a folder that the processes of a run share."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("the double runs a kernel's own C++, and there is no g++ to compile it")
-    path = Path(tempfile.mkdtemp(prefix="nanogan-kernel-")) / f"{hashlib.sha1(source.encode()).hexdigest()}.so"
-    flags = ["-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-", "-o", str(path)]
-    subprocess.run([compiler, *flags], input=source.encode(), check=True, timeout=60)
+    path = Path(os.environ["NANOGAN_TEST_KERNELS"]) / f"{hashlib.sha256(source.encode()).hexdigest()}.so"
+    if not path.exists():
+        with replacing(path) as temporary:
+            flags = ["-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-", "-o", temporary]
+            subprocess.run([compiler, *flags], input=source.encode(), check=True, timeout=60)
     return ctypes.CDLL(str(path)).run
