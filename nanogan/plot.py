@@ -38,10 +38,7 @@ def _panel(draw, font, box, x, series, title, limits=None):
     """Draw ``series``, {label: values}, inside ``box`` (left, top, right, bottom): faint as it is, bold smoothed."""
     left, top, right, bottom = box
     series = {label: np.asarray(values, float) for label, values in series.items()}
-    if limits is None:  # the usual range: a few spikes may leave it
-        low, high = 0.0, max(1e-9, max(np.percentile(values, 99.5) for values in series.values()) * 1.05)
-    else:
-        low, high = limits
+    low, high = usual_range(series.values()) if limits is None else limits
     span = max(1.0, x[-1] - x[0])
 
     def place(xs, ys):
@@ -66,6 +63,13 @@ def _panel(draw, font, box, x, series, title, limits=None):
         draw.line((across, top - 6, across + 18, top - 6), colour, 3)
         draw.text((across + 24, top - 6), label, INK, font, anchor="lm")
         across += 40 + draw.textlength(label, font)
+
+
+def usual_range(curves):
+    """Return the range of an axis for ``curves``, arrays of numbers: 0 is in it, a few spikes may leave it."""
+    curves = list(curves)
+    low = min(0.0, *(1.05 * float(np.percentile(values, 0.5)) for values in curves))
+    return low, max(low + 1e-9, *(1.05 * float(np.percentile(values, 99.5)) for values in curves), 0.0)
 
 
 def ticks(low, high, *, whole=False):

@@ -25,7 +25,7 @@ from PIL import Image
 from nanogan import cli
 from nanogan.errors import UserError
 from nanogan.files import replacing
-from nanogan.plot import smooth, ticks
+from nanogan.plot import smooth, ticks, usual_range
 from nanogan.training.log import COLUMNS
 
 MOST_POINTS = 1000  # of a curve; more than a screen's pixels show nothing
@@ -366,9 +366,7 @@ def _chart(title, step, series, colours, axis, marks, *, limits=None, raw=True):
     ]
     if not curves:
         return ""
-    if limits is None:  # the usual range: a few spikes may leave it
-        limits = (0.0, max(1e-9, 1.05 * max(float(np.percentile(values, 99.5)) for *_, values in curves)))
-    low, high = limits
+    low, high = usual_range([values for *_, values in curves]) if limits is None else limits
 
     def down(values):
         return 300 * (1 - (np.clip(values, low, high) - low) / (high - low))

@@ -112,6 +112,16 @@ def test_each_curve_stands_in_its_panel(tmp_path):
     assert rows == pytest.approx([0.1, 0.9], abs=0.02)
 
 
+def test_an_axis_holds_the_curves_and_0_but_not_every_spike():
+    curve = np.linspace(1, 2, 1000)
+    spiky = curve.copy()
+    spiky[500] = 1000
+    assert plot.usual_range([curve, spiky]) == (0, pytest.approx(2.1, rel=0.01))
+    low, high = plot.usual_range([-curve])  # G's loss in the hinge game
+    assert (low, high) == (pytest.approx(-2.1, rel=0.01), 0)
+    assert plot.usual_range([0 * curve])[1] > 0
+
+
 def test_a_plot_of_one_step_and_of_equal_numbers(tmp_path):
     for count in (1, 2):
         columns = {name: [0.0] * count for name in ("loss_d", "loss_g", "d_x", "d_g_z_before")}
