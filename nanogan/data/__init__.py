@@ -2,10 +2,20 @@
 
 from nanogan.data.cifar10 import load_cifar10
 from nanogan.data.digits import builtin_digits
+from nanogan.data.faces import builtin_faces
 from nanogan.data.folder import PictureFolder
 from nanogan.data.idx import read_idx
 from nanogan.data.loader import Loader
 from nanogan.data.mnist import load_mnist
 from nanogan.data.svhn import load_svhn
 
-__all__ = ["Loader", "PictureFolder", "builtin_digits", "load_cifar10", "load_mnist", "load_svhn", "read_idx"]
+__all__ = [
+    "Loader",
+    "PictureFolder",
+    "builtin_digits",
+    "builtin_faces",
+    "load_cifar10",
+    "load_mnist",
+    "load_svhn",
+    "read_idx",
+]
