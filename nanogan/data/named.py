@@ -7,12 +7,13 @@ import numpy as np
 from nanogan import images
 from nanogan.data.cifar10 import load_cifar10
 from nanogan.data.digits import builtin_digits
+from nanogan.data.faces import builtin_faces
 from nanogan.data.folder import PictureFolder
 from nanogan.data.mnist import load_mnist
 from nanogan.data.svhn import load_svhn
 from nanogan.errors import UserError
 
-NAMES = ("mnist", "fashion-mnist", "cifar10", "digits")
+NAMES = ("mnist", "fashion-mnist", "cifar10", "digits", "faces")
 CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
 
 
@@ -21,11 +22,12 @@ def load_pictures(name, *, size, channels, split="train", count=None, seed=0, pr
 
     ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's .mat file, or a folder of pictures, which is returned
     as a PictureFolder, decoded when it is indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
-    (tqdm). A folder has no "test" split.
+    (tqdm). A folder has no "test" split. Of the built-in "faces", the label is the sum of attribute i times 2^i; a folder
+    of that name in the working directory comes first.
 
     Raises UserError if it is not to be had, or has other channels.
     """
-    load = _set(name, count, seed, progress)
+    load = _set(name, size, count, seed, progress)
     if load is None:
         if split != "train":
             raise UserError(f"{name} is a folder, which has no {split} split: give a folder of its own")
@@ -42,10 +44,10 @@ def load_pictures(name, *, size, channels, split="train", count=None, seed=0, pr
 
 def is_set(name):
     """Whether ``name`` is a data set's name or its own file, not a folder of pictures."""
-    return _set(name, 1, 0, None) is not None
+    return _set(name, 32, 1, 0, None) is not None
 
 
-def _set(name, count, seed, progress):
+def _set(name, size, count, seed, progress):
     """Return the function of ``split`` that loads a data set; None for a folder of pictures."""
     path = Path(name)
     if name in ("mnist", "fashion-mnist"):
@@ -55,6 +57,8 @@ def _set(name, count, seed, progress):
     if name == "digits":  # other seeds draw other digits: a test set that was never trained on
         seeds = {"train": seed, "test": seed + 1_000_000}
         return lambda split: builtin_digits(count or 60_000, seed=seeds[split], progress=progress)
+    if name == "faces" and not path.is_dir():  # a likely name of a user's own folder
+        return lambda split: _faces(count, size, seed if split == "train" else seed + 1_000_000, progress)
     if path.suffix == ".mat":
         return lambda split: load_svhn(path, split=split)
     if (
@@ -64,3 +68,9 @@ def _set(name, count, seed, progress):
     ):
         return lambda split: load_cifar10(path, split=split)
     return None
+
+
+def _faces(count, size, seed, progress):
+    """Built-in faces, of the size to be resized from, and one label for all attributes."""
+    faces, attributes = builtin_faces(count or 20_000, size=32 if size <= 32 else 64, seed=seed, progress=progress)
+    return faces, sum(values << i for i, values in enumerate(attributes.values()))

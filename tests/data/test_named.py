@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nanogan.data.faces import builtin_faces
 from nanogan.data.named import is_set, load_pictures
 from nanogan.errors import UserError
 
@@ -17,6 +18,25 @@ def test_built_in_digits_of_a_size_with_labels_and_a_test_set_of_their_own():
     colour, _ = load_pictures("digits", size=28, channels=3, count=4)
     assert colour.shape == (4, 28, 28, 3)
     assert (colour[..., 0] == colour[..., 2]).all()
+
+
+def test_built_in_faces_unless_a_folder_has_their_name(tmp_path, monkeypatch, rng):
+    monkeypatch.chdir(tmp_path)
+    train, labels = load_pictures("faces", size=28, channels=3, count=20)
+    test, _ = load_pictures("faces", size=28, channels=3, count=20, split="test")
+    _, attributes = builtin_faces(20)
+    assert train.shape == (20, 28, 28, 3)
+    assert (train != test).any()
+    assert labels.dtype == np.uint8
+    np.testing.assert_array_equal(labels & 1, attributes["smile"])
+    np.testing.assert_array_equal(labels >> 4, attributes["round"])
+    assert load_pictures("faces", size=64, channels=3, count=2)[0].shape == (2, 64, 64, 3)
+    with pytest.raises(UserError, match="the pictures of faces have 3 channels, 1 were expected"):
+        load_pictures("faces", size=32, channels=1, count=2)
+    (tmp_path / "faces").mkdir()
+    Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "faces/mine.png")
+    assert len(load_pictures("faces", size=8, channels=3)[0]) == 1
+    assert not is_set("faces")
 
 
 def test_a_folder_is_read_when_it_is_indexed_unless_some_are_asked_for(tmp_path, rng):
