@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Train a DCGAN on nanogan's built-in faces, whose attributes are known; examples/latent_arithmetic.py calculates with it.
+"""Train a DCGAN on built-in faces, whose attributes are known; examples/latent_arithmetic.py calculates with it.
 
     python examples/faces_dcgan.py                                   train; look at runs/faces_dcgan/report.html
     python examples/faces_dcgan.py --image-size 64 --width 64 --batch-size 128 --device gpu        a larger network
@@ -29,7 +29,11 @@ def load_data(args):
 
 def main():
     parser = recipes.parser(
-        "Train a DCGAN on built-in faces, or draw with a trained one.", out="runs/faces_dcgan", image_size=32
+        "Train a DCGAN on built-in faces, or draw with a trained one.",
+        out="runs/faces_dcgan",
+        image_size=32,
+        epochs=6,
+        width=24,
     )
     return recipes.run(parser, load_data)
 
