@@ -22,8 +22,8 @@ def load_pictures(name, *, size, channels, split="train", count=None, seed=0, pr
 
     ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's .mat file, or a folder of pictures, which is returned
     as a PictureFolder, decoded when it is indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
-    (tqdm). A folder has no "test" split. Of the built-in "faces", the label is the sum of attribute i times 2^i; a folder
-    of that name in the working directory comes first.
+    (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of attribute i times 2^i; a
+    folder of that name in the working directory comes first.
 
     Raises UserError if it is not to be had, or has other channels.
     """
