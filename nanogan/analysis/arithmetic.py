@@ -57,15 +57,14 @@ def turned(z, axis, shares):
     return z[:, None] + shares[:, None] * axis
 
 
-def numbered(pictures, *, columns=10, scale=2, first=0):
+def numbered(pictures, *, columns=10, scale=2):
     """Return a grid of pictures with their numbers below, uint8 (H, W, C), to choose samples from.
 
-    pictures (N, C, H, W) or uint8 (N, H, W, C); each pixel is drawn ``scale`` times as large. The first has the number
-    ``first``.
+    pictures (N, C, H, W) or uint8 (N, H, W, C); each pixel is drawn ``scale`` times as large.
     """
     pictures = images.to_uint8(pictures).repeat(scale, axis=1).repeat(scale, axis=2)
     return images.grid(
-        np.stack([_with_text_below(picture, str(i)) for i, picture in enumerate(pictures, first)]), columns=columns
+        np.stack([_with_text_below(picture, str(i)) for i, picture in enumerate(pictures)]), columns=columns
     )
 
 

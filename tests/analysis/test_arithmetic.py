@@ -120,6 +120,19 @@ def test_kept_counts_the_attributes_that_stay(rng):
     assert arithmetic.rates(g, bright, z, z[:, :5] > 9, 1, rng=rng)["success"] is None
 
 
+def test_rates_of_a_known_vector_in_the_random_ones_place(monkeypatch, rng):
+    """It gains the attribute always, and turns another one that was never there."""
+    vector = np.zeros(LATENT, np.float32)
+    vector[[1, 4]] = 9
+    monkeypatch.setattr(arithmetic, "random_vector", lambda rng, like: vector)
+    z = coins(rng, 2000)
+    z[:, 4] = -5
+    found = arithmetic.rates(linear_generator(np.eye(LATENT)), bright, z, z[:, :5] > 0, 1, count=20, trials=9, rng=rng)
+    assert found["random"] == 1.0
+    assert found["before"] == found["random_kept"] == 0.0
+    assert found["kept"] > 0
+
+
 def test_turn_rates_where_the_axis_is_known(device, rng):
     g = linear_generator(np.eye(LATENT)).to(device)
     z = coins(rng, 50, noise=0.1)
@@ -132,7 +145,7 @@ def test_turn_rates_where_the_axis_is_known(device, rng):
 
 def test_the_numbered_grid(rng):
     pictures = rng.uniform(-1, 1, (12, 3, 16, 16)).astype(np.float32)
-    sheet = arithmetic.numbered(pictures, columns=5, first=40)
+    sheet = arithmetic.numbered(pictures, columns=5)
     assert sheet.shape == (2 + 3 * (32 + 13 + 2), 2 + 5 * 34, 3)
     pixels = np.rint((pictures[6] + 1) * 127.5).transpose(1, 2, 0)
     np.testing.assert_array_equal(sheet[49:81:2, 36:68:2], pixels)  # number 6: second row, second column
@@ -153,6 +166,12 @@ def test_mistakes_are_told(rng):
         attributes.classifier(image_size=28, channels=1, count=2)
     with pytest.raises(UserError, match="at least 64 of them, got 10 pictures and 10 labels"):
         attributes.fit(np.zeros((10, 8, 8, 1), np.uint8), np.zeros((10, 2)))
+
+
+def test_pictures_become_a_networks_input():
+    pixels = np.zeros((1, 2, 3, 1), np.uint8)
+    pixels[0, 0, 2] = 255
+    np.testing.assert_array_equal(attributes.as_network_input(pixels), [[[[-1, -1, 1], [-1, -1, -1]]]])
 
 
 def test_the_classifier_learns_the_faces():
