@@ -32,7 +32,7 @@ def main():
         "Train a DCGAN on built-in faces, or draw with a trained one.",
         out="runs/faces_dcgan",
         image_size=32,
-        epochs=6,
+        epochs=4,
         width=24,
     )
     return recipes.run(parser, load_data)

@@ -52,7 +52,7 @@ def main():
         help="a saved generator, or a run's checkpoint",
     )
     parser.add_argument("--samples", type=count, default=2000, help="to choose from")
-    parser.add_argument("--trials", type=count, default=40, help="calculations for each attribute")
+    parser.add_argument("--trials", type=count, default=100, help="calculations for each attribute")
     for name in "abc":
         parser.add_argument(
             f"-{name}",
