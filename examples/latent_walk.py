@@ -25,6 +25,7 @@ from nanogan.files import writable_folder
 from nanogan.training import sample
 
 KNOWN = 10_000  # pictures that the generator by heart knows
+NUMBERS = 40_000_000  # and at most so many numbers in them, for the memory's sake
 
 
 def main():
@@ -46,6 +47,7 @@ def main():
         )
     g = checkpoint.load_generator(args.checkpoint).to(device)
     points, steps, known_count = (3, 4, 50) if args.dry_run else (args.points, args.steps, KNOWN)
+    known_count = max(1, min(known_count, NUMBERS // (g.channels * g.image_size**2)))
     known, _ = load_pictures(
         args.data,
         size=g.image_size,
