@@ -2,7 +2,7 @@
 """Calculate with z: smiling - neutral + neutral with short hair (sections 6.3.2 of the paper, figures 7 and 8).
 
     python examples/faces_dcgan.py                                   train a generator of faces first
-    python examples/latent_arithmetic.py                             about a minute; look at runs/latent_arithmetic
+    python examples/latent_arithmetic.py                             half a minute; look at runs/latent_arithmetic
 
 A classifier trained on the built-in faces, whose attributes are known, chooses three samples for each concept and
 judges the results. Writes samples.png (samples with their numbers), arithmetic.png (a row for each attribute: the
@@ -156,7 +156,7 @@ def measure(args, g, z, pictures, out, rng):
     print(f"pictures: {out}/arithmetic.png, {out}/turn.png")
 
 
-def turn(g, judge, z, values, out, rng, *, average=4, axes=10):
+def turn(g, judge, z, values, out, rng, *, average=4, axes=40):
     """Write turn.png, and return how many samples an axis between means of ``average`` samples turns."""
     attribute = ATTRIBUTES.index("looks_right")
     right, left = np.flatnonzero(values[:, attribute]), np.flatnonzero(~values[:, attribute])
