@@ -6,7 +6,7 @@
     python examples/faces_dcgan.py --resume --epochs 10              train longer
     python examples/faces_dcgan.py --generate 64 --out pictures      draw, with runs/faces_dcgan/generator.safetensors
 
-Needs no data and no network. About 3 minutes on two CPU cores. Prints pytorch/examples' log line every --log-every
+Needs no data and no network. 2 to 3 minutes on two CPU cores. Prints pytorch/examples' log line every --log-every
 steps.
 """
 

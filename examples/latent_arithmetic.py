@@ -151,9 +151,11 @@ def measure(args, g, z, pictures, out, rng):
             rows.append(row(g, z, pictures, chosen, rng))
     if rows:
         images.save_grid(out / "arithmetic.png", np.concatenate(rows), columns=len(rows[0]))
-    numbers |= turn(g, judge, z, values, out, rng)
+    turned = turn(g, judge, z, values, out, rng)
+    numbers |= turned
     common.write_numbers(out / "numbers.json", numbers)
-    print(f"pictures: {out}/arithmetic.png, {out}/turn.png")
+    written = ["samples.png"] + ["arithmetic.png"] * bool(rows) + ["turn.png"] * bool(turned)
+    print(f"pictures: {', '.join(str(out / name) for name in written)}")
 
 
 def turn(g, judge, z, values, out, rng, *, average=4, axes=40):

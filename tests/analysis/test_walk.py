@@ -34,13 +34,14 @@ def test_a_circle_between_almost_equal_z_is_a_line():
     np.testing.assert_allclose(z, [a, (a + b) / 2, b], atol=1e-9)
 
 
-def test_legs_and_planes_meet_their_corners(rng):
+def test_legs_and_planes_meet_their_corners(device, rng):
     corners = rng.standard_normal((4, 7))
-    z = walk.legs(corners, 5, path="circle")
+    there = backend.to_device(corners, device)
+    z = backend.to_numpy(walk.legs(there, 5, path="circle"))
     assert z.shape == (4, 6, 7)
     np.testing.assert_allclose(z[:, 0], corners)
     np.testing.assert_allclose(z[:, -1], corners[[1, 2, 3, 0]])
-    z = walk.plane(corners, 3)
+    z = backend.to_numpy(walk.plane(there, 3))
     assert z.shape == (3, 3, 7)
     np.testing.assert_allclose(z[[0, 0, 2, 2], [0, 2, 0, 2]], corners)
     np.testing.assert_allclose(z[1, 1], corners.mean(axis=0))
@@ -73,12 +74,13 @@ def test_gliding_halves_its_steps_and_jumping_does_not(rng):
     assert still["largest_halved"] is None
 
 
-def test_by_heart_gives_the_nearest_picture(rng):
+def test_by_heart_gives_the_nearest_picture(device, rng):
     known = rng.standard_normal((6, 3, 4, 4))
     known[1] = known[4] / 2  # has the larger part of its product with 4, but stands farther off
     order = np.array([4, 4, 0, 5, 1])
-    got = walk.by_heart(known[order] + 0.01 * rng.standard_normal((5, 3, 4, 4)), known, batch_size=2)
-    np.testing.assert_array_equal(got, known[order])
+    near = known[order] + 0.01 * rng.standard_normal((5, 3, 4, 4))
+    got = walk.by_heart(*(backend.to_device(each, device) for each in (near, known)), batch_size=2)
+    np.testing.assert_array_equal(backend.to_numpy(got), known[order])
 
 
 @pytest.mark.parametrize(
