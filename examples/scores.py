@@ -5,13 +5,14 @@
     python examples/train_classifier.py        first: the classifier whose features are compared, in runs/classifier
     python examples/scores.py                  about a minute; look at runs/scores
 
-Prints, and writes to numbers.json, five scores of three sources: "real" are training pictures, what a perfect generator
-would get; "generator" is the one asked for; "noise" are random pixels. See nanogan/analysis/scores.py for each score.
+Prints, and writes to numbers.json, the scores of three sources beside one half of the test pictures: "real" is the
+other half, what a perfect generator would get; "generator" is the one asked for; "noise" are random pixels. Neither G
+nor the classifier has seen any of the test pictures. See nanogan/analysis/scores.py for each score.
 Draws scores.png: two rows of drawn pictures that lie nearest to real ones, two of those that lie farthest, two of real
 ones that nothing drawn comes near.
 
-one_nn_error is the paper's 1-NN score for "real". For "generator" it is not: the paper's generator drew each digit on
-demand, ours draws any, which the classifier then labels.
+one_nn_error, in pixels, is the paper's 1-NN score where "real" training pictures teach. For "generator" it is not: the
+paper's drew each digit on demand; this one draws any, which the classifier then labels.
 """
 
 from pathlib import Path
@@ -46,8 +47,15 @@ def main():
     parser.add_argument(
         "--samples",
         type=cli.at_least(int, 64, high=60_000),
-        default=10_000,
+        default=5000,
         help="pictures of each kind, or as many as there are; values from other numbers do not compare",
+    )
+    parser.add_argument(
+        "--one-nn",
+        type=cli.at_least(int, 64, high=60_000),
+        default=10_000,
+        metavar="N",
+        help="pictures that teach the 1-NN classifier; the paper's best figures are from more",
     )
     parser.add_argument("--k", type=cli.at_least(int, 1, high=60), default=3, help="precision's and recall's neighbour")
     args = parser.parse_args()
@@ -66,26 +74,31 @@ def main():
         raise UserError(f"scores expected a data set with a test split, got the folder {args.data}: use --data mnist")
     out = writable_folder(args.out)
     options = {"size": g.image_size, "channels": g.channels, "seed": args.seed}
-    options["count"] = DRY_PICTURES if args.dry_run else args.samples
     options["progress"] = common.progress_bar("reading")
-    test, test_labels = load_pictures(args.data, split="test", **options)
-    train, train_labels = load_pictures(args.data, split="train", **options)
-    count = min(len(test), len(train))
-    test, test_labels, train, train_labels = (each[:count] for each in (test, test_labels, train, train_labels))
+    samples, teachers = (DRY_PICTURES, DRY_PICTURES) if args.dry_run else (args.samples, args.one_nn)
+    test, test_labels = load_pictures(args.data, split="test", count=2 * samples, **options)
+    train, train_labels = load_pictures(args.data, split="train", count=teachers, **options)
+    count = len(test) // 2
+    teachers = len(train)
+    reference, others = test[:count], test[count : 2 * count]
 
     rng = backend.seeded_rng(args.seed, "scores")
-    z = rng.standard_normal((count, g.latent), dtype=np.float32)
-    starts = common.progress_bar("drawing")(range(0, count, 256))
+    z = rng.standard_normal((max(count, teachers), g.latent), dtype=np.float32)
+    starts = common.progress_bar("drawing")(range(0, len(z), 256))
     drawn = np.concatenate(
         [images.to_uint8(training.sample(g, backend.to_device(z[i : i + 256], device))) for i in starts]
     )
-    noise = rng.integers(0, 256, test.shape, dtype=np.uint8)
+    noise = rng.integers(0, 256, drawn.shape, dtype=np.uint8)
 
-    numbers = {"data": args.data, "pictures": count}
-    real, _ = classify(classifier, test)
-    for name, pictures, labels in (("real", train, train_labels), ("generator", drawn, None), ("noise", noise, None)):
+    numbers = {"data": args.data, "pictures": count, "one_nn_pictures": teachers}
+    real, _ = classify(classifier, reference)
+    for name, pictures in (("real", others), ("generator", drawn), ("noise", noise)):
         features, probabilities = classify(classifier, pictures, progress=common.progress_bar(f"scoring {name}"))
-        labels = probabilities.argmax(axis=1) if labels is None else labels
+        if name == "real":
+            pixels, labels = train, train_labels
+        else:
+            pixels, labels = pictures[:teachers], probabilities[:teachers].argmax(axis=1)
+        features, probabilities = features[:count], probabilities[:count]
         precision, recall = scores.precision_recall(real, features, k=args.k)
         values = {
             "inception_score": scores.inception_score(probabilities),
@@ -93,11 +106,11 @@ def main():
             "kid": scores.kid(real, features),
             "precision": precision,
             "recall": recall,
-            "one_nn_error": scores.one_nn_error(pictures, labels, test, test_labels),
+            "one_nn_error": scores.one_nn_error(pixels, labels, test, test_labels),
         }
         numbers |= {f"{name} {score}": value for score, value in values.items()}
         if name == "generator":
-            _draw(out / "scores.png", test, drawn, real, features)
+            _draw(out / "scores.png", reference, drawn, real, features)
     common.write_numbers(out / "numbers.json", numbers)
     print(f"picture: {out / 'scores.png'}")
 
@@ -108,13 +121,13 @@ def _existing(path, kind, script):
     return path
 
 
-def _draw(path, test, drawn, real_features, drawn_features):
+def _draw(path, reference, drawn, real_features, drawn_features):
     """Draw the nearest and the farthest drawn pictures, and the real ones that are farthest from all drawn."""
     _, distances = scores.nearest(drawn_features, real_features)
     _, uncovered = scores.nearest(real_features, drawn_features)
     some = 2 * COLUMNS
     order, missed = np.argsort(distances), np.argsort(-uncovered)
-    sheet = np.concatenate([drawn[order[:some]], drawn[order[::-1][:some]], test[missed[:some]]])
+    sheet = np.concatenate([drawn[order[:some]], drawn[order[::-1][:some]], reference[missed[:some]]])
     images.save_grid(path, sheet, columns=COLUMNS)
 
 

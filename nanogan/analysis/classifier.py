@@ -2,8 +2,8 @@
 
     pictures (N, C, S, S) -> 4x4 conv, w maps -> 4x4 conv, 2w maps -> linear, 64 features -> linear, K logits
 
-Both convolutions halve the map, have BatchNorm and end in LeakyReLU; the features end in ReLU. It is a DCGAN's
-discriminator in small, so that it runs on the same fast paths.
+Both convolutions halve the map and end in BatchNorm and LeakyReLU, as a DCGAN's discriminator does; the features end in
+BatchNorm and ReLU, so that each is of size 1 or so.
 """
 
 from numbers import Integral
@@ -13,7 +13,7 @@ import numpy as np
 from nanogan import checkpoint, images
 from nanogan.backend import array_module, seeded_rng, to_numpy
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, ReLU, Sequential
+from nanogan.layers import BatchNorm1d, BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, ReLU, Sequential
 from nanogan.ops import cross_entropy_backward, cross_entropy_forward
 from nanogan.optim import Adam
 
@@ -43,7 +43,8 @@ class Classifier(Sequential):
             BatchNorm2d(2 * width, dtype=dtype),
             LeakyReLU(negative_slope=0.2),
             Flatten(),
-            Linear(2 * width * (image_size // 4) ** 2, FEATURES, **options),
+            Linear(2 * width * (image_size // 4) ** 2, FEATURES, bias=False, **options),
+            BatchNorm1d(FEATURES, dtype=dtype),
             ReLU(),
             Linear(FEATURES, classes, **options),
         )
@@ -67,7 +68,7 @@ def load_classifier(path):
     """
     state = checkpoint.read(path)
     try:
-        convolution, hidden, last = (state[name] for name in ("0.weight", "7.weight", "9.weight"))
+        convolution, hidden, last = (state[name] for name in ("0.weight", "7.weight", "10.weight"))
         width, channels = convolution.shape[:2]
         side = int((hidden.shape[1] / (2 * width)) ** 0.5 + 0.5)
         # The file must hold arrays of just these shapes, else what is built from them does not fit.

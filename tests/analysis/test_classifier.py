@@ -68,7 +68,7 @@ def test_its_file_tells_its_size(tmp_path, rng):
 def damaged(state):
     yield {}
     yield {"main.0.weight": np.zeros((4, 4), np.float32)}
-    for name in ("0.weight", "7.weight", "9.weight"):
+    for name in ("0.weight", "7.weight", "10.weight"):
         yield {key: value for key, value in state.items() if key != name}
         for wrong in (
             np.zeros(()),
@@ -78,7 +78,7 @@ def damaged(state):
             np.zeros((0, 64)),
         ):
             yield state | {name: wrong.astype(np.float32)}
-    yield state | {"9.bias": np.full_like(state["9.bias"], np.nan)}
+    yield state | {"10.bias": np.full_like(state["10.bias"], np.nan)}
 
 
 def test_another_file_is_refused_in_one_sentence(tmp_path):

@@ -50,7 +50,12 @@ def test_from_nothing_to_scores(tmp_path):
     assert code == 0, err
     assert err == ""
     numbers = json.loads((tmp_path / "runs/scores/numbers.json").read_text())
-    assert numbers.keys() == {"data", "pictures", *(f"{a} {b}" for a in ("real", "generator", "noise") for b in SCORES)}
+    assert numbers.keys() == {
+        "data",
+        "pictures",
+        "one_nn_pictures",
+        *(f"{a} {b}" for a in ("real", "generator", "noise") for b in SCORES),
+    }
     assert numbers["real kid"] < numbers["noise kid"]
     assert numbers["real frechet_distance"] < numbers["noise frechet_distance"]
     assert numbers["real one_nn_error"] < 0.7  # of 64 digits; 0.9 if it knew nothing
