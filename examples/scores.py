@@ -78,11 +78,11 @@ def main():
     samples, teachers = (DRY_PICTURES, DRY_PICTURES) if args.dry_run else (args.samples, args.one_nn)
     test, test_labels = load_pictures(args.data, split="test", count=2 * samples, **options)
     train, train_labels = load_pictures(args.data, split="train", count=teachers, **options)
-    count = len(test) // 2
-    teachers = len(train)
-    reference, others = test[:count], test[count : 2 * count]
-
+    count, teachers = len(test) // 2, len(train)
     rng = backend.seeded_rng(args.seed, "scores")
+    order = rng.permutation(len(test))  # MNIST's first 5,000 are easier than its last: other people wrote them
+    reference, others = test[order[:count]], test[order[count : 2 * count]]
+
     z = rng.standard_normal((max(count, teachers), g.latent), dtype=np.float32)
     starts = common.progress_bar("drawing")(range(0, len(z), 256))
     drawn = np.concatenate(
