@@ -25,6 +25,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nanogan import __version__, backend, checkpoint, cli, images, training
+from nanogan.analysis.classifier import load_classifier
+from nanogan.analysis.scores import frechet_metric
 from nanogan.data import Loader
 from nanogan.ema import Ema
 from nanogan.errors import UserError
@@ -36,6 +38,7 @@ from nanogan.training.adversarial import draw_z, losses_of
 from nanogan.training.loop import LAST
 
 DRY_STEPS = 4
+SCORED = 2000  # pictures that --best-by compares after each epoch
 FIXED = (
     "seed",
     "image_size",
@@ -45,6 +48,7 @@ FIXED = (
     "width",
     "beta1",
     "amp",
+    "best_by",
     "dry_run",
     "loss",
     "label_smoothing",
@@ -168,6 +172,12 @@ def parser(description, *, out, image_size=28, epochs=5, batch_size=32, width=32
         help="checkpoints of epochs that remain; 0 keeps all",
     )
     keep.add_argument(
+        "--best-by",
+        metavar="CLASSIFIER",
+        help="a file of examples/train_classifier.py: checkpoints/best.safetensors is the epoch whose drawings are "
+        "nearest to the pictures in its features (Fréchet distance)",
+    )
+    keep.add_argument(
         "--on-disk-full",
         choices=("stop", "continue"),
         default="stop",
@@ -239,6 +249,10 @@ def train(args, load_data, resume=None):
     settings = {"lr": args.lr, "betas": (args.beta1, 0.999), "loss_scaling": args.amp == "fp16"}
     opt_g, opt_d = Adam(g, **settings), Adam(d, **settings)
     ema = None if args.ema is None else Ema(g, beta=args.ema)
+    metric = None
+    if args.best_by is not None:
+        classifier = load_classifier(args.best_by).to(device)
+        metric = frechet_metric(classifier, pictures[:SCORED], latent=args.latent, seed=args.seed)
     fixed_z = draw_z(backend.seeded_rng(args.seed, "fixed noise"), 64, args.latent, args.z, device)
 
     print(f"{name}: {len(pictures)} pictures of {args.image_size} x {args.image_size}, on {device}")
@@ -277,6 +291,7 @@ def train(args, load_data, resume=None):
             resume=resume,
             checkpoint_minutes=args.checkpoint_every,
             keep=args.keep,
+            metric=metric,
             on_disk_full=args.on_disk_full,
             loss=args.loss,
             label_smoothing=args.label_smoothing,

@@ -90,3 +90,27 @@ def test_a_users_mistake_gets_one_sentence(tmp_path, script, arguments, message)
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def test_training_keeps_the_epoch_that_a_classifier_finds_best(tmp_path):
+    checkpoint.save(tmp_path / "c.safetensors", Classifier(image_size=16, width=2, rng=np.random.default_rng(0)))
+    rng = np.random.default_rng(1)
+    for i in range(16):
+        (tmp_path / "pictures").mkdir(exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (16, 16), dtype=np.uint8)).save(tmp_path / f"pictures/{i}.png")
+    tiny = ("pictures", "--channels", "1", "--image-size", "16", "--width", "2", "--batch-size", "8", "--latent", "4")
+    code, out, err = run("folder_dcgan.py", *tiny, "--epochs", "2", "--best-by", "c.safetensors", folder=tmp_path)
+    assert code == 0, err
+    values = [float(line.split(": ")[1].split(",")[0]) for line in out.splitlines() if line.startswith("metric after")]
+    assert len(values) == 2
+    best, _, _ = checkpoint.read_training(tmp_path / "runs/folder_dcgan/checkpoints/best.safetensors")
+    assert best.epoch == 1 + values.index(min(values))
+    assert best.best == pytest.approx(min(values), rel=1e-5)
+    code, _, err = run("folder_dcgan.py", *tiny, "--best-by", "pictures/0.png", folder=tmp_path)
+    assert code == 2
+    assert "pictures/0.png is not a whole safetensors file" in err
+    code, _, err = run(
+        "folder_dcgan.py", *tiny[:3], "--image-size", "8", *tiny[5:], "--best-by", "c.safetensors", folder=tmp_path
+    )
+    assert code == 2
+    assert "the classifier expected pictures (N, 1, 16, 16), got" in err
