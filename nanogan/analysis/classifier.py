@@ -71,10 +71,12 @@ def load_classifier(path):
         convolution, hidden, last = (state[name] for name in ("0.weight", "7.weight", "10.weight"))
         width, channels = convolution.shape[:2]
         side = int((hidden.shape[1] / (2 * width)) ** 0.5 + 0.5)
-        # The file must hold arrays of just these shapes, else what is built from them does not fit.
-        if hidden.shape != (FEATURES, 2 * width * side**2) or convolution.shape != (width, channels, 4, 4):
+        classes = len(last)
+        # Nothing is built from these numbers unless the file holds arrays of just these shapes.
+        shapes = (width, channels, 4, 4), (FEATURES, 2 * width * side**2), (classes, FEATURES)
+        if shapes != (convolution.shape, hidden.shape, last.shape):
             raise KeyError
-        network = Classifier(image_size=4 * side, channels=channels, width=width, classes=len(last))
+        network = Classifier(image_size=4 * side, channels=channels, width=width, classes=classes)
         network.load_state_dict(state)
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError):  # a UserError is a ValueError
         raise UserError(

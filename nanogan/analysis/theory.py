@@ -276,8 +276,7 @@ def draw_plane(moment, mixture, label, *, reach=3.2):
         r = 3 * float(std) * SIDE / (2 * reach)
         draw.ellipse((x - r, y - r, x + r, y + r), outline=COLOURS[0])
     for x, y in place(moment.points).tolist():
-        if max(abs(x), abs(y)) < 2 * SIDE:  # far outside Pillow's numbers may not reach
-            draw.ellipse((x - 1, y - 1, x + 1, y + 1), COLOURS[1])
+        draw.ellipse((x - 1, y - 1, x + 1, y + 1), COLOURS[1])
     _legend(draw, font, ((label, COLOURS[1]),))
     found, near = modes_found(moment.points, mixture)
     text = f"step {moment.step}: {found} of {len(mixture.means)} modes, {near:.0%} near one"

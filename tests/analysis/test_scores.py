@@ -85,7 +85,7 @@ def test_precision_and_recall_of_planted_points(monkeypatch):
 
 
 def test_the_same_pictures_are_all_precise_and_recalled(rng):
-    cloud = rng.standard_normal((60, 3)) + 1000  # far from 0, where |x|^2 - 2 x.y + |y|^2 loses digits
+    cloud = rng.standard_normal((60, 3)) + 1000
     cloud[:10] = cloud[0]  # the same picture many times: a ball without extent
     assert scores.precision_recall(cloud, cloud.copy()) == (1, 1)
 
@@ -96,6 +96,9 @@ def test_nearest_and_one_nn_error_by_hand(rng):
     numbers, distances = scores.nearest(real.reshape(4, 6), drawn.reshape(9, 6))
     assert numbers.tolist() == [4, 4, 7, 0]
     assert distances == pytest.approx(1e-3 * np.sqrt(6), rel=1e-6)
+    numbers, distances = scores.nearest(real.reshape(4, 6) + 1e6, drawn.reshape(9, 6) + 1e6)  # |x|^2 has 12 digits
+    assert numbers.tolist() == [4, 4, 7, 0]
+    assert distances == pytest.approx(1e-3 * np.sqrt(6), rel=1e-4)
     assert scores.one_nn_error(drawn, np.arange(9), real, [4, 4, 7, 1]) == 1 / 4
 
 

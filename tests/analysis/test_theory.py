@@ -52,7 +52,7 @@ def test_modes_are_counted_as_planted(rng):
     found, near = theory.modes_found(everywhere, ring)
     assert found == 8
     assert near == pytest.approx(1 - np.exp(-4.5), abs=0.01)  # of a Gaussian in the plane within 3 deviations
-    three = np.repeat(ring.means[[0, 3, 4]], 100, axis=0)
+    three = np.repeat(ring.means[[1, 3, 4]], 100, axis=0)
     strays = np.concatenate([ring.means[[6]], np.zeros((99, 2))])  # one point is no mode, and the middle is nowhere
     assert theory.modes_found(np.concatenate([three, strays]), ring) == (3, 301 / 400)
 
