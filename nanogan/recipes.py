@@ -252,7 +252,7 @@ def train(args, load_data, resume=None):
     metric = None
     if args.best_by is not None:
         classifier = load_classifier(args.best_by).to(device)
-        metric = frechet_metric(classifier, pictures[:SCORED], latent=args.latent, seed=args.seed)
+        metric = frechet_metric(classifier, pictures[:SCORED], latent=args.latent, seed=args.seed, z_kind=args.z)
     fixed_z = draw_z(backend.seeded_rng(args.seed, "fixed noise"), 64, args.latent, args.z, device)
 
     print(f"{name}: {len(pictures)} pictures of {args.image_size} x {args.image_size}, on {device}")

@@ -19,6 +19,7 @@ from nanogan.analysis.classifier import classify
 from nanogan.backend import array_module, seeded_rng
 from nanogan.errors import UserError
 from nanogan.training import sample
+from nanogan.training.adversarial import draw_z
 
 BLOCK = 1000  # rows of a matrix of pairs that are in memory at once
 
@@ -147,13 +148,13 @@ def one_nn_error(pictures, labels, real_pictures, real_labels):
     return float((np.asarray(labels)[numbers] != np.asarray(real_labels)).mean())
 
 
-def frechet_metric(classifier, pictures, *, latent, seed=0):
+def frechet_metric(classifier, pictures, *, latent, seed=0, z_kind="normal"):
     """Return ``metric(g)`` for :func:`nanogan.training.train`: the Fréchet distance of G's pictures from real ones.
 
-    pictures: real ones, uint8 (N, H, W, C); as many are drawn, always from the same z (N(0, 1), ``latent`` numbers),
-    so that epochs differ by G alone. ``classifier`` is on the same device as G.
+    pictures: real ones, uint8 (N, H, W, C); as many are drawn, always from the same z (``latent`` numbers,
+    "normal" or "uniform"), so that epochs differ by G alone. ``classifier`` is on the same device as G.
     """
-    z = seeded_rng(seed, "metric").standard_normal((len(pictures), latent), dtype=np.float32)
+    z = draw_z(seeded_rng(seed, "metric"), len(pictures), latent, z_kind)
     real = mean_and_covariance(classify(classifier, pictures)[0])
 
     def metric(g):
