@@ -1,0 +1,31 @@
+"""The trained networks that an experiment asks for."""
+
+from pathlib import Path
+
+from nanogan import checkpoint
+from nanogan.errors import UserError
+
+TRAIN = "train one first: python examples/mnist_dcgan.py"
+
+
+def generator(path):
+    """Return the generator in ``path``, on the CPU. Raises UserError if there is none, saying how to train one."""
+    return checkpoint.load_generator(_existing(path))
+
+
+def discriminator(path, beside=None):
+    """Return the discriminator in ``path``, on the CPU; if ``path`` is None, the one that belongs to ``beside``.
+
+    That is ``discriminator.safetensors`` in the folder of the generator ``beside``; if there is none, ``beside``
+    itself, which may be a run's checkpoint. Raises UserError if there is none, saying how to train one.
+    """
+    if path is None:
+        path = Path(beside).with_name("discriminator.safetensors")
+        path = path if path.is_file() else Path(beside)
+    return checkpoint.load_discriminator(_existing(path))
+
+
+def _existing(path):
+    if not Path(path).is_file():
+        raise UserError(f"there is no checkpoint {path}: {TRAIN}, or name a file that training saved")
+    return path
