@@ -17,7 +17,7 @@ import numpy as np
 from nanogan import cli, images, training
 from nanogan.analysis import common, inversion, neighbours, trained
 from nanogan.backend import get_device, seeded_rng, to_device
-from nanogan.data.named import load_pictures
+from nanogan.data.named import is_set, load_pictures
 from nanogan.files import writable_folder
 
 SHOWN = 12  # columns of the picture
@@ -54,7 +54,7 @@ def main():
     size = {"size": g.image_size, "channels": g.channels, "seed": args.seed}
     bar = common.progress_bar("reading")
     seen, _ = load_pictures(args.data, count=500 if args.dry_run else None, progress=bar, **size)
-    split = "test" if args.unseen is None else "train"
+    split = "test" if args.unseen is None or is_set(args.unseen) else "train"
     unseen, _ = load_pictures(args.unseen or args.data, split=split, count=args.pictures, progress=bar, **size)
     rng = seeded_rng(args.seed, "inversion")
     some = np.sort(rng.permutation(len(seen))[: args.pictures])
