@@ -6,10 +6,10 @@
     python examples/invert.py --data digits           for a generator that was trained on the built-in digits
     python examples/invert.py --feature-weight 0.1    pictures are to look alike to the discriminator, too
 
-Prints, for training pictures, unseen ones, the generator's own samples and unseen pictures upside down, the mean squared
-error of the best z found (pictures are from -1 to 1), and how often an unseen picture is drawn worse than a training
-picture: 0.5 if the generator has not memorised, 1 if it has. The picture's rows are pairs, each picture above the drawn
-one, in the order above; below the unseen ones stand their nearest training pictures.
+Prints, for training pictures, unseen ones, the generator's own samples and unseen pictures upside down, the mean
+squared error of the best z found (pictures are from -1 to 1), and how often an unseen picture is drawn worse than a
+training picture: 0.5 if the generator has not memorised, 1 if it has. The picture's rows are pairs, each picture above
+the drawn one, in the order above; below the unseen ones stand their nearest training pictures.
 """
 
 import numpy as np
@@ -40,7 +40,7 @@ def main():
     parser.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=0.1, help="Adam's, falling to 0")
     parser.add_argument("--prior", type=weight, default=0.0, help="weight of the mean of z^2 in the loss")
     parser.add_argument("--feature-weight", type=weight, default=0.0, help="weight of the discriminator's features")
-    parser.add_argument("--layer", type=cli.at_least(int, 0), help="whose features (default: the last before the logit)")
+    parser.add_argument("--layer", type=cli.at_least(int, 0), help="whose (default: the last before the logit)")
     parser.add_argument("--discriminator", metavar="FILE", help="(default: the one saved with --checkpoint)")
     args = parser.parse_args()
     if args.dry_run:

@@ -7,10 +7,10 @@
     python examples/nearest.py --data FOLDER --unseen ANOTHER
 
 First looks for duplicates in the training set, which a generator that fits it well would draw more often; they are in
-duplicates.png. Then draws samples and shows the most suspicious ones, those that come nearest to a training picture: in
-each row the sample, its nearest training pictures in pixels, and those in the discriminator's features. Prints the
-median distances, beside those of unseen pictures, and how often a sample is nearer than an unseen picture: 0.5 if it
-copies no more than new pictures do, 1 for copies.
+duplicates.png. Then draws samples: in each row a sample, its nearest training pictures in pixels, and those in the
+discriminator's features. The upper half of the rows are the most suspicious samples, much nearer to one training
+picture than to the next 49; the lower half are any. Prints the median distances, beside those of unseen pictures, and
+how often a sample is nearer than an unseen picture: 0.5 if it copies no more than new pictures do, 1 for copies.
 """
 
 import numpy as np
@@ -22,6 +22,7 @@ from nanogan.files import writable_folder
 
 GROUPS = 12  # of duplicates that are shown
 GAP = 4  # pixels
+AROUND = 50  # neighbours that the nearest is compared with
 
 
 def main():
@@ -42,7 +43,7 @@ def main():
         type=cli.at_least(float, 0, high=255),
         default=12.0,
         metavar="LEVELS",
-        help="pictures are near-duplicates whose root mean square difference is at most this, of 255; 0: only equal ones",
+        help="near-duplicates differ by at most this, root mean square, of 255; 0: only equal pictures",
     )
     parser.add_argument("--discriminator", metavar="FILE", help="(default: the one saved with --checkpoint)")
     args = parser.parse_args()
@@ -79,25 +80,30 @@ def main():
     z = backend.to_device(rng.standard_normal((args.samples, g.latent), dtype=np.float32), device)
     samples = images.to_uint8(training.sample(g, z))
     few = min(args.neighbours, len(seen))
+    around = min(max(few, AROUND), len(seen))
     columns = []
     for name, embed in (("pixels", neighbours.in_pixels), ("features", neighbours.in_features(d))):
         queries = np.concatenate([samples, unseen])
         bar = common.progress_bar(f"nearest in {name}")
-        indices, distances = neighbours.nearest(queries, seen, embed=embed, count=few, progress=bar)
+        indices, distances = neighbours.nearest(queries, seen, embed=embed, count=around, progress=bar)
+        closeness = neighbours.relative(distances)
         own, new = distances[: len(samples), 0], distances[len(samples) :, 0]
         if not columns:
-            suspicious = np.argsort(own)[: args.shown]
-        columns.append(seen[indices[suspicious].ravel()].reshape(len(suspicious), few, *samples.shape[1:]))
+            suspicious = np.argsort(closeness[: len(samples)], kind="stable")
+            rows = np.concatenate([suspicious[: -(-args.shown // 2)], np.arange(len(samples))])[: args.shown]
+        columns.append(seen[indices[rows, :few].ravel()])
         numbers |= {
             f"distance_samples_{name}": float(np.median(own)),
             f"distance_unseen_{name}": float(np.median(new)),
             f"smallest_distance_samples_{name}": float(own.min()),
             f"smallest_distance_unseen_{name}": float(new.min()),
+            f"smallest_relative_samples_{name}": float(closeness[: len(samples)].min()),
+            f"smallest_relative_unseen_{name}": float(closeness[len(samples) :].min()),
             f"sample_nearer_than_unseen_{name}": neighbours.copying(own, new),
         }
 
-    blocks = [images.grid(samples[suspicious], columns=1)]
-    blocks += [images.grid(block.reshape(-1, *samples.shape[1:]), columns=few) for block in columns]
+    blocks = [images.grid(samples[rows], columns=1)]
+    blocks += [images.grid(block, columns=few) for block in columns]
     gap = np.full((blocks[0].shape[0], GAP, g.channels), 255, np.uint8)
     sheet = np.concatenate([blocks[0], gap, blocks[1], gap, blocks[2]], axis=1)
     images.save_png(out / "nearest.png", sheet)

@@ -8,8 +8,8 @@
 
 For each feature: the --strongest pictures that it answers most strongly to, cut to what it sees of them, and below each
 the pixels that speak for the response (white) or against it (black). Left the trained discriminator, right an untrained
-one. gradient.png and gradient_x_input.png show the same with the plain gradient. Prints how smooth the maps are (strokes
-near 1, noise 0); how much alike those of one feature are, and of different ones; and how much of a map remains when all
+one. gradient.png and gradient_x_input.png show the same with the plain gradient. Prints how smooth the maps are (noise
+0, strokes more); how much alike those of one feature are, and of different ones; and how much of a map remains when all
 weights are replaced by random ones.
 """
 

@@ -117,7 +117,7 @@ def pictures_for(g, pictures):
 
 
 def ratio(errors, others, *, rng, draws=2000):
-    """Return mean(errors) / mean(others) and the [2.5, 97.5] percentiles of that over resampled pictures (bootstrap)."""
+    """Return mean(errors) / mean(others), and its [2.5, 97.5] percentiles over resampled pictures (bootstrap)."""
     resampled = [
         array[rng.integers(0, len(array), (draws, len(array)))].mean(axis=1)
         for array in (np.asarray(errors, float), np.asarray(others, float))

@@ -37,7 +37,7 @@ def nearest(queries, pictures, *, embed=in_pixels, count=1, batch_size=500, prog
     """Return the ``count`` nearest of ``pictures`` to each of ``queries``: indices and distances, both (Q, count).
 
     Nearest first. Candidates are found by |a - b|^2 = |a|^2 + |b|^2 - 2 ab, one matrix product for a batch of pictures,
-    and their distances then computed from a - b, because that formula leaves rounding errors where a = b should leave 0.
+    and their distances then computed from a - b, because that formula leaves rounding errors where a = b leaves 0.
     ``progress`` wraps the batches (tqdm). Raises UserError if there are not so many pictures.
     """
     if not 1 <= count <= len(pictures):
@@ -73,6 +73,16 @@ def copying(samples, unseen):
     """
     samples, unseen = np.asarray(samples)[:, None], np.asarray(unseen)[None]
     return float((samples < unseen).mean() + (samples == unseen).mean() / 2)
+
+
+def relative(distances):
+    """Distances to the nearest pictures (Q, count), nearest first -> the first over the mean of all, (Q,), 0 to 1.
+
+    0 is a copy of one picture; about 1 is as near to many. The plain distance would call simple pictures copies, which
+    are near to many. Source: N. Carlini et al., arXiv:2301.13188, section 5.1 (with alpha = 1).
+    """
+    means = distances.mean(axis=1)
+    return distances[:, 0] / np.where(means > 0, means, 1)
 
 
 def duplicates(pictures, *, threshold=0.0, batch_size=500, progress=None):

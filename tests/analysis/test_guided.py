@@ -13,9 +13,7 @@ from tests.helpers import elementwise_gradient
 
 def two_layers(activation, first, second):
     """1x1 convolutions, 1 -> 3 -> 1 channels, without bias: y = second . activation(first * x) at every pixel."""
-    network = Sequential(
-        Conv2d(1, 3, kernel_size=1, bias=False), activation, Conv2d(3, 1, kernel_size=1, bias=False)
-    )
+    network = Sequential(Conv2d(1, 3, kernel_size=1, bias=False), activation, Conv2d(3, 1, kernel_size=1, bias=False))
     network[0].params["weight"][...] = np.array(first, np.float32).reshape(3, 1, 1, 1)
     network[2].params["weight"][...] = np.array(second, np.float32).reshape(1, 3, 1, 1)
     return network
@@ -122,7 +120,9 @@ def test_numbers_of_maps():
     stripes = np.tile([1.0, -1.0], (1, 4, 2)).reshape(1, 4, 4, 1)  # alike downwards, opposite to the right
     assert guided.smoothness(stripes) == pytest.approx(0)
     assert guided.smoothness(stripes.cumsum(axis=2).cumsum(axis=1)) > 0
-    np.testing.assert_array_equal(guided.shades(np.array([[2.0, -4], [0, 0]]).reshape(2, 1, 2, 1)).ravel(), [0.5, -1, 0, 0])
+    np.testing.assert_array_equal(
+        guided.shades(np.array([[2.0, -4], [0, 0]]).reshape(2, 1, 2, 1)).ravel(), [0.5, -1, 0, 0]
+    )
 
 
 def test_a_mistake_gets_one_sentence(rng):

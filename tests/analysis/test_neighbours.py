@@ -113,6 +113,11 @@ def test_copying_is_a_probability():
     assert neighbours.copying([1, 3, 5], [2, 4]) == 0.5
 
 
+def test_a_copy_is_much_nearer_than_the_other_neighbours():
+    distances = np.array([[0.0, 10, 20], [10, 10, 10], [0, 0, 0], [5, 10, 15]])
+    np.testing.assert_allclose(neighbours.relative(distances), [0, 1, 0, 0.5])
+
+
 def test_a_mistake_gets_one_sentence(pictures):
     with pytest.raises(UserError, match="the nearest 201 were asked for, but there are 200 pictures"):
         neighbours.nearest(pictures[:1], pictures, count=201)
