@@ -95,7 +95,7 @@ def duplicates(pictures, *, threshold=0.0, batch_size=500, progress=None):
     """
     if not threshold >= 0:
         raise UserError(f"duplicates expected a threshold of at least 0, got {threshold}")
-    parents = np.arange(len(pictures))  # of a forest: a group's pictures lead to its first
+    parents = np.arange(len(pictures))  # of a forest: a group's pictures lead to one of them
     first, kept = {}, []
     starts = range(0, len(pictures), batch_size)
     for start in starts if threshold else (progress or iter)(starts):
@@ -127,8 +127,7 @@ def _join_near(numbers, pictures, threshold, parents, progress):
             a, b = left[i : i + 500], right[i : i + 500]
             near = rms(in_pixels(pictures[a]), in_pixels(pictures[b])) <= threshold
             for one, other in zip(numbers[a[near]], numbers[b[near]], strict=True):
-                one, other = _root(parents, one), _root(parents, other)
-                parents[max(one, other)] = min(one, other)
+                parents[_root(parents, other)] = _root(parents, one)
 
 
 def _principal_directions(pictures, count=48):

@@ -114,9 +114,9 @@ def test_numbers_of_maps():
     b = np.array([[-2.0, -4, -6], [1, 2, 3], [0, 1, 1]])
     np.testing.assert_allclose(guided.correlation(a, b), [-1, 0, 0.5])  # 0.5: covariance 1/9, variances 2/9
     one, other = np.array([1.0, 0, 0, 0]), np.array([0.0, 1, 0, 0])  # correlation -1/3
-    same, between = guided.agreement(np.array([[one, one], [other, -other]]))
-    assert same == pytest.approx((1 - 1) / 2)
-    assert between == pytest.approx((-1 - 1 + 1 + 1) / 3 / 4)
+    same, between = guided.agreement(np.array([[one, one, one], [other, other, -other]]))
+    assert same == pytest.approx((3 + 1 - 1 - 1) / 6)
+    assert between == pytest.approx((-6 + 3) / 3 / 9)
     stripes = np.tile([1.0, -1.0], (1, 4, 2)).reshape(1, 4, 4, 1)  # alike downwards, opposite to the right
     assert guided.smoothness(stripes) == pytest.approx(0)
     assert guided.smoothness(stripes.cumsum(axis=2).cumsum(axis=1)) > 0

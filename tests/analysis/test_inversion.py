@@ -8,6 +8,7 @@ from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import Flatten, LeakyReLU, Linear, Reshape, Sequential
 from nanogan.models import dcgan
+from tests.helpers import elementwise_gradient
 
 
 def linear_generator(rng, latent=5, dtype=np.float32):
@@ -85,6 +86,7 @@ def test_a_dcgan_draws_its_own_samples_again_and_stays_as_it_was(rng):
     np.testing.assert_allclose(found.z, z, atol=0.05)
     for name, array in g.state_dict().items():
         assert array.tobytes() == before[name].tobytes(), name
+    assert all(not gradient.any() for _, _, gradient in g.named_parameters())
 
 
 def test_restarts_are_apart_and_the_best_one_is_kept(rng):
@@ -102,11 +104,27 @@ def test_restarts_are_apart_and_the_best_one_is_kept(rng):
     np.testing.assert_allclose(many.z, 2, atol=0.01)
 
 
+def test_no_picture_feels_the_others(rng):
+    g = linear_generator(rng, dtype=np.float64)
+    x = rng.standard_normal((5, 1, 3, 4))
+
+    def loss():
+        return inversion.mean_squares(x).sum()
+
+    np.testing.assert_allclose(inversion._slope(x), elementwise_gradient(loss, x), atol=1e-8)
+    together = inversion.invert(g, x, steps=20, restarts=1, rng=np.random.default_rng(1))
+    alone = inversion.invert(g, x[:1], steps=20, restarts=1, rng=np.random.default_rng(1))
+    np.testing.assert_allclose(alone.z, together.z[:1], rtol=1e-9)
+
+
 def test_ratio_and_its_interval():
     rng = np.random.default_rng(0)
     value, (low, high) = inversion.ratio([1.0, 3.0], [4.0, 4.0], rng=rng)
     assert value == 0.5
-    assert (low, high) == (0.25, 0.75)  # all draws of the first, a quarter of all draws of the last
+    assert (low, high) == (0.25, 0.75)  # twice the first, twice the last: each a quarter of all draws
+    spread = np.resize([9.0, 11.0], 400)  # standard deviation 1, of the mean 1/20
+    _, (low, high) = inversion.ratio(spread, [2.0], rng=rng, draws=20_000)
+    np.testing.assert_allclose([low, high], [5 - 1.96 / 40, 5 + 1.96 / 40], atol=0.004)
 
 
 def test_pictures_for_a_network(device):

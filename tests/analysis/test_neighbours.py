@@ -27,9 +27,17 @@ def test_planted_neighbours_come_first_with_their_distances(pictures):
     pictures[190] = shifted_levels(pictures[150], 9)
     indices, distances = neighbours.nearest(queries, pictures, count=2, batch_size=60)
     assert indices[:, 0].tolist() == [150, 3, 77]
-    np.testing.assert_array_equal(distances[:, 0], [0, 5, 0])  # a copy is at 0, without the rounding of |a|^2 - 2ab
+    np.testing.assert_array_equal(distances[:, 0], [0, 5, 0])
     assert indices[[0, 2], 1].tolist() == [190, 10]
     np.testing.assert_array_equal(distances[[0, 2], 1], [9, 2])
+
+
+def test_a_copy_of_a_large_picture_is_at_0(rng):
+    """Without the rounding of |a|^2 + |b|^2 - 2ab, whose terms need more digits than float32 has."""
+    large = rng.integers(0, 256, (20, 32, 32, 3), dtype=np.uint8)
+    indices, distances = neighbours.nearest(large, large, batch_size=9)
+    assert indices[:, 0].tolist() == list(range(20))
+    assert not distances.any()
 
 
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 7), (5, 3), (20, 500), (200, 33)])
@@ -86,6 +94,8 @@ def test_near_duplicates_are_those_within_the_threshold(rng):
         pictures[599] = shifted_levels(pictures[300], 3)  # of 20 it is 6 away, or 0
         pictures[41] = shifted_levels(pictures[40], 4)
         pictures[43] = shifted_levels(pictures[42], 5)
+        pictures[598] = shifted_levels(pictures[100], 3)  # joins 100 and 101, which come before it
+        pictures[101] = shifted_levels(pictures[598], 3)
         for threshold in (3, 4.0, 5.5):
             got = neighbours.duplicates(pictures, threshold=threshold)
             assert got == by_definition(pictures, threshold), threshold
