@@ -9,8 +9,8 @@
 For each feature: the --strongest pictures that it answers most strongly to, cut to what it sees of them, and below each
 the pixels that speak for the response (white) or against it (black). Left the trained discriminator, right an untrained
 one. gradient.png and gradient_x_input.png show the same with the plain gradient. Prints how smooth the maps are (noise
-0, strokes more); how much alike those of one feature are, and of different ones; and how much of a map remains when all
-weights are replaced by random ones.
+0, strokes more); how like the picture; how much alike those of one feature are, and of different ones; and how much of
+a map remains when all weights are replaced by random ones.
 """
 
 import numpy as np
@@ -88,6 +88,7 @@ def main():
             sheets[rule].append(sheet(cut, guided.shades(maps), F, K))
             same, other = guided.agreement(maps.reshape(F, K, *maps.shape[1:]))
             numbers[f"{rule}_{name}_smoothness"] = guided.smoothness(maps)
+            numbers[f"{rule}_{name}_like_the_picture"] = float(guided.correlation(maps, cut).mean())
             numbers[f"{rule}_{name}_alike_within_a_feature"] = same
             numbers[f"{rule}_{name}_alike_between_features"] = other
             if name == "trained":  # the same pictures, features and positions, explained by random weights
