@@ -83,6 +83,7 @@ def main():
             progress=common.progress_bar(f"inverting {kind}"),
         )
         numbers[f"error_{kind}"] = float(found[kind].errors.mean())
+        numbers[f"median_error_{kind}"] = float(np.median(found[kind].errors))
         numbers[f"error_{kind}_random_z"] = float(found[kind].start_errors.mean())
         numbers[f"length_of_z_{kind}"] = float(np.linalg.norm(found[kind].z, axis=1).mean())
         rows += [pictures, images.to_uint8(found[kind].pictures)]

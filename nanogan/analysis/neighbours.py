@@ -36,21 +36,30 @@ def in_features(d, layer=None):
 def nearest(queries, pictures, *, embed=in_pixels, count=1, batch_size=500, progress=None):
     """Return the ``count`` nearest of ``pictures`` to each of ``queries``: indices and distances, both (Q, count).
 
-    Nearest first. Candidates are found by |a - b|^2 = |a|^2 + |b|^2 - 2 ab, one matrix product for a batch of pictures,
-    and their distances then computed from a - b, because that formula leaves rounding errors where a = b leaves 0.
+    Nearest first. Candidates are found by |a - b|^2 = |a|^2 + |b|^2 - 2 ab, one matrix product for a batch of pictures.
+    The distances of those that are kept are computed from a - b: that formula leaves rounding errors where a = b.
     ``progress`` wraps the batches (tqdm). Raises UserError if there are not so many pictures.
     """
     if not 1 <= count <= len(pictures):
         raise UserError(f"the nearest {count} were asked for, but there are {len(pictures)} pictures")
     a = embed(queries)  # (Q, M)
+    own = (a * a).sum(axis=1)  # (Q,)
     indices = np.zeros((len(a), 0), np.int64)
     distances = np.zeros((len(a), 0))
     for start in (progress or iter)(range(0, len(pictures), batch_size)):
         b = embed(pictures[start : start + batch_size])  # (B, M)
-        squares = (b * b).sum(axis=1) - 2 * (a @ b.T)  # (Q, B), without |a|^2, which changes no order
+        others = (b * b).sum(axis=1)
+        squares = own[:, None] + others - 2 * (a @ b.T)  # (Q, B)
         few = min(count, len(b))
         found = np.argpartition(squares, few - 1, axis=1)[:, :few]
-        exact = np.stack([rms(a, b[column]) for column in found.T], axis=1)
+        exact = np.full(found.shape, np.inf)
+        limit = np.full(len(a), np.inf)  # beyond which nothing displaces the nearest so far
+        if distances.shape[1] == count:
+            limit = distances[:, -1] ** 2 * a.shape[1] + 1e-5 * (own + others.max())
+        rows, columns = np.nonzero(np.take_along_axis(squares, found, axis=1) <= limit[:, None])
+        for i in range(0, len(rows), 1000):
+            at = rows[i : i + 1000], columns[i : i + 1000]
+            exact[at] = rms(a[at[0]], b[found[at]])
         indices = np.concatenate([indices, found + start], axis=1)
         distances = np.concatenate([distances, exact], axis=1)
         best = np.argsort(distances, axis=1, kind="stable")[:, :count]
