@@ -25,8 +25,8 @@ SHOWN = 12  # columns of the picture
 
 def main():
     parser = common.parser(
-        "Find z for given pictures by gradient descent through the generator. The paper's section 6 (what a generator "
-        "knows), and its section 4.1 (does it memorise?).",
+        "Find z for given pictures by gradient descent through the generator. The paper's section 4.1 asks whether "
+        "a generator memorises; this is another answer.",
         out="runs/invert",
         data="mnist",
         checkpoint="runs/mnist_dcgan/generator.safetensors",

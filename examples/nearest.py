@@ -27,8 +27,8 @@ AROUND = 50  # neighbours that the nearest is compared with
 
 def main():
     parser = common.parser(
-        "Show the nearest training pictures of a generator's samples. The paper's section 4.1 (does it memorise? and "
-        "the removal of near-duplicates).",
+        "Show the nearest training pictures of a generator's samples. The paper's section 4.1 (memorising, and "
+        "duplicates); its section 6 says why it shows no neighbours itself.",
         out="runs/nearest",
         data="mnist",
         checkpoint="runs/mnist_dcgan/generator.safetensors",

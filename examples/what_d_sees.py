@@ -29,7 +29,7 @@ SMALLEST = 40  # pixels that a crop has at least when it is drawn
 
 def main():
     parser = common.parser(
-        "Show what features of the discriminator respond to, by guided backpropagation. The paper's section 5.3 "
+        "Show what features of the discriminator respond to, by guided backpropagation. The paper's section 6.2 "
         "(visualizing the discriminator features), figure 5.",
         out="runs/what_d_sees",
         data="mnist",

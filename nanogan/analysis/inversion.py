@@ -1,7 +1,7 @@
 """Which z draws a given picture? Answered by walking down the slope of the error, through the generator, to z.
 
 The generator's backward gives the gradient of its picture with respect to its weights for training, and with respect
-to z for this. A. Radford et al., arXiv:1511.06434, section 6, name it as a way to use what a generator knows.
+to z for this. A picture that was never trained on and can be drawn speaks against memorising, though weakly.
 """
 
 from typing import NamedTuple
