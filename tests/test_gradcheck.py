@@ -185,7 +185,7 @@ def command(*arguments):
 def test_the_command_prints_a_row_for_everything_and_all_pass():
     result = command()
     assert result.returncode == 0, result.stdout + result.stderr
-    rows = {line[:22].strip(): line.split() for line in result.stdout.splitlines()[1:-1]}
+    rows = {line[:25].strip(): line.split() for line in result.stdout.splitlines()[1:-1]}
     assert set(rows) == {
         *(case.op for case in cases.OPERATIONS),
         *cases.LAYERS,

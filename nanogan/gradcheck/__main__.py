@@ -153,11 +153,11 @@ def main():
             tqdm.write(f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}"))
 
     has_torch = torch_functional() is not None
-    print(f"{'':22}{'cases':>6}  {'finite differences':>18}  {'torch' if has_torch else 'no torch here':>13}")
+    print(f"{'':25}{'cases':>6}  {'finite differences':>18}  {'torch' if has_torch else 'no torch here':>13}")
     for name, row in rows.items():
         torch_column = "" if row["torch"] is None else f"{row['torch']:.1e}"
         verdict = "ok" if row["passed"] else "WRONG"
-        print(f"{name:22}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
+        print(f"{name:25}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
     print("worst relative errors in float64; differences cannot tell better than about 1e-9")
     for text in wrong:
         print(f"\nWRONG: {text}")

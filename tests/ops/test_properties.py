@@ -235,6 +235,21 @@ LOSSES = {
     "bce": (F.binary_cross_entropy, lambda make, x: sigmoid(x), lambda make, x: sigmoid(make(*x.shape))),
     "mse": (F.mse_loss, lambda make, x: x, lambda make, x: make(*x.shape)),
     "l1": (F.l1_loss, lambda make, x: x, lambda make, x: make(*x.shape)),
+    "hinge": (
+        lambda x, t, reduction: getattr(F.relu(1 - (2 * t - 1) * x), reduction)(),
+        lambda make, x: x,
+        lambda make, x: sigmoid(make(*x.shape)),
+    ),
+    "score": (
+        lambda x, t, reduction: getattr((1 - 2 * t) * x, reduction)(),
+        lambda make, x: x,
+        lambda make, x: sigmoid(make(*x.shape)),
+    ),
+    "saturating_bce": (
+        lambda x, t, reduction: -F.binary_cross_entropy_with_logits(x, 1 - t, reduction=reduction),
+        lambda make, x: x,
+        lambda make, x: sigmoid(make(*x.shape)),
+    ),
 }
 
 
