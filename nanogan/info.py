@@ -125,7 +125,7 @@ def _blas():
 
 def _cupy():
     try:
-        import cupy
+        cupy = backend.Device("gpu").array_module
     except ModuleNotFoundError as error:
         return "not installed" if error.name == "cupy" else f"cannot be imported ({_line(error)})"
     except Exception as error:
@@ -180,7 +180,7 @@ def _gpus():
     """Return the driver, and what can be said of each GPU."""
     result = {"driver": told(_driver)}
     try:
-        import cupy
+        cupy = backend.Device("gpu").array_module
 
         count = cupy.cuda.runtime.getDeviceCount()
     except Exception:  # get_device knows the reason, and the remedy
@@ -201,7 +201,7 @@ def _driver():
                 :1
             ]
     with contextlib.suppress(Exception):
-        import cupy
+        cupy = backend.Device("gpu").array_module
 
         number = cupy.cuda.runtime.driverGetVersion()  # 0 where there is none
         return f"{(versions or ['unknown'])[0]}, for CUDA {_version(number)} and older" if number else "none"
@@ -209,7 +209,7 @@ def _driver():
 
 
 def _card(index):
-    import cupy
+    cupy = backend.Device("gpu").array_module
 
     properties = cupy.cuda.runtime.getDeviceProperties(index)
     name = properties["name"]
