@@ -57,7 +57,8 @@ class Nanogan:
         rng = np.random.default_rng(0)
         self.g = dcgan.generator(latent=LATENT, rng=rng, **shape).to(target.device)
         self.d = dcgan.discriminator(rng=rng, **shape).to(target.device)
-        self.optimizers = [Adam(network, lr=LR, betas=BETAS) for network in (self.g, self.d)]
+        options = {"lr": LR, "betas": BETAS, "loss_scaling": form.precision == "fp16"}
+        self.optimizers = [Adam(network, **options) for network in (self.g, self.d)]
         self.loader = Loader(pictures, batch_size=network["batch_size"], device=target.device)
         self.noise = backend.seeded_rng(0, "noise")
 

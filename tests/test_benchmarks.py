@@ -95,7 +95,11 @@ def test_an_epoch_of_each_loop(rng):
     pictures = rng.integers(0, 256, (20, 16, 16, 1)).astype("uint8")
     for name, make in epoch.contenders(Target("cpu")):
         if "DataLoader" not in name:  # which starts processes
-            make(TINY, pictures, Target("cpu")).epoch(1)
+            loop = make(TINY, pictures, Target("cpu"))
+            loop.epoch(1)
+            for optimizer in loop.optimizers:  # 20 pictures in batches of 8
+                steps = getattr(optimizer, "steps", None) or next(iter(optimizer.state.values()))["step"]
+                assert steps == 3, name
 
 
 def test_a_part_of_a_session_that_hangs_is_stopped(tmp_path):
