@@ -18,7 +18,10 @@ def parser(description, *, out, data="digits", checkpoint=None):
     """
     result = cli.parser(description, out=out)
     result.add_argument(
-        "--data", default=data, metavar="NAME|PATH", help=f"{', '.join(NAMES)}, a folder, CIFAR-10's or SVHN's own file"
+        "--data",
+        default=data,
+        metavar="NAME|PATH",
+        help=f"{', '.join(NAMES)}, a folder, CIFAR-10's or SVHN's own file, an .npz",
     )
     if checkpoint is not None:
         result.add_argument(

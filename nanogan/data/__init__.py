@@ -7,6 +7,7 @@ from nanogan.data.folder import PictureFolder
 from nanogan.data.idx import read_idx
 from nanogan.data.loader import Loader
 from nanogan.data.mnist import load_mnist
+from nanogan.data.npz import load_npz
 from nanogan.data.svhn import load_svhn
 
 __all__ = [
@@ -16,6 +17,7 @@ __all__ = [
     "builtin_faces",
     "load_cifar10",
     "load_mnist",
+    "load_npz",
     "load_svhn",
     "read_idx",
 ]

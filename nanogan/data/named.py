@@ -10,18 +10,21 @@ from nanogan.data.digits import builtin_digits
 from nanogan.data.faces import builtin_faces
 from nanogan.data.folder import PictureFolder
 from nanogan.data.mnist import load_mnist
+from nanogan.data.npz import load_npz
 from nanogan.data.svhn import load_svhn
 from nanogan.errors import UserError
 
 NAMES = ("mnist", "fashion-mnist", "cifar10", "digits", "faces")
 CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
+SVHN = "train_32x32.mat"
 
 
 def load_pictures(name, *, size, channels, split="train", count=None, seed=0, progress=None):
     """Return pictures, uint8 (N, size, size, channels), and their labels, uint8 (N,), or None for a folder.
 
-    ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's .mat file, or a folder of pictures, which is returned
-    as a PictureFolder, decoded when it is indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
+    ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's train_32x32.mat or its folder, an .npz file (see
+    :func:`nanogan.data.load_npz`), or a folder of pictures, which is returned as a PictureFolder, decoded when it is
+    indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
     (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of attribute i times 2^i; a
     folder of that name in the working directory comes first.
 
@@ -59,6 +62,10 @@ def _set(name, size, count, seed, progress):
         return lambda split: builtin_digits(count or 60_000, seed=seeds[split], progress=progress)
     if name == "faces" and not path.is_dir():  # a likely name of a user's own folder
         return lambda split: _faces(count, size, seed if split == "train" else seed + 1_000_000, progress)
+    if path.suffix == ".npz":
+        return lambda split: load_npz(path, split=split)
+    if path.name == SVHN or (path / SVHN).is_file():  # its other splits lie beside it
+        return lambda split: load_svhn(path if path.is_dir() else path.parent, split=split)
     if path.suffix == ".mat":
         return lambda split: load_svhn(path, split=split)
     if (
