@@ -1,4 +1,6 @@
-"""A line plot, drawn with Pillow: what a training's log looks like."""
+"""Plots, drawn with Pillow: what a training's log looks like; numbers beside each other."""
+
+import itertools
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -30,6 +32,34 @@ def save_training_plot(path, columns):
     _panel(draw, font, (60, 40, width - 20, 290), step, losses, "losses")
     _panel(draw, font, (60, 350, width - 20, 600), step, beliefs, "how real D finds them (1: real, 0: drawn)", (0, 1))
     draw.text((width - 20, height - 20), "step", INK, font, anchor="rs")
+    with replacing(path) as temporary:
+        sheet.save(temporary, format="PNG")
+
+
+def save_bars(path, groups):
+    """Draw bars from 0 to 1 with their numbers, in per cent: {title: [(label, value, spread), ...]}.
+
+    A spread above 0 is drawn as a line from value - spread to value + spread.
+    """
+    width, row, start = 640, 24, 170
+    high = max(value + spread for bars in groups.values() for _, value, spread in bars) or 1.0
+    sheet = Image.new("RGB", (width, sum(40 + row * len(bars) for bars in groups.values()) + 10), PAPER)
+    draw, font, y = ImageDraw.Draw(sheet), ImageFont.load_default(), 10
+    scale = (width - start - 110) / high
+    for title, bars in groups.items():
+        draw.text((start, y), title, INK, font)
+        y += 20
+        for (label, value, spread), colour in zip(bars, itertools.cycle(COLOURS)):
+            middle, end = y + row / 2, start + value * scale
+            draw.text((start - 8, middle), label, INK, font, anchor="rm")
+            draw.rectangle((start, y + 4, end, y + row - 4), _fade(colour))
+            text = f"{value:.1%}"
+            if spread:
+                draw.line((end - spread * scale, middle, end + spread * scale, middle), colour, 3)
+                text += f" \u00b1 {spread:.1%}"
+            draw.text((end + spread * scale + 6, middle), text, INK, font, anchor="lm")
+            y += row
+        y += 20
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
 

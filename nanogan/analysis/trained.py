@@ -4,6 +4,7 @@ from pathlib import Path
 
 from nanogan import checkpoint
 from nanogan.errors import UserError
+from nanogan.models import paper
 
 TRAIN = "train one first: python examples/mnist_dcgan.py"
 
@@ -23,6 +24,18 @@ def discriminator(path, beside=None):
         path = Path(beside).with_name("discriminator.safetensors")
         path = path if path.is_file() else Path(beside)
     return checkpoint.load_discriminator(_existing(path))
+
+
+def any_discriminator(path):
+    """Return the discriminator in ``path``, on the CPU: a DCGAN's, or one of :mod:`nanogan.models.paper`.
+
+    Raises UserError if there is none, saying how to train one.
+    """
+    try:
+        options = paper.options_of(checkpoint.read(_existing(path)))
+    except UserError:
+        return discriminator(path)
+    return checkpoint.load(path, paper.discriminator(**options))
 
 
 def _existing(path):

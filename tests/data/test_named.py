@@ -58,3 +58,17 @@ def test_real_mnist(real_data, monkeypatch):
     pictures, labels = load_pictures("mnist", size=28, channels=1, split="test", count=3)
     assert labels.tolist() == [7, 2, 1]
     assert pictures.shape == (3, 28, 28, 1)
+
+
+def test_svhn_by_its_folder_or_its_file_has_a_test_split_beside_it(tmp_path):
+    svhn = pytest.importorskip("tests.data.test_svhn", reason="SciPy writes such files")
+    for split, count in (("train", 7), ("test", 4)):
+        svhn.write(tmp_path / f"{split}_32x32.mat", count=count)
+    for given in (tmp_path, tmp_path / "train_32x32.mat"):
+        assert is_set(given)
+        assert load_pictures(given, size=32, channels=3)[0].shape == (7, 32, 32, 3)
+        pictures, labels = load_pictures(given, size=32, channels=3, split="test")
+        assert len(pictures) == len(labels) == 4
+    (tmp_path / "test_32x32.mat").unlink()
+    with pytest.raises(UserError, match="holds no test_32x32.mat"):
+        load_pictures(tmp_path, size=32, channels=3, split="test")

@@ -1,0 +1,85 @@
+"""Classifying with a discriminator's features, as a user starts it: on built-in digits, in seconds."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanogan import checkpoint
+from nanogan.models import dcgan
+from tests.examples.test_invert_nearest_what_d_sees import run, size_of, succeed
+
+KINDS = ("d", "untrained", "k-means", "pixels")
+
+
+@pytest.fixture
+def discriminator(tmp_path):
+    path = tmp_path / "runs/mnist_dcgan/discriminator.safetensors"
+    checkpoint.save(path, dcgan.discriminator(image_size=16, channels=1, width=4, rng=np.random.default_rng(0)))
+    return path
+
+
+def test_a_discriminator_of_ours(discriminator, tmp_path):
+    out = succeed("features.py", "--dry-run", "--data", "digits", folder=tmp_path)
+    numbers = json.loads((tmp_path / "runs/features/numbers.json").read_text())
+    assert (numbers["pictures"], numbers["test_pictures"]) == (300, 100)
+    assert [numbers[f"{kind}_features"] for kind in KINDS] == [(4 + 8) * 16, (4 + 8) * 16, 4 * 16, 16 * 16]
+    for kind in KINDS:
+        for protocol in ("all", "few"):
+            assert 0 <= numbers[f"{kind}_{protocol}_error"] <= 1
+        assert numbers[f"{kind}_few_spread"] > 0
+    assert numbers["pixels_all_error"] < 0.4  # of digits; 0.9 if it had learned nothing
+    assert numbers["d_all_error"] != numbers["untrained_all_error"]
+    assert "the same, D untrained" in out
+    assert "22.48% SVHN" in out
+    assert size_of(tmp_path / "runs/features/features.png") == (640, 2 * (40 + 4 * 24) + 10)
+
+
+def test_one_of_the_papers_trained_here_and_used_again(tmp_path):
+    options = ("--dry-run", "--data", "digits", "--kinds", "d")
+    network = ("--train", "svhn", "--width", "2", "--channels", "1", "--batch-size", "8")
+    out = succeed("features.py", *options, *network, folder=tmp_path)
+    left = tmp_path / "runs/features"
+    assert "D, for --checkpoint: runs/features/discriminator.safetensors" in out
+    assert size_of(left / "samples.png") == (2 + 8 * 34, 2 + 8 * 34)
+    first = json.loads((left / "numbers.json").read_text())
+    assert first["d_features"] == (2 + 4 + 8) * 16
+    succeed("features.py", *options, "--checkpoint", left / "discriminator.safetensors", folder=tmp_path)
+    assert json.loads((left / "numbers.json").read_text()) == first
+
+
+def test_a_users_mistake_gets_one_sentence(discriminator, tmp_path):
+    for arguments, message in (
+        (("--data", "."), "expected a data set with labels, got the folder .: use --data mnist"),
+        (("--checkpoint", "none"), "there is no checkpoint none: train one first"),
+        (("--data", "faces"), "the pictures of faces have 3 channels, 1 were expected"),
+        (("--data", "no.npz"), "there is no file no.npz"),
+        (("--data", "digits", "--pictures", "100"), "100 labels of each class were asked for, one has"),
+        (("--train", "lsun"), "invalid choice: 'lsun'"),
+    ):
+        code, _, err = run("features.py", *arguments, folder=tmp_path)
+        assert code == 2, arguments
+        assert message in err
+        assert "Traceback" not in err
+
+
+def test_bars_are_as_long_as_their_numbers(tmp_path):
+    from nanogan.plot import save_bars
+
+    groups = {"one": [("half", 0.25, 0.0), ("all", 0.5, 0.0)], "two": [("none", 0.0, 0.0), ("wide", 0.25, 0.25)]}
+    save_bars(tmp_path / "bars.png", groups)
+    with Image.open(tmp_path / "bars.png") as picture:
+        pixels = np.asarray(picture.convert("RGB")).astype(int)
+    paper = 255
+    lengths = []
+    for middle in (30 + 6, 54 + 6, 118 + 6, 142 + 6):  # above the line of a spread
+        row = pixels[middle, 171:]
+        lengths.append(int((row.sum(axis=1) < 3 * paper).argmin()) if (row[0] < paper).any() else 0)
+    half, whole, none, wide = lengths
+    assert half > 100
+    assert whole == pytest.approx(2 * half, abs=2)
+    assert none == 0
+    assert wide == half
+    spread = pixels[154, 171:600]
+    assert (spread.sum(axis=1) < 3 * paper)[: 2 * half - 2].all(), "from 0 to 0.5"
