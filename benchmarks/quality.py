@@ -49,7 +49,8 @@ def train(library, pictures, seed, *, epochs, max_steps=None, shape=SHAPE, progr
     loader = Loader(pictures, batch_size=BATCH, seed=seed)
     noise, losses = backend.seeded_rng(seed, "noise"), []
     batches = (real for epoch in range(1, epochs + 1) for real in loader.epoch(epoch))
-    for _ in progress(range(min(epochs * len(loader), max_steps or epochs * len(loader)))):
+    steps = epochs * len(loader)
+    for _ in progress(range(steps if max_steps is None else min(steps, max_steps))):
         real = next(batches)
         z = noise.standard_normal((len(real), LATENT), dtype=np.float32)
         if library == "nanogan":

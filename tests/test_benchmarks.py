@@ -2,9 +2,10 @@
 
 import sys
 
+import numpy as np
 import pytest
 
-from benchmarks import epoch, gpu_session, operations, step
+from benchmarks import epoch, gpu_session, operations, quality, step
 from benchmarks.clock import Target
 from nanogan import backend
 
@@ -108,3 +109,37 @@ def test_a_part_of_a_session_that_hangs_is_stopped(tmp_path):
     fails = gpu_session.Part("fails", (sys.executable, "-c", "raise SystemExit('{budget} {out}')"), 1)
     assert gpu_session.run(fails, 20, tmp_path) == 1
     assert (tmp_path / "fails.txt").read_text(encoding="utf-8") == f"16 {tmp_path / 'fails.md'}\n"
+
+
+def test_both_libraries_train_the_same_game(rng):
+    pictures = rng.integers(0, 256, (70, 8, 8, 1), dtype=np.uint8)
+    options = {"epochs": 2, "shape": {"image_size": 8, "channels": 1, "width": 4}}
+    ends = {name: quality.train(name, pictures, 5, **options) for name in ("nanogan", "torch")}
+    (ours, our_losses), (theirs, their_losses) = ends.values()
+    assert our_losses.shape == (6, 2)  # batches of 32, 32 and 6
+    np.testing.assert_allclose(our_losses, their_losses, rtol=1e-3)
+    assert quality.steps_that_agree(our_losses, their_losses) == 6
+    start, _ = quality.train("nanogan", pictures, 5, max_steps=0, **options)
+    for name, array in ours.state_dict().items():
+        if name.endswith("weight"):
+            moved = np.abs(array - start.state_dict()[name]).max()
+            assert np.abs(array - theirs.state_dict()[name]).max() < 0.1 * moved
+    assert (quality.train("nanogan", pictures, 6, **options)[1] != our_losses).all(), "another seed, another game"
+
+
+def test_where_two_runs_part():
+    one = np.array([[1, 2], [3, 4], [5, 6.0]])
+    assert quality.steps_that_agree(one, one) == 3
+    other = np.array([[1, 2], [3, 4.1], [5, 6]])
+    assert quality.steps_that_agree(other, one) == 1
+    assert quality.steps_that_agree(other, one, tolerance=0.1) == 3
+
+
+def test_the_table_of_scores_tells_the_difference_in_standard_errors():
+    values = {("nanogan", 0): 1.0, ("nanogan", 1): 3.0, ("torch", 0): 4.0, ("torch", 1): 6.0}
+    found = {key: dict.fromkeys(quality.SCORES, value) for key, value in values.items()}
+    rows = quality.table(found, {0: 7, 1: 9})
+    # means 2 and 5; each has a variance of 2, so the difference has a standard error of sqrt(2/2 + 2/2) = 1.414
+    assert rows[2] == "| inception_score | nanogan | 1 | 3 | 2 | -3; 2.12 standard errors |"
+    assert rows[3] == "|  | torch | 4 | 6 | 5 |  |"
+    assert rows[-1] == "First steps whose losses agree to 1%: 7 (seed 0), 9 (seed 1)."
