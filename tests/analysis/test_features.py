@@ -248,7 +248,7 @@ def test_all_labels_chooses_c_on_what_it_holds_out(rng, monkeypatch):
         return real(x, (labels + (C != 0.3)) % 3, C)  # only one C learns the right labels
 
     monkeypatch.setattr(analysis, "svm", svm)
-    found = analysis.all_labels(x, labels, test, test_labels, grid=(0.1, 0.3, 1.0), held_out=0.25)
+    found = analysis.all_labels(x, labels, test, test_labels, grid=(0.1, 0.3, 1.0, 3.0), held_out=0.25)
     assert fitted == [(45, 0.1), (45, 0.3), (45, 1.0), (60, 0.3)]
     assert found == {"C": 0.3, "validation_error": 0, "error": 0}
 
