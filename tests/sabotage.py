@@ -33,6 +33,8 @@ TESTS = {  # module -> what checks it, in the order of running
     "nanogan.ema": ["tests/test_ema.py"],
     "nanogan.checkpoint": ["tests/test_ema.py", "tests/test_checkpoint.py"],
     "nanogan.models": ["tests/models/test_dcgan.py"],
+    "nanogan.analysis.features": ["tests/analysis/test_features.py"],
+    "nanogan.data.npz": ["tests/data/test_npz.py"],
 }
 
 
@@ -409,6 +411,17 @@ SABOTAGES = [
              "Generator(*layers, Tanh(), upsample", "Generator(*layers, upsample"),
     sabotage("models.dcgan", "dcgan: D normalises its first layer too", "LeakyReLU(negative_slope=0.2)]\n    for",
              "BatchNorm2d(width, dtype=dtype), LeakyReLU(negative_slope=0.2)]\n    for"),
+    # ------------------------------------------------------------------------------- features of a discriminator
+    sabotage("analysis.features", "features: pooling's cells leave pixels out", "-(-(i + 1) * H // side))",
+             "(i + 1) * H // side)"),
+    sabotage("analysis.features", "features: frozen statistics are the last batch's", "layer.momentum = 1 / (i + 1)",
+             "layer.momentum = 1"),
+    sabotage("analysis.features", "features: coordinates of the span are not turned alone, but scaled",
+             "/ np.sqrt(squares[kept])", "/ squares[kept]"),
+    sabotage("analysis.features", "features: what is tested chose C too", "(validation if i < choosing else test)[0]",
+             "test[0]", "validation[1]) for C", "test[1]) for C"),
+    sabotage("data.npz", "npz: the checksum is not compared", "if len(data) < count or file.read(1):",
+             "if len(data) < count:"),
     # --------------------------------------------------------------- what crosses between the host and the device
     on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
            "inv_std = 1 / __import__(\"numpy\").sqrt("),
