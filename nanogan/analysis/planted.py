@@ -6,13 +6,14 @@ here for what should not be found.
 """
 
 import io
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from nanogan.data.folder import FORMATS
+from nanogan.data.folder import FORMATS, upright
 from nanogan.errors import UserError
 
 KINDS = ("copied", "recompressed", "resized", "brightened", "shifted", "cropped", "flipped")
@@ -86,12 +87,17 @@ def plant(files, folder, *, share=0.1, rng, progress=None):
                 _opened(original).save(copy.with_suffix(".jpg"), quality=QUALITY)
             else:
                 altered(_opened(original), kind).save(copy)
-    return {kind: each for kind in KINDS}
+    return dict.fromkeys(KINDS, each)
 
 
 def _opened(path):
     with Image.open(path, formats=FORMATS) as image:
-        return ImageOps.exif_transpose(image).convert("L" if image.mode == "L" else "RGB")
+        return upright(image, 1 if image.mode == "L" else 3)
+
+
+def is_planted(path):
+    """Whether a file has a name that :func:`plant` gives."""
+    return re.fullmatch(rf"\d{{5,}}(-({'|'.join(KINDS)}))?\.\w+", Path(path).name) is not None
 
 
 def origin(path):
