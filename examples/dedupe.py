@@ -9,7 +9,7 @@
 FOLDER: JPEG, PNG, WebP, BMP and GIF files, in it or below it. Writes duplicates.csv (group, path, width, height, bytes,
 bits, levels; in each group the largest picture first) and duplicates.json, the same. ``bits`` are how many of a code's
 128 differ from the first one's, ``levels`` how far its pixels at 32 x 32 are, root mean square of 255: 0 is the same
-picture, above 30 look before you believe it. Decoded pictures are kept in pictures-32.npy, 3 kB each, for the next time.
+picture, above 30 look before you believe it. Decoded pictures are kept in pictures-32.npy, 3 kB each, for a next run.
 
 Without FOLDER it plants altered copies of known pictures in OUT/planted, searches that folder in the same way, and
 tells precision (the share of found pairs that are of one original) and recall (the share of copies that are found with
@@ -48,7 +48,7 @@ def main():
         "List near-duplicates in a folder of pictures; without one, measure how well they are found. The paper's "
         "section 4.1 (LSUN). Deletes nothing.",
         out="runs/dedupe",
-        data="faces",
+        data=None,
     )
     count = cli.at_least(int, 1, high=10_000_000)
     parser.add_argument("folder", metavar="FOLDER", nargs="?", help="whose pictures are compared with each other")
@@ -71,6 +71,9 @@ def main():
         help="without FOLDER: of the originals, for each kind of copy",
     )
     args = parser.parse_args()
+    if args.folder is not None and args.data is not None:
+        parser.error("give FOLDER or --data, not both: without FOLDER it measures, on pictures of --data")
+    args.data = args.data or "faces"
     if args.dry_run:
         args.pictures, args.steps = min(args.pictures, DRY_PICTURES // 2), min(args.steps, DRY_STEPS)
     device = backend.get_device(args.device)
@@ -213,12 +216,13 @@ def draw(out, rows, shown):
     """Draw a row of pictures for each group; an old picture is removed where there is none."""
     path = out / "duplicates.png"
     path.unlink(missing_ok=True)
+    columns = min(SHOWN_WIDE, max(map(len, rows), default=0))
     tiles = []
     for group in rows[:shown]:
-        tiles += [decode(row["path"], TILE) for row in group[:SHOWN_WIDE]]
-        tiles += [np.full((TILE, TILE, 3), 255, np.uint8)] * (SHOWN_WIDE - len(group))
+        tiles += [decode(row["path"], TILE) for row in group[:columns]]
+        tiles += [np.full((TILE, TILE, 3), 255, np.uint8)] * (columns - len(group))
     if tiles:
-        images.save_grid(path, np.stack(tiles), columns=SHOWN_WIDE, background=255)
+        images.save_grid(path, np.stack(tiles), columns=columns, background=255)
 
 
 def printable(text):

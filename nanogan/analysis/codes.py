@@ -25,6 +25,7 @@ SIZE, CHANNELS = 32, 3  # of the pictures that codes are made of
 BITS = 128
 FLAT = 0.02  # the least contrast that is scaled to 1; a picture of one colour has none
 SAMPLE = 5000  # pictures that their mean is taken of
+AT_ONCE = 4_000_000  # pairs of codes that are compared
 
 
 class Autoencoder(Sequential):
@@ -73,8 +74,8 @@ def fit(network, pictures, *, steps=1500, batch_size=128, noise=1.0, lr=1e-3, se
     if not len(pictures) or steps < 1:
         raise UserError(f"training expected at least one picture and one step, got {len(pictures)} and {steps}")
     like = network[0].params["weight"]
-    device = "cpu" if array_module(like) is np else f"gpu:{like.device.id}"
-    network.buffers["mean"][...] = _mean(network, pictures, device)
+    device = _device(network)
+    network.buffers["mean"][...] = _mean(network, pictures)
     loader = Loader(pictures, batch_size=min(batch_size, len(pictures)), seed=seed, drop_last=True, device=device)
     optimizer = Adam(network, lr=lr)
     schedule = LinearDecay(optimizer, total=steps)
@@ -98,19 +99,24 @@ def fit(network, pictures, *, steps=1500, batch_size=128, noise=1.0, lr=1e-3, se
     return mean
 
 
-def _mean(network, pictures, device):
-    """The mean of some pictures, standardised."""
+def _mean(network, pictures):
+    """The mean of some pictures, standardised, (inputs,)."""
     network.buffers["mean"][...] = 0
     indices = np.linspace(0, len(pictures) - 1, min(SAMPLE, len(pictures))).astype(int)
     total = 0
     for i in range(0, len(indices), 500):
-        total = total + prepared(network, _as_input(pictures[indices[i : i + 500]], network, device)).sum(axis=0)
+        total = total + prepared(network, _as_input(pictures[indices[i : i + 500]], network)).sum(axis=0)
     return total / len(indices)
 
 
-def _as_input(pictures, network, device):
+def _device(network):
+    like = network[0].params["weight"]
+    return "cpu" if array_module(like) is np else f"gpu:{like.device.id}"
+
+
+def _as_input(pictures, network):
     """uint8 (N, H, W, C) -> (N, C, H, W) from -1 to 1, of the network's dtype, on its device."""
-    x = to_device(np.ascontiguousarray(pictures), device).astype(network[0].params["weight"].dtype)
+    x = to_device(np.ascontiguousarray(pictures), _device(network)).astype(network[0].params["weight"].dtype)
     return (x / 127.5 - 1).transpose(0, 3, 1, 2)
 
 
@@ -119,11 +125,9 @@ def codes(network, pictures, *, batch_size=500, progress=None):
 
     In eval mode: no noise, no dropout. ``progress`` wraps the batches (tqdm).
     """
-    like = network[0].params["weight"]
-    device = "cpu" if array_module(like) is np else f"gpu:{like.device.id}"
-    result = np.empty((len(pictures), len(like) // 8), np.uint8)
+    result = np.empty((len(pictures), len(network[0].params["weight"]) // 8), np.uint8)
     for i in (progress or iter)(range(0, len(pictures), batch_size)):
-        x = prepared(network, _as_input(pictures[i : i + batch_size], network, device))
+        x = prepared(network, _as_input(pictures[i : i + batch_size], network))
         units, _ = network[:2].forward(x, train=False)  # after the ReLU, (B, bits)
         result[i : i + batch_size] = np.packbits(to_numpy(units) > 0, axis=1)
     return result
@@ -132,9 +136,9 @@ def codes(network, pictures, *, batch_size=500, progress=None):
 def groups(codes, *, distance=0, progress=None):
     """Return groups of pictures whose codes are equal: lists of two or more indices, each in order, by their first.
 
-    With ``distance`` codes are near that differ in at most so many bits, and so are two that are near a third. Equal
-    codes are found by a dictionary, in linear time. For a distance each distinct code is compared with each; ``progress``
-    wraps that (tqdm).
+    Equal codes are found by a dictionary, in linear time. With ``distance``, codes are near that differ in at most so
+    many bits, and so are two that are near a third; each distinct code is compared with each, and ``progress`` wraps
+    that (tqdm).
     """
     if distance < 0:
         raise UserError(f"groups expected a distance of at least 0 bits, got {distance}")
@@ -144,7 +148,7 @@ def groups(codes, *, distance=0, progress=None):
         parents[i] = first.setdefault(code.tobytes(), i)
     if distance:
         distinct = np.fromiter(first.values(), np.int64, len(first))
-        some = max(1, 4_000_000 // max(1, len(distinct)))  # rows that are compared at once
+        some = max(1, AT_ONCE // max(1, len(distinct)))
         for start in (progress or iter)(range(0, len(distinct), some)):
             rows = distinct[start : start + some]
             near = hamming(codes[rows][:, None], codes[distinct[start:]][None]) <= distance
