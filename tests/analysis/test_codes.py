@@ -83,8 +83,12 @@ def test_a_picture_of_one_colour_has_a_code():
 def test_training_is_torchs(device, pictures, batch_size):
     """Three steps from the same weights, with the same noise, of which the target has none."""
     network = codes.Autoencoder(inputs=48, bits=16, dropout=0.0, rng=np.random.default_rng(1)).to(device)
-    model = torch.nn.Sequential(torch.nn.Linear(48, 16), torch.nn.ReLU(), torch.nn.Dropout(0.0), torch.nn.Linear(16, 48))
-    state = {name: torch.from_numpy(np.array(to_numpy(a))) for name, a in network.state_dict().items() if name != "mean"}
+    model = torch.nn.Sequential(
+        torch.nn.Linear(48, 16), torch.nn.ReLU(), torch.nn.Dropout(0.0), torch.nn.Linear(16, 48)
+    )
+    state = {
+        name: torch.from_numpy(np.array(to_numpy(a))) for name, a in network.state_dict().items() if name != "mean"
+    }
     model.load_state_dict(state)
     loss = codes.fit(network, pictures, steps=3, batch_size=batch_size, noise=0.5, lr=0.01, seed=5)
 
@@ -125,6 +129,20 @@ def test_training_learns_from_a_folder_what_it_learns_from_its_pictures(pictures
         found.append(codes.codes(network, source, batch_size=9))
     assert losses[0] == losses[1] < 0.5  # 1 is what knowing nothing costs
     assert (found[0] == found[1]).all()
+
+
+def test_principal_components_signs():
+    """Pictures along two known directions, the first of which varies more."""
+    rng = np.random.default_rng(3)
+    directions, _ = np.linalg.qr(np.concatenate([np.ones((48, 1)), rng.standard_normal((48, 2))], axis=1))
+    amounts = rng.uniform(-1, 1, (200, 2)) * [60, 25]
+    numbers = 128 + amounts @ directions[:, 1:].T * np.sqrt(48) / 2
+    pictures = np.rint(numbers).clip(0, 255).astype(np.uint8).reshape(200, 3, 4, 4).transpose(0, 2, 3, 1)
+    found = np.unpackbits(codes.codes(codes.principal(pictures, bits=8), pictures), axis=1)
+    x = standardised(pictures)
+    components = (x - x.mean(axis=0)) @ directions[:, 1:]
+    agree = [max(np.mean(found[:, i] == (components[:, j] > 0)) for j in (0, 1)) for i in (0, 1)]
+    assert all(max(share, 1 - share) > 0.9 for share in agree)
 
 
 # ----------------------------------------------------------------------------------------------------------- groups

@@ -60,7 +60,9 @@ def test_a_planted_folder(rng, tmp_path):
     assert kinds == {"original": 40} | counts
     assert len({planted.origin(name)[0] for name in made if "-" in name}) == 28  # none for two kinds
     assert all(planted.is_planted(name) for name in made)
-    assert not any(planted.is_planted(name) for name in ("a.png", "0001.png", "00001-odd.png", "00001", "00001.png.txt"))
+    assert not any(
+        planted.is_planted(name) for name in ("a.png", "0001.png", "00001-odd.png", "00001", "00001.png.txt")
+    )
     for name in made:
         number, kind = planted.origin(name)
         original = tmp_path / "a" / f"{number:05d}{files[number].suffix}"

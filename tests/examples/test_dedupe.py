@@ -73,8 +73,13 @@ def test_a_folders_duplicates_are_listed_and_nothing_is_changed(photos, tmp_path
     groups = listed(left)
     names = sorted(sorted(Path(row["path"]).name for row in rows) for rows in groups)
     assert names == [["03.png", "wide\n3.png"], ["07.png", "copy\x1b7.png", "copy7.png"]]
-    assert next(rows for rows in groups if len(rows) == 2)[0].items() >= {"path": "photos/below/wide\n3.png", "width": "48", "height": "32"}.items()
-    assert [float(rows[-1]["levels"]) for rows in groups] == sorted([float(rows[-1]["levels"]) for rows in groups])[::-1]
+    assert (
+        next(rows for rows in groups if len(rows) == 2)[0].items()
+        >= {"path": "photos/below/wide\n3.png", "width": "48", "height": "32"}.items()
+    )
+    assert [float(rows[-1]["levels"]) for rows in groups] == sorted([float(rows[-1]["levels"]) for rows in groups])[
+        ::-1
+    ]
     assert [row["bits"] for rows in groups for row in rows] == ["0"] * 5
     as_json = json.loads((left / "duplicates.json").read_text())
     assert [[row["path"] for row in rows] for rows in as_json] == [[row["path"] for row in rows] for rows in groups]
@@ -158,7 +163,10 @@ def test_the_measurement_among_a_folders_pictures(photos, tmp_path):
         (("one",), "one holds one picture that can be read: near-duplicates expected at least two"),
         (("broken",), "none of the 1 pictures in broken can be read"),
         (("one", "--out", "one"), "the output folder one lies in one, where its pictures would be taken for yours"),
-        ((".",), "the output folder runs/dedupe lies in ., where its pictures would be taken for yours: choose one else"),
+        (
+            (".",),
+            "the output folder runs/dedupe lies in ., where its pictures would be taken for yours: choose one else",
+        ),
         (("--data", "."), "the output folder runs/dedupe lies in ., where"),
         (("--data", "one"), "planting copies expected at least 7 pictures, one for each kind, got 1"),
         (("one", "--data", "faces"), "give FOLDER or --data, not both"),
