@@ -14,7 +14,7 @@ picture, above 30 look before you believe it. Decoded pictures are kept in pictu
 Without FOLDER it plants altered copies of known pictures in OUT/planted, searches that folder in the same way, and
 tells precision (the share of found pairs that are of one original) and recall (the share of copies that are found with
 their original), beside those of other methods: the same network untrained, the signs of 24 principal components, equal
-pixels, and pixels within so many levels.
+pixels, pixels within so many levels, and those of pictures given the same brightness and contrast.
 """
 
 import contextlib
@@ -61,9 +61,9 @@ def main():
         help="in which two near-duplicates' codes may differ; 0: equal codes, as in the paper",
     )
     parser.add_argument("--shown", type=count, default=12, help="groups that are printed and drawn")
-    parser.add_argument("--steps", type=count, default=800, help="of training")
+    parser.add_argument("--steps", type=count, default=400, help="of training")
     parser.add_argument("--noise", type=cli.at_least(float, 0, high=100), default=3.0, help="1: a picture's contrast")
-    parser.add_argument("--dropout", type=cli.at_least(float, 0, high=0.95), default=0.5, help="share of code units")
+    parser.add_argument("--dropout", type=cli.at_least(float, 0, high=0.95), default=0.1, help="share of code units")
     parser.add_argument("--pictures", type=count, default=2000, help="without FOLDER: originals, at most")
     parser.add_argument(
         "--share",
@@ -256,9 +256,10 @@ def measure(args, device):
     components = codes.principal(pixels)
     methods["24 components' signs"] = codes.groups(codes.codes(components, pixels))
     methods["equal pixels"] = neighbours.duplicates(pixels)
-    for levels in LEVELS:
-        bar = common.progress_bar(f"{levels:g} levels")
-        methods[f"pixels, {levels:g} levels"] = neighbours.duplicates(pixels, threshold=levels, progress=bar)
+    for name, compared in (("pixels", pixels), ("same contrast", same_contrast(pixels))):
+        for levels in LEVELS:
+            bar = common.progress_bar(f"{name}, {levels:g} levels")
+            methods[f"{name}, {levels:g} levels"] = neighbours.duplicates(compared, threshold=levels, progress=bar)
 
     scores = {name: score(without(groups, found.bad), truth) for name, groups in methods.items()}
     write_scores(out / "methods.csv", scores)
@@ -284,6 +285,14 @@ def load_originals(args):
     options = {"size": size, "channels": channels, "count": args.pictures, "seed": args.seed}
     pictures, _ = load_pictures(args.data, progress=common.progress_bar("reading"), **options)
     return [images.to_pillow(picture) for picture in pictures]
+
+
+def same_contrast(pictures):
+    """Pictures whose levels have mean 128 and standard deviation 50 each, as near as 0 to 255 allow."""
+    x = neighbours.in_pixels(pictures)
+    x -= x.mean(axis=1, keepdims=True)
+    x *= 50 / np.maximum(x.std(axis=1, keepdims=True), 1)
+    return np.rint(x + 128).clip(0, 255).astype(np.uint8).reshape(pictures.shape)
 
 
 def emptied(folder):

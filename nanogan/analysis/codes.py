@@ -34,7 +34,7 @@ class Autoencoder(Sequential):
     ``mean`` (inputs,), a buffer, is what :func:`prepared` takes from every picture; :func:`fit` sets it.
     """
 
-    def __init__(self, *, inputs=SIZE * SIZE * CHANNELS, bits=BITS, dropout=0.2, rng=None, dtype=np.float32):
+    def __init__(self, *, inputs=SIZE * SIZE * CHANNELS, bits=BITS, dropout=0.1, rng=None, dtype=np.float32):
         if bits < 8 or bits % 8:
             raise UserError(f"a code expected a number of bits that fills bytes, such as 128, got {bits}")
         rng = rng or np.random.default_rng()
@@ -61,7 +61,7 @@ def prepared(network, x):
     return x - network.buffers["mean"]
 
 
-def fit(network, pictures, *, steps=1500, batch_size=128, noise=1.0, lr=1e-3, seed=0, progress=None):
+def fit(network, pictures, *, steps=400, batch_size=64, noise=3.0, lr=1e-3, seed=0, progress=None):
     """Train ``network``, in place, to draw ``pictures`` from noisy ones; return the mean loss of the last steps.
 
     The loss is the mean squared error, in which 1 is the variance of a picture. ``noise`` is the standard deviation of
