@@ -37,7 +37,7 @@ from nanogan.errors import UserError
 from nanogan.files import replacing, writable_folder
 
 DRY_PICTURES, DRY_STEPS = 200, 5
-SHOWN_WIDE, TILE = 6, 64  # pictures of a group in duplicates.png, and their pixels
+SHOWN_HIGH, TILE = 6, 64  # pictures of a group in duplicates.png, and their pixels
 SIZES = {"faces": (64, 3), "mnist": (28, 1), "fashion-mnist": (28, 1), "digits": (28, 1)}  # side, channels
 DISTANCES = (1, 2, 4, 6, 8, 12, 16)
 LEVELS = (6.0, 12.0, 24.0)  # thresholds of plain pixel distance
@@ -93,10 +93,10 @@ def search(args, device):
     draw(found.out, rows, args.shown)
     for number, group in enumerate(rows[: args.shown], start=1):
         print(f"group {number}:")
-        for row in group[:SHOWN_WIDE]:
+        for row in group[:SHOWN_HIGH]:
             print(f"    {printable(row['path'])}  {row['width']} x {row['height']}, {row['levels']:.1f} levels")
-        if len(group) > SHOWN_WIDE:
-            print(f"    and {len(group) - SHOWN_WIDE} more")
+        if len(group) > SHOWN_HIGH:
+            print(f"    and {len(group) - SHOWN_HIGH} more")
     numbers = {"groups": len(rows), "pictures_in_them": sum(map(len, rows)), "largest": max(map(len, rows), default=0)}
     common.write_numbers(found.out / "numbers.json", found.numbers | numbers)
     if rows:
@@ -214,16 +214,16 @@ def write_list(out, rows):
 
 
 def draw(out, rows, shown):
-    """Draw a row of pictures for each group; an old picture is removed where there is none."""
+    """Draw a column of pictures for each group; an old picture is removed where there is none."""
     path = out / "duplicates.png"
     path.unlink(missing_ok=True)
-    columns = min(SHOWN_WIDE, max(map(len, rows), default=0))
-    tiles = []
-    for group in rows[:shown]:
-        tiles += [decode(row["path"], TILE) for row in group[:columns]]
-        tiles += [np.full((TILE, TILE, 3), 255, np.uint8)] * (columns - len(group))
-    if tiles:
-        images.save_grid(path, np.stack(tiles), columns=columns, background=255)
+    if not rows:
+        return
+    rows = rows[:shown]
+    high = min(SHOWN_HIGH, max(map(len, rows)))
+    blank = np.full((TILE, TILE, 3), 255, np.uint8)
+    tiles = [decode(group[i]["path"], TILE) if i < len(group) else blank for i in range(high) for group in rows]
+    images.save_grid(path, np.stack(tiles), columns=len(rows), background=255)
 
 
 def printable(text):

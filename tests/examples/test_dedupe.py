@@ -90,7 +90,7 @@ def test_a_folders_duplicates_are_listed_and_nothing_is_changed(photos, tmp_path
     skipped = (left / "skipped.txt").read_text().splitlines()
     assert [line.split(":")[0] for line in skipped] == ["photos/0a.png", "photos/zz.jpg"]
     with Image.open(left / "duplicates.png") as sheet:
-        assert sheet.size == (2 + 3 * 66, 2 + 2 * 66)
+        assert sheet.size == (2 + 2 * 66, 2 + 3 * 66)
     assert state(photos) == before
 
     code, again, err = run("photos", *QUICK, folder=tmp_path)  # from the cache, the same
