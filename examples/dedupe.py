@@ -40,7 +40,7 @@ DRY_PICTURES, DRY_STEPS = 200, 5
 SHOWN_HIGH, TILE = 6, 64  # pictures of a group in duplicates.png, and their pixels
 SIZES = {"faces": (64, 3), "mnist": (28, 1), "fashion-mnist": (28, 1), "digits": (28, 1)}  # side, channels
 DISTANCES = (1, 2, 4, 6, 8, 12, 16)
-LEVELS = (6.0, 12.0, 24.0)  # thresholds of plain pixel distance
+LEVELS = (6.0, 12.0)  # thresholds of plain pixel distance
 FIELDS = ("group", "path", "width", "height", "bytes", "bits", "levels")
 
 

@@ -74,7 +74,7 @@ def plant(files, folder, *, share=0.1, rng, progress=None):
     for i, file in enumerate((progress or iter)(files)):
         original = folder / f"{i:05d}.png"
         if isinstance(file, Image.Image):
-            file.save(original)
+            file.save(original, compress_level=1)
         else:
             original = original.with_suffix(Path(file).suffix)
             shutil.copyfile(file, original)
@@ -86,7 +86,7 @@ def plant(files, folder, *, share=0.1, rng, progress=None):
             elif kind == "recompressed":
                 _opened(original).save(copy.with_suffix(".jpg"), quality=QUALITY)
             else:
-                altered(_opened(original), kind).save(copy)
+                altered(_opened(original), kind).save(copy, compress_level=1)
     return dict.fromkeys(KINDS, each)
 
 
