@@ -173,7 +173,7 @@ def describe(found):
     Names of one file (links) are one picture.
     """
     result = []
-    for group in found.groups:
+    for group in common.progress_bar("describing")(found.groups):
         files = {}
         for i in group:
             path = found.folder.file(i)
