@@ -88,6 +88,8 @@ def search(args, device):
     """List what is found in the user's folder."""
     check_outside(args.out, args.folder)
     found = find(args, args.folder, device)
+    if args.dry_run and len(found.folder) > DRY_PICTURES:
+        print(f"a dry run: only the first {DRY_PICTURES} of {len(found.folder)} pictures were compared")
     rows = describe(found)
     write_list(found.out, rows)
     draw(found.out, rows, args.shown)
@@ -227,8 +229,10 @@ def draw(out, rows, shown):
 
 
 def printable(text):
-    """The text with what a terminal would not show, or would obey, written as an escape."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    """The text with what a terminal would obey, or does not know, written as an escape."""
+    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.encode(encoding, "backslashreplace").decode(encoding)
 
 
 # --------------------------------------------------------------------------------------------- the measurement of it
