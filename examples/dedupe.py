@@ -3,7 +3,7 @@
 
     python examples/dedupe.py FOLDER                 list them; look at runs/dedupe/duplicates.png first
     python examples/dedupe.py FOLDER --distance 8    codes may differ in 8 of 128 bits: finds more, also wrong ones
-    python examples/dedupe.py                        how good is it? copies planted among built-in faces, 2 minutes
+    python examples/dedupe.py                        how good is it? copies planted among built-in faces, 33 s
     python examples/dedupe.py --data FOLDER          the same among your pictures, of which copies go below --out
 
 FOLDER: JPEG, PNG, WebP, BMP and GIF files, in it or below it. Writes duplicates.csv (group, path, width, height, bytes,
