@@ -23,6 +23,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = ["test_cases.py", "test_conv.py", "test_numerics.py", "test_properties.py"]
 TESTS = {  # module -> what checks it, in the order of running
+    "nanogan.analysis.codes": ["tests/analysis/test_codes.py"],
+    "nanogan.analysis.planted": ["tests/analysis/test_planted.py"],
     "nanogan.fast": ["tests/fast/test_cpu.py"],
     "nanogan.backend": ["tests/test_backend.py", "tests/fast/test_cpu.py"],
     "nanogan.ops": [f"tests/ops/{name}" for name in OPERATIONS],
@@ -422,6 +424,18 @@ SABOTAGES = [
              "test[0]", "validation[1]) for C", "test[1]) for C"),
     sabotage("data.npz", "npz: the checksum is not compared", "if len(data) < count or file.read(1):",
              "if len(data) < count:"),
+    # --------------------------------------------------------------------------------------------- near-duplicates
+    sabotage("analysis.codes", "codes: the noise is in the target too", "mse_forward(y, x)", "mse_forward(y, noisy)"),
+    sabotage("analysis.codes", "codes: pictures are not standardised",
+             "    x /= xp.maximum(xp.sqrt((x * x).mean(axis=1, keepdims=True)), FLAT)\n", ""),
+    sabotage("analysis.codes", "codes: dropout is on when codes are made", "network[:2].forward(x, train=False)",
+             "network[:3].forward(x, train=True)"),
+    sabotage("analysis.codes", "codes: near codes of different blocks are not compared",
+             "codes[distinct[start:]][None]", "codes[distinct[start : start + some]][None]"),
+    sabotage("analysis.codes", "codes: precision counts pictures, not pairs", "right += int((counts * (counts - 1)",
+             "right += int((counts * (counts > 1)"),
+    sabotage("analysis.planted", "planted: a picture is chosen for two kinds",
+             "rng.permutation(len(files))[: each * len(KINDS)]", "rng.integers(0, len(files), each * len(KINDS))"),
     # --------------------------------------------------------------- what crosses between the host and the device
     on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
            "inv_std = 1 / __import__(\"numpy\").sqrt("),

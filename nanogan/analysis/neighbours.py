@@ -116,7 +116,7 @@ def duplicates(pictures, *, threshold=0.0, batch_size=500, progress=None):
         _join_near(np.flatnonzero(parents == np.arange(len(parents))), np.stack(kept), threshold, parents, progress)
     groups = {}
     for i in range(len(parents)):
-        groups.setdefault(_root(parents, i), []).append(i)
+        groups.setdefault(root(parents, i), []).append(i)
     return [group for group in groups.values() if len(group) > 1]
 
 
@@ -136,7 +136,7 @@ def _join_near(numbers, pictures, threshold, parents, progress):
             a, b = left[i : i + 500], right[i : i + 500]
             near = rms(in_pixels(pictures[a]), in_pixels(pictures[b])) <= threshold
             for one, other in zip(numbers[a[near]], numbers[b[near]], strict=True):
-                parents[_root(parents, other)] = _root(parents, one)
+                parents[root(parents, other)] = root(parents, one)
 
 
 def _principal_directions(pictures, count=48):
@@ -146,7 +146,8 @@ def _principal_directions(pictures, count=48):
     return directions[:count].T
 
 
-def _root(parents, i):
+def root(parents, i):
+    """Follow ``parents`` from i to what leads to itself: the same for all that were joined. Shortens the way."""
     while parents[i] != i:
-        parents[i] = i = parents[parents[i]]  # halves the path for the next time
+        parents[i] = i = parents[parents[i]]
     return int(i)

@@ -81,7 +81,7 @@ class PictureFolder:
     def skipped(self):
         """{path: why this picture, or folder, was left out} of those met so far, in the order of the folder."""
         bad = sorted(self._bad.copy().items(), key=lambda item: (isinstance(item[0], str), item[0]))
-        return {self._full_path(i) if isinstance(i, int) else i: reason for i, reason in bad}
+        return {self.file(i) if isinstance(i, int) else i: reason for i, reason in bad}
 
     def __getitem__(self, indices):
         if isinstance(indices, (int, np.integer)):
@@ -145,7 +145,8 @@ class PictureFolder:
                 continue
             waiting += sorted(found, reverse=True)  # with the slashes: all come out as sorted() would have them
 
-    def _full_path(self, index):
+    def file(self, index):
+        """The path of picture number ``index``, from 0 on, whether or not it can be read."""
         name = self._names[self._starts[index] : self._starts[index + 1]]
         return os.path.join(self.path, os.fsdecode(name))
 
@@ -183,7 +184,7 @@ class PictureFolder:
             if i in self._bad:
                 continue
             try:
-                return decode(self._full_path(i), self.size, self.channels, background=self.background)
+                return decode(self.file(i), self.size, self.channels, background=self.background)
             except Exception as error:  # Pillow's readers raise many kinds, of which a bad file may cause any
                 reason = " ".join(str(error).split())[:200] or type(error).__name__
                 self._bad[i] = reason
@@ -271,17 +272,21 @@ def decode(path, size, channels=3, *, background=255):
             raise ValueError(f"it has more than {MAX_PIXELS} pixels")
         # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice what is wanted is left for the filter to average.
         image.draft("L" if channels == 1 else "RGB", (2 * size, 2 * size))
-        image.load()
-        orientation = _orientation(image)
-        image = _plain(image, channels, background)
-        if orientation in TURNED:
-            image = image.transpose(TURNED[orientation])
+        image = upright(image, channels, background=background)
         W, H = image.size
         side = min(W, H)
         left, top = (W - side) // 2, (H - side) // 2
         if W != H:  # before resizing, which would else average pixels from beyond the edge with those inside
             image = image.crop((left, top, left + side, top + side))
         return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
+
+
+def upright(image, channels=3, *, background=255):
+    """Return an opened Pillow image as "RGB", or "L" for 1 channel: whole, 8 bits, turned by its EXIF data, opaque."""
+    image.load()
+    orientation = _orientation(image)
+    image = _plain(image, channels, background)
+    return image.transpose(TURNED[orientation]) if orientation in TURNED else image
 
 
 def _orientation(image):
