@@ -3,84 +3,252 @@
 
     python examples/faces_dcgan.py                             train a generator of faces first
     python examples/forgetting.py                              a minute or two; look at runs/forgetting/forgetting.png
-    python examples/forgetting.py --property smile             or long_hair, looks_right, round
+    python examples/forgetting.py --property smile --negatives without
     python examples/forgetting.py --checkpoint runs/mnist_dcgan/generator.safetensors \\
         --classifier runs/classifier/classifier.safetensors --property 7
 
-Logistic regression finds the maps of a hidden layer that are active where the property is; they are set to zero, and
-the same z are drawn again. A classifier says how often the property is there before and after, and what else changed,
-beside as many maps chosen at random. forgetting.png has the rows before, after, and after dropping random maps.
+Logistic regression finds the maps of a hidden layer that are active where the property is. They are set to zero, and
+the same z are drawn again: without all maps of weight above 0, as in the paper, and without the few strongest.
+forgetting.png has five rows: before; the paper's rule; as many random maps; the --maps strongest; as many random ones.
+Left are samples that have the property, right some that have not.
 
-With any other generator, draw the boxes yourself. The first run writes samples.png, samples with their numbers; put
-boxes, in pixels of the picture, into a file {"3": [10, 4, 22, 15], "17": [8, 4, 20, 14], ...} and add --boxes FILE.
+numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps did,
+then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/forgetting.py says what each is.
+
+With any other generator draw the boxes yourself. The first run writes samples.png, samples with their numbers; write
+boxes, in pixels of the picture, into a file {"3": [10, 4, 22, 15], "17": [8, 4, 20, 14], ...}, left, top, right and
+bottom, and add --boxes FILE.
 """
 
 from pathlib import Path
 
 import numpy as np
 
-from nanogan import backend, cli, images
-from nanogan.analysis import arithmetic, attributes, common, forgetting, trained
+from nanogan import backend, checkpoint, cli, images
+from nanogan.analysis import arithmetic, attributes, common, forgetting
 from nanogan.analysis.classifier import classify, load_classifier
 from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
 from nanogan.errors import UserError
 from nanogan.files import writable_folder
 
+CHECKPOINT = "runs/faces_dcgan/generator.safetensors"
 NUMBERED = 100  # samples in samples.png
-WITH, WITHOUT = 10, 6  # pictures in each row that have the property, and that do not
+WITH, WITHOUT = 10, 6  # pictures in a row that have the property, and that have not
 GAP = 8  # pixels between them
 
 
 def main():
-    parser = cli.parser(
+    args = parser().parse_args()
+    if args.dry_run:
+        args.samples, args.new, args.random = min(args.samples, 100), min(args.new, 60), min(args.random, 2)
+    if args.checkpoint == CHECKPOINT and not (args.property or args.classifier or args.boxes):
+        args.property = "glasses"
+    if args.classifier and args.property is None:
+        raise UserError("--classifier judges classes: say with --property which one is to be forgotten")
+    device = backend.get_device(args.device)
+    g = checkpoint.load_generator(existing(args.checkpoint, "generator", "faces_dcgan.py", "--checkpoint")).to(device)
+    layer = layer_of(g, args.convolution)
+    by_hand = forgetting.read_boxes(args.boxes, samples=args.samples, size=g.image_size) if args.boxes else None
+    judge = Classes(args, g) if args.classifier else Faces(args, g) if args.property else None
+    out = writable_folder(args.out)
+
+    rng = backend.seeded_rng(args.seed, "forgetting")
+    z, z_new = (rng.standard_normal((n, g.latent), dtype=np.float32) for n in (args.samples, args.new))
+    y, y_new = (forgetting.activations(g, backend.to_device(each, device), layer) for each in (z, z_new))
+    channels = y.shape[1]
+    if args.maps > channels:
+        raise UserError(f"--maps expected at most the layer's {channels}, got {args.maps}")
+    pictures, pictures_new = forgetting.draw(g, y, layer), forgetting.draw(g, y_new, layer)
+    images.save_png(out / "samples.png", arithmetic.numbered(pictures[:NUMBERED]))
+    print(f"samples with their numbers: {out}/samples.png")
+    if judge is None and by_hand is None:
+        print("choose a --property, or write boxes round what is to be forgotten in some samples and add --boxes FILE")
+        return
+
+    numbers = {"property": args.property, "layer": layer, "channels": channels, "map_size": y.shape[2]}
+    if judge:
+        numbers |= judge.prepare(args, g)
+        seen, seen_new = judge(pictures), judge(pictures_new)
+        has, has_new = seen[:, judge.k], seen_new[:, judge.k]
+        numbers["samples_with_it"] = float(has_new.mean())
+        if min(has.sum(), has_new.sum()) == 0 or min((~has).sum(), (~has_new).sum()) == 0:
+            raise UserError(
+                f"{args.property} was seen in {has.sum() + has_new.sum()} of {len(z) + len(z_new)} samples; some with it "
+                "and some without were expected: choose another --property, or add --samples and --new"
+            )
+        shown = taken(y_new, np.flatnonzero(has_new)), taken(y_new, np.flatnonzero(~has_new))
+    if by_hand:
+        positive, negative = masks_by_hand(by_hand, len(y), g.image_size, y.shape[2:])
+        boxed, in_boxes = taken(y, list(by_hand)), masks_by_hand(by_hand, len(y), g.image_size)[0][list(by_hand)]
+        shown = shown if judge else (boxed, y_new)
+    else:
+        box = forgetting.inside(judge.boxes, g.image_size, y.shape[2:])
+        positive = has[:, None, None] & box
+        elsewhere = args.negatives == "elsewhere" or (args.negatives is None and not box.all())
+        negative = has[:, None, None] & ~box if elsewhere else ~has[:, None, None] & box
+        boxed, in_boxes = shown[0], forgetting.inside(judge.boxes, g.image_size, (g.image_size,) * 2)
+        in_boxes = in_boxes[None].repeat(len(boxed), axis=0)
+
+    x, labels = forgetting.examples(y, positive, negative, rng=rng)
+    fit = forgetting.logistic_regression(x, labels, l2=args.l2, progress=common.progress_bar("regression"))
+    by_rule = forgetting.responsible(fit.weights)
+    numbers |= {"positions": len(labels), "regression_accuracy": fit.accuracy, "regression_slope": fit.slope}
+    numbers |= {"maps_by_rule": len(by_rule), "strongest_maps": by_rule[:16].tolist()}
+    boxed_before = forgetting.draw(g, boxed, layer)
+
+    def effect(maps):
+        result = forgetting.change(boxed_before, forgetting.draw(g, boxed, layer, without=maps), in_boxes)
+        if judge:
+            result |= forgetting.rates(seen_new, judge(forgetting.draw(g, y_new, layer, without=maps)), judge.k)
+        return result
+
+    counts = sorted({args.maps} | {2**i for i in range(10) if 2**i < channels})
+    for name, maps in {"by_rule": by_rule} | {f"{n}": forgetting.responsible(fit.weights, n) for n in counts}.items():
+        progress = common.progress_bar(f"without {len(maps)} maps")
+        measured = forgetting.beside_random(effect, maps, channels, trials=args.random, rng=rng, progress=progress)
+        numbers |= {f"{name}: {key}": [round(float(v), 4) for v in four.values()] for key, four in measured.items()}
+
+    strongest = forgetting.responsible(fit.weights, args.maps)
+    rows = [(), by_rule, len(by_rule), strongest, args.maps]
+    rows = [rng.choice(channels, maps, replace=False) if isinstance(maps, int) else maps for maps in rows]
+    sheets = [sheet(g, layer, some[:n], rows) for some, n in zip(shown, (WITH, WITHOUT), strict=True)]
+    gap = np.full((len(sheets[0]), GAP, g.channels), 255, np.uint8)
+    images.save_png(out / "forgetting.png", np.concatenate([sheets[0], gap, sheets[1]], axis=1))
+    common.write_numbers(out / "numbers.json", numbers)
+    print(f"picture: {out}/forgetting.png")
+
+
+def parser():
+    result = cli.parser(
         "Have a trained generator forget to draw something (the DCGAN paper, section 6.3.1, figure 6).",
         out="runs/forgetting",
     )
-    count = cli.at_least(int, 1, high=100_000)
-    parser.add_argument(
-        "--checkpoint",
-        default="runs/faces_dcgan/generator.safetensors",
-        metavar="FILE",
-        help="a saved generator, or a run's checkpoint",
+    count = cli.at_least(int, 1, high=20_000)
+    add = result.add_argument
+    add("--checkpoint", default=CHECKPOINT, metavar="FILE", help="a saved generator, or a run's checkpoint")
+    add(
+        "--property",
+        metavar="NAME",
+        help=f"{', '.join(ATTRIBUTES)}, if the checkpoint draws built-in faces (of the default one: glasses); or a "
+        "class of --classifier",
     )
-    parser.add_argument(
-        "--property", metavar="NAME|CLASS", help=f"{', '.join(ATTRIBUTES)} (glasses if not given); or a classifier's class"
-    )
-    parser.add_argument("--classifier", metavar="FILE", help="what examples/train_classifier.py wrote: it judges classes")
-    parser.add_argument("--boxes", metavar="FILE", help="boxes drawn by hand, JSON; see above")
-    parser.add_argument("--convolution", type=count, help="of G, counted from 1 (default: the last hidden one but one)")
-    parser.add_argument(
+    add("--classifier", metavar="FILE", help="that judges classes: what examples/train_classifier.py wrote")
+    add("--boxes", metavar="FILE", help="boxes drawn by hand, see the head of this script")
+    add(
         "--negatives",
         choices=("elsewhere", "without"),
-        help="what positions in boxes are told from: the rest of the same pictures, as in the paper, or the same boxes "
-        "in samples without the property (default: elsewhere; for a classifier's class without)",
+        help="what the boxes' positions are told from: the rest of the same pictures, as in the paper, or the same "
+        "boxes in samples without the property (default: elsewhere; without for a class, whose box is the picture)",
     )
-    parser.add_argument("--maps", type=count, metavar="N", help="drop the N strongest (default: all of weight > 0)")
-    parser.add_argument("--l2", type=cli.at_least(float, 0), default=1e-3, help="the regression's weight penalty")
-    parser.add_argument("--samples", type=count, default=500, help="that the regression learns from")
-    parser.add_argument("--new", type=count, default=1000, metavar="N", help="other samples, that are measured")
-    parser.add_argument("--random", type=count, default=10, metavar="N", help="random choices of as many maps")
-    args = parser.parse_args()
+    add("--convolution", type=count, metavar="N", help="of G, counted from 1 (default: the last but two)")
+    add("--maps", type=count, default=4, metavar="N", help="how many of the strongest forgetting.png leaves out")
+    add("--l2", type=cli.at_least(float, 0), default=1e-3, help="the regression's penalty of weights")
+    add("--samples", type=count, default=500, metavar="N", help="that the regression learns from")
+    add("--new", type=count, default=1000, metavar="N", help="other samples, of which the rates are measured")
+    add("--random", type=count, default=10, metavar="N", help="random choices of as many maps")
+    return result
 
-    device = backend.get_device(args.device)
-    if not Path(args.checkpoint).is_file():
-        raise UserError(
-            f"there is no generator {args.checkpoint}: train one first (python examples/faces_dcgan.py), or name one "
-            "with --checkpoint"
+
+class Faces:
+    """Sees the attributes of built-in faces in pictures: bool (N, 5)."""
+
+    def __init__(self, args, g):
+        if args.property not in ATTRIBUTES:
+            raise UserError(
+                f"--property expected one of {', '.join(ATTRIBUTES)}, or a class with --classifier, got {args.property}"
+            )
+        if g.channels != 3 or g.image_size not in SIZES:
+            raise UserError(
+                f"built-in faces have 3 channels and 32 or 64 pixels, {args.checkpoint} draws {g.channels} and "
+                f"{g.image_size}: use --classifier, or draw --boxes by hand"
+            )
+        self.k = ATTRIBUTES.index(args.property)
+        self.boxes = [tuple(g.image_size * share for share in box) for box in forgetting.FACE_BOXES[args.property]]
+
+    def prepare(self, args, g):
+        """Train on faces whose attributes are known; return how often it is right on others."""
+        train, test = (400, 100) if args.dry_run else (8000, 2000)
+        faces, values = builtin_faces(
+            train + test, size=g.image_size, seed=args.seed + 1, progress=common.progress_bar("drawing faces")
         )
-    g = trained.generator(args.checkpoint).to(device)
+        truth = np.stack([values[name] for name in ATTRIBUTES], axis=1)
+        self.network = attributes.fit(
+            faces[:train],
+            truth[:train],
+            seed=args.seed,
+            device=args.device,
+            progress=common.progress_bar("training the classifier"),
+        )
+        unseen = backend.to_device(attributes.as_network_input(faces[train:]), args.device)
+        return {"classifier_accuracy": float((self(unseen) == truth[train:]).mean(axis=0).min())}
+
+    def __call__(self, pictures):
+        return attributes.has(self.network, pictures)
+
+
+class Classes:
+    """Sees of which class pictures are: bool (N, classes), one True each."""
+
+    def __init__(self, args, g):
+        self.network = load_classifier(
+            existing(args.classifier, "classifier", "train_classifier.py", "--classifier")
+        ).to(backend.get_device(args.device))
+        of = self.network
+        if (of.image_size, of.channels) != (g.image_size, g.channels):
+            raise UserError(
+                f"{args.classifier} is for pictures of {of.image_size} pixels and {of.channels} channels, "
+                f"{args.checkpoint} draws {g.image_size} and {g.channels}: python examples/train_classifier.py "
+                f"--image-size {g.image_size} --channels {g.channels}"
+            )
+        if args.property not in map(str, range(of.classes)):
+            raise UserError(f"--property expected a class from 0 to {of.classes - 1}, got {args.property}")
+        self.k = int(args.property)
+        self.boxes = [(0, 0, g.image_size, g.image_size)]
+
+    def prepare(self, args, g):
+        return {}
+
+    def __call__(self, pictures):
+        _, probabilities = classify(self.network, pictures)
+        return np.eye(self.network.classes, dtype=bool)[probabilities.argmax(axis=1)]
+
+
+def layer_of(g, convolution):
+    """The layer that ends ``convolution``, counted from 1; the paper's if None."""
     hidden = forgetting.hidden_layers(g)
-    layer = forgetting.second_highest(g) if args.convolution is None else hidden[checked(args.convolution, hidden) - 1]
-    if args.dry_run:
-        args.samples, args.new, args.random = min(args.samples, 100), min(args.new, 60), min(args.random, 2)
-    rng = backend.seeded_rng(args.seed, "forgetting")
-    z, new = (
-        backend.to_device(rng.standard_normal((n, g.latent), dtype=np.float32), device)
-        for n in (args.samples, args.new)
-    )
-    y, y_new = forgetting.activations(g, z, layer), forgetting.activations(g, new, layer)
-    print(y.shape)
-    return 0
+    if convolution is None:
+        return forgetting.second_highest(g)
+    if convolution > len(hidden):
+        raise UserError(f"--convolution expected a hidden one of G, from 1 to {len(hidden)}, got {convolution}")
+    return hidden[convolution - 1]
+
+
+def masks_by_hand(boxes, count, size, shape=None):
+    """Which positions of ``count`` maps of ``shape`` (pixels if None) are in ``boxes``, {number: boxes}, and which are
+    elsewhere in the same samples: two bool (N, h, w)."""
+    inside, elsewhere = np.zeros((2, count, *(shape or (size, size))), bool)
+    for number, some in boxes.items():
+        inside[number] = forgetting.inside(some, size, inside.shape[1:])
+        elsewhere[number] = ~inside[number]
+    return inside, elsewhere
+
+
+def taken(y, numbers):
+    return y[backend.array_module(y).asarray(numbers)]
+
+
+def sheet(g, layer, y, rows):
+    """The pictures of activations y (N, C, h, w), in a row for each of ``rows``, the maps left out in it."""
+    pictures = [images.to_uint8(forgetting.draw(g, y, layer, without=maps)) for maps in rows]
+    return images.grid(np.concatenate(pictures), columns=len(y))
+
+
+def existing(path, kind, script, flag):
+    if not Path(path).is_file():
+        raise UserError(
+            f"there is no {kind} {path}: train one first (python examples/{script}), or name one with {flag}"
+        )
+    return path
 
 
 if __name__ == "__main__":

@@ -289,9 +289,7 @@ def beside_random(effect, maps, channels, *, trials=10, rng, progress=None):
     random choices the mean, the smallest and the largest. A number that is None is left out.
     """
     chosen = effect(maps)
-    random = [
-        effect(rng.choice(channels, len(maps), replace=False)) for _ in (progress or iter)(range(trials))
-    ]
+    random = [effect(rng.choice(channels, len(maps), replace=False)) for _ in (progress or iter)(range(trials))]
     result = {}
     for name, value in chosen.items():
         if value is not None:
