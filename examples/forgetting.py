@@ -12,8 +12,9 @@ the same z are drawn again: without all maps of weight above 0, as in the paper,
 forgetting.png has five rows: before; the paper's rule; as many random maps; the --maps strongest; as many random ones.
 Left are samples that have the property, right some that have not.
 
-numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps did,
-then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/forgetting.py says what each is.
+numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps
+did, then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/forgetting.py says what
+each number is.
 
 With any other generator draw the boxes yourself. The first run writes samples.png, samples with their numbers; write
 boxes, in pixels of the picture, into a file {"3": [10, 4, 22, 15], "17": [8, 4, 20, 14], ...}, left, top, right and
@@ -35,6 +36,7 @@ CHECKPOINT = "runs/faces_dcgan/generator.safetensors"
 NUMBERED = 100  # samples in samples.png
 WITH, WITHOUT = 10, 6  # pictures in a row that have the property, and that have not
 GAP = 8  # pixels between them
+SMALLEST = 64  # pixels that a picture has at least when it is drawn
 
 
 def main():
@@ -73,8 +75,8 @@ def main():
         numbers["samples_with_it"] = float(has_new.mean())
         if min(has.sum(), has_new.sum()) == 0 or min((~has).sum(), (~has_new).sum()) == 0:
             raise UserError(
-                f"{args.property} was seen in {has.sum() + has_new.sum()} of {len(z) + len(z_new)} samples; some with it "
-                "and some without were expected: choose another --property, or add --samples and --new"
+                f"{args.property} was seen in {has.sum() + has_new.sum()} of {len(z) + len(z_new)} samples; some with "
+                "it and some without were expected: choose another --property, or add --samples and --new"
             )
         shown = taken(y_new, np.flatnonzero(has_new)), taken(y_new, np.flatnonzero(~has_new))
     if by_hand:
@@ -103,14 +105,15 @@ def main():
         return result
 
     counts = sorted({args.maps} | {2**i for i in range(10) if 2**i < channels})
-    for name, maps in {"by_rule": by_rule} | {f"{n}": forgetting.responsible(fit.weights, n) for n in counts}.items():
+    choices = {"by_rule": by_rule} | {f"{n}_maps": forgetting.responsible(fit.weights, n) for n in counts}
+    for name, maps in choices.items():
         progress = common.progress_bar(f"without {len(maps)} maps")
         measured = forgetting.beside_random(effect, maps, channels, trials=args.random, rng=rng, progress=progress)
-        numbers |= {f"{name}: {key}": [round(float(v), 4) for v in four.values()] for key, four in measured.items()}
+        numbers |= {f"{key}_{name}": [round(float(v), 4) for v in four.values()] for key, four in measured.items()}
 
-    strongest = forgetting.responsible(fit.weights, args.maps)
-    rows = [(), by_rule, len(by_rule), strongest, args.maps]
-    rows = [rng.choice(channels, maps, replace=False) if isinstance(maps, int) else maps for maps in rows]
+    rows = [()]
+    for maps in (by_rule, choices[f"{args.maps}_maps"]):
+        rows += [maps, rng.choice(channels, len(maps), replace=False)]
     sheets = [sheet(g, layer, some[:n], rows) for some, n in zip(shown, (WITH, WITHOUT), strict=True)]
     gap = np.full((len(sheets[0]), GAP, g.channels), 255, np.uint8)
     images.save_png(out / "forgetting.png", np.concatenate([sheets[0], gap, sheets[1]], axis=1))
@@ -239,8 +242,9 @@ def taken(y, numbers):
 
 def sheet(g, layer, y, rows):
     """The pictures of activations y (N, C, h, w), in a row for each of ``rows``, the maps left out in it."""
-    pictures = [images.to_uint8(forgetting.draw(g, y, layer, without=maps)) for maps in rows]
-    return images.grid(np.concatenate(pictures), columns=len(y))
+    pictures = np.concatenate([images.to_uint8(forgetting.draw(g, y, layer, without=maps)) for maps in rows])
+    larger = -(-SMALLEST // g.image_size)
+    return images.grid(pictures.repeat(larger, axis=1).repeat(larger, axis=2), columns=len(y))
 
 
 def existing(path, kind, script, flag):

@@ -1,15 +1,16 @@
 """Which maps of a generator draw a thing, and what does it draw without them?
 
-Source: A. Radford, L. Metz, S. Chintala, arXiv:1511.06434, section 6.3.1 and figure 6, where bedrooms lose their windows.
+Source: A. Radford, L. Metz, S. Chintala, arXiv:1511.06434, section 6.3.1 and figure 6, where bedrooms lose windows.
 Boxes are drawn round the windows of some samples; logistic regression tells positions inside a box from positions
 elsewhere by the activations of one hidden layer, a number for each map; the maps with a weight above 0 are set to zero
 everywhere, and the rest of the generator draws what is left.
 
 A box is (left, top, right, bottom) in pixels of the picture, from 0 to its side; right and bottom are outside. "Maps"
-are channels of the activations (N, C, h, w) that follow a hidden (transposed) convolution, after BatchNorm and ReLU. All
-networks run in eval mode.
+are channels of the activations (N, C, h, w) that follow a hidden (transposed) convolution, after BatchNorm and ReLU.
+All networks run in eval mode.
 """
 
+import itertools
 import json
 from pathlib import Path
 from typing import NamedTuple
@@ -44,7 +45,7 @@ def hidden_layers(g):
     starts = [i for i, layer in enumerate(g.layers) if isinstance(layer, (Conv2d, ConvTranspose2d))]
     ends = [
         max((i for i in range(a, b) if isinstance(g.layers[i], ReLU)), default=None)
-        for a, b in zip(starts, starts[1:], strict=False)
+        for a, b in itertools.pairwise(starts)
     ]
     if not ends or None in ends:
         raise UserError("forgetting expected a generator of two convolutions or more, with a ReLU between each two")
@@ -54,8 +55,8 @@ def hidden_layers(g):
 def second_highest(g):
     """The layer that the paper looks at, of :func:`hidden_layers`: the last but one, or the only one.
 
-    The paper says "the second highest convolution layer" and that 200 of its maps were dropped. Its highest hidden layer
-    has 128, the one below it 256, so the picture itself is not counted.
+    The paper says "the second highest convolution layer" and that 200 of its maps were dropped. Its highest hidden
+    layer has 128, the one below it 256: so the picture itself is not counted.
     """
     return hidden_layers(g)[-2:][0]
 
@@ -249,18 +250,17 @@ def responsible(weights, count=None):
 def rates(before, after, k):
     """Compare what a judge sees, bool (N, K), in pictures of the same z before and after; ``k`` is the property.
 
-        before, after    the share of pictures that have the property
-        lost             of those that had it, the share that has it no more
-        gained           of those that had it not, the share that has it now
-        kept             of those that had it not, the share in which all else is as before; they had nothing to forget
-        kept_with        the same of those that had it, for properties that do not exclude each other
+        after        the share of pictures that have the property
+        lost         of those that had it, the share that has it no more
+        gained       of those that had it not, the share that has it now
+        kept         of those that had it not, the share in which all else is as before; they had nothing to forget
+        kept_with    the same of those that had it, for properties that do not exclude each other
 
     A share of no pictures is None.
     """
     had, others = before[:, k], np.arange(before.shape[1]) != k
     same = (before == after)[:, others].all(axis=1)
     return {
-        "before": float(had.mean()),
         "after": float(after[:, k].mean()),
         "lost": _share(~after[had, k]),
         "gained": _share(after[~had, k]),
