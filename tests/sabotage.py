@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = ["test_cases.py", "test_conv.py", "test_numerics.py", "test_properties.py"]
 TESTS = {  # module -> what checks it, in the order of running
+    "nanogan.analysis.forgetting": ["tests/analysis/test_forgetting.py"],
     "nanogan.fast": ["tests/fast/test_cpu.py"],
     "nanogan.backend": ["tests/test_backend.py", "tests/fast/test_cpu.py"],
     "nanogan.ops": [f"tests/ops/{name}" for name in OPERATIONS],
@@ -409,6 +410,20 @@ SABOTAGES = [
              "Generator(*layers, Tanh(), upsample", "Generator(*layers, upsample"),
     sabotage("models.dcgan", "dcgan: D normalises its first layer too", "LeakyReLU(negative_slope=0.2)]\n    for",
              "BatchNorm2d(width, dtype=dtype), LeakyReLU(negative_slope=0.2)]\n    for"),
+    # ------------------------------------------------------------------------------------------------ forgetting
+    sabotage("analysis.forgetting", "forgetting: the penalty is of w, not of its square's half",
+             "linear.add_grads(weight=l2 * linear.params[\"weight\"])",
+             "linear.add_grads(weight=2 * l2 * linear.params[\"weight\"])"),
+    sabotage("analysis.forgetting", "forgetting: maps keep their scale",
+             "x = (x - x.mean(axis=0)) / xp.where(spread > 0, spread, 1)", "x = x - x.mean(axis=0)"),
+    sabotage("analysis.forgetting", "forgetting: the other maps are left out",
+             "keep = np.ones((y.shape[1], 1, 1))\n    keep[np.asarray(without, int)] = 0",
+             "keep = np.zeros((y.shape[1], 1, 1))\n    keep[np.asarray(without, int)] = 1"),
+    sabotage("analysis.forgetting", "forgetting: rows and columns of a position change places",
+             "[:, None] & ((columns >= left) & (columns < right))",
+             " & ((columns >= left) & (columns < right))[:, None]"),
+    sabotage("analysis.forgetting", "forgetting: what was lost is a share of all pictures",
+             "\"lost\": _share(~after[had, k])", "\"lost\": float((had & ~after[:, k]).mean())"),
     # --------------------------------------------------------------- what crosses between the host and the device
     on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
            "inv_std = 1 / __import__(\"numpy\").sqrt("),

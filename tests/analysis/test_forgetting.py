@@ -195,7 +195,7 @@ def test_the_regression_reaches_scipys_optimum(device, rng):
         return np.mean(np.logaddexp(0, s) - labels * s) + l2 / 2 * (w @ w)
 
     best = minimize(loss, np.zeros(6), method="BFGS", options={"gtol": 1e-9}).x
-    fit = forgetting.logistic_regression(to_device(x, device), to_device(labels, device), l2=l2)
+    fit = forgetting.logistic_regression(to_device(x, device), to_device(labels, device), l2=l2, steps=500)
     np.testing.assert_allclose(fit.weights, best[:5], atol=1e-6)
     assert fit.bias == pytest.approx(best[5], abs=1e-6)
     assert fit.weights[4] == 0

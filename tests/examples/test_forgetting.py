@@ -103,8 +103,6 @@ def test_boxes_drawn_by_hand(tmp_path):
     assert {"inside_2_maps", "outside_by_rule"} <= numbers.keys()
     assert "lost_2_maps" not in numbers
     assert size == (2 + 2 * 66 + 8 + 2 + 6 * 66, 2 + 5 * 66)
-    again = succeed(*options, folder=tmp_path)[1]
-    assert again == numbers
 
 
 @pytest.mark.parametrize(
@@ -127,7 +125,6 @@ def test_boxes_drawn_by_hand(tmp_path):
             ("g", "--classifier", "c", "--property", "3"),
             "there is no classifier c: train one first (python examples/tra",
         ),
-        (("g", "--boxes", "none.json"), "cannot read the boxes none.json"),
         (("g", "--boxes", "bad.json"), "bad.json: a box of sample 3 expected [left, top, right, bottom]"),
         (("g", "--convolution", "3"), "--convolution expected a hidden one of G, from 1 to 2, got 3"),
         (("g", "--maps", "9"), "--maps expected at most the layer's 8, got 9"),
