@@ -47,6 +47,10 @@ def main():
         args.property = "glasses"
     if args.classifier and args.property is None:
         raise UserError("--classifier judges classes: say with --property which one is to be forgotten")
+    if args.boxes and args.negatives == "without":
+        raise UserError(
+            "boxes drawn by hand are told from elsewhere in the same samples: leave out --negatives without"
+        )
     device = backend.get_device(args.device)
     g = checkpoint.load_generator(existing(args.checkpoint, "generator", "faces_dcgan.py", "--checkpoint")).to(device)
     layer = layer_of(g, args.convolution)
@@ -60,36 +64,30 @@ def main():
     channels = y.shape[1]
     if args.maps > channels:
         raise UserError(f"--maps expected at most the layer's {channels}, got {args.maps}")
-    pictures, pictures_new = forgetting.draw(g, y, layer), forgetting.draw(g, y_new, layer)
+    pictures = forgetting.draw(g, y, layer)
     images.save_png(out / "samples.png", arithmetic.numbered(pictures[:NUMBERED]))
     print(f"samples with their numbers: {out}/samples.png")
     if judge is None and by_hand is None:
         print("choose a --property, or write boxes round what is to be forgotten in some samples and add --boxes FILE")
         return
 
+    # positive and negative: the positions that the regression learns from, bool (N, h, w)
+    # boxed and in_boxes: activations, and in which pixels of their pictures the change is the wanted one, (n, H, W)
+    # shown: activations of samples that have the property, and of others
     numbers = {"property": args.property, "layer": layer, "channels": channels, "map_size": y.shape[2]}
     if judge:
         numbers |= judge.prepare(args, g)
-        seen, seen_new = judge(pictures), judge(pictures_new)
-        has, has_new = seen[:, judge.k], seen_new[:, judge.k]
-        numbers["samples_with_it"] = float(has_new.mean())
-        if min(has.sum(), has_new.sum()) == 0 or min((~has).sum(), (~has_new).sum()) == 0:
-            raise UserError(
-                f"{args.property} was seen in {has.sum() + has_new.sum()} of {len(z) + len(z_new)} samples; some with "
-                "it and some without were expected: choose another --property, or add --samples and --new"
-            )
-        shown = taken(y_new, np.flatnonzero(has_new)), taken(y_new, np.flatnonzero(~has_new))
+        seen, seen_new = judge(pictures), judge(forgetting.draw(g, y_new, layer))
+        numbers["samples_with_it"] = float(seen_new[:, judge.k].mean())
+        shown = split(y_new, seen_new[:, judge.k], args.property)
     if by_hand:
         positive, negative = masks_by_hand(by_hand, len(y), g.image_size, y.shape[2:])
         boxed, in_boxes = taken(y, list(by_hand)), masks_by_hand(by_hand, len(y), g.image_size)[0][list(by_hand)]
         shown = shown if judge else (boxed, y_new)
     else:
-        box = forgetting.inside(judge.boxes, g.image_size, y.shape[2:])
-        positive = has[:, None, None] & box
-        elsewhere = args.negatives == "elsewhere" or (args.negatives is None and not box.all())
-        negative = has[:, None, None] & ~box if elsewhere else ~has[:, None, None] & box
-        boxed, in_boxes = shown[0], forgetting.inside(judge.boxes, g.image_size, (g.image_size,) * 2)
-        in_boxes = in_boxes[None].repeat(len(boxed), axis=0)
+        positive, negative = masks_of(judge, seen[:, judge.k], args.negatives, g.image_size, y.shape[2:])
+        in_boxes = forgetting.inside(judge.boxes, g.image_size, (g.image_size, g.image_size))
+        boxed, in_boxes = shown[0], in_boxes[None].repeat(len(shown[0]), axis=0)
 
     x, labels = forgetting.examples(y, positive, negative, rng=rng)
     fit = forgetting.logistic_regression(x, labels, l2=args.l2, progress=common.progress_bar("regression"))
@@ -224,6 +222,24 @@ def layer_of(g, convolution):
     if convolution > len(hidden):
         raise UserError(f"--convolution expected a hidden one of G, from 1 to {len(hidden)}, got {convolution}")
     return hidden[convolution - 1]
+
+
+def split(y, has, name):
+    """Activations of the samples that have the property, and of those that have not."""
+    if has.all() or not has.any():
+        raise UserError(
+            f"{name} was seen in {has.sum()} of {len(has)} samples, some with it and some without were expected: "
+            "choose another --property, or add --new"
+        )
+    return taken(y, np.flatnonzero(has)), taken(y, np.flatnonzero(~has))
+
+
+def masks_of(judge, has, negatives, size, shape):
+    """The positions, of maps of ``shape``, that show a judged property and those that do not: two bool (N, h, w)."""
+    box, has = forgetting.inside(judge.boxes, size, shape), has[:, None, None]
+    if negatives is None:
+        negatives = "without" if box.all() else "elsewhere"
+    return has & box, (has & ~box if negatives == "elsewhere" else ~has & box)
 
 
 def masks_by_hand(boxes, count, size, shape=None):

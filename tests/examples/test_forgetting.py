@@ -125,6 +125,7 @@ def test_boxes_drawn_by_hand(tmp_path):
             ("g", "--classifier", "c", "--property", "3"),
             "there is no classifier c: train one first (python examples/tra",
         ),
+        (("g", "--boxes", "bad.json", "--negatives", "without"), "leave out --negatives without"),
         (("g", "--boxes", "bad.json"), "bad.json: a box of sample 3 expected [left, top, right, bottom]"),
         (("g", "--convolution", "3"), "--convolution expected a hidden one of G, from 1 to 2, got 3"),
         (("g", "--maps", "9"), "--maps expected at most the layer's 8, got 9"),
