@@ -204,9 +204,14 @@ def test_the_regression_reaches_scipys_optimum(device, rng):
     assert isinstance(fit.weights, np.ndarray)
 
 
-def test_a_regression_that_stopped_early_says_so(rng):
+def test_a_regression_that_stopped_early_says_how_steep_it_still_was(rng):
     x = rng.standard_normal((50, 2))
-    fit = forgetting.logistic_regression(x, (x[:, 0] > 0).astype(float), steps=2)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)
+    labels = (x[:, 0] > 0.5).astype(float)
+    fit = forgetting.logistic_regression(x, labels, l2=0.1, steps=2)
+    surplus = 1 / (1 + np.exp(-(x @ fit.weights + fit.bias))) - labels
+    slopes = [*(x.T @ surplus / 50 + 0.1 * fit.weights), surplus.mean()]
+    assert fit.slope == pytest.approx(np.abs(slopes).max())
     assert fit.slope > 0.01
 
 
