@@ -2,7 +2,7 @@
 """Have a generator forget to draw something: glasses, a digit, what you put boxes round (section 6.3.1, figure 6).
 
     python examples/faces_dcgan.py                             train a generator of faces first
-    python examples/forgetting.py                              a minute or two; look at runs/forgetting/forgetting.png
+    python examples/forgetting.py                              half a minute; look at runs/forgetting/forgetting.png
     python examples/forgetting.py --property smile --negatives without
     python examples/forgetting.py --checkpoint runs/mnist_dcgan/generator.safetensors \\
         --classifier runs/classifier/classifier.safetensors --property 7
@@ -145,7 +145,7 @@ def parser():
     add("--maps", type=count, default=4, metavar="N", help="how many of the strongest forgetting.png leaves out")
     add("--l2", type=cli.at_least(float, 0), default=1e-3, help="the regression's penalty of weights")
     add("--samples", type=count, default=500, metavar="N", help="that the regression learns from")
-    add("--new", type=count, default=1000, metavar="N", help="other samples, of which the rates are measured")
+    add("--new", type=count, default=500, metavar="N", help="other samples, of which the rates are measured")
     add("--random", type=count, default=10, metavar="N", help="random choices of as many maps")
     return result
 
