@@ -25,6 +25,7 @@ OPERATIONS = ["test_cases.py", "test_conv.py", "test_numerics.py", "test_propert
 TESTS = {  # module -> what checks it, in the order of running
     "nanogan.analysis.codes": ["tests/analysis/test_codes.py"],
     "nanogan.analysis.planted": ["tests/analysis/test_planted.py"],
+    "nanogan.analysis.forgetting": ["tests/analysis/test_forgetting.py"],
     "nanogan.fast": ["tests/fast/test_cpu.py"],
     "nanogan.backend": ["tests/test_backend.py", "tests/fast/test_cpu.py"],
     "nanogan.ops": [f"tests/ops/{name}" for name in OPERATIONS],
@@ -436,6 +437,20 @@ SABOTAGES = [
              "right += int((counts * (counts > 1)"),
     sabotage("analysis.planted", "planted: a picture is chosen for two kinds",
              "rng.permutation(len(files))[: each * len(KINDS)]", "rng.integers(0, len(files), each * len(KINDS))"),
+    # ------------------------------------------------------------------------------------------------ forgetting
+    sabotage("analysis.forgetting", "forgetting: the penalty is of w, not of its square's half",
+             "linear.add_grads(weight=l2 * linear.params[\"weight\"])",
+             "linear.add_grads(weight=2 * l2 * linear.params[\"weight\"])"),
+    sabotage("analysis.forgetting", "forgetting: maps keep their scale",
+             "x = (x - x.mean(axis=0)) / xp.where(spread > 0, spread, 1)", "x = x - x.mean(axis=0)"),
+    sabotage("analysis.forgetting", "forgetting: the other maps are left out",
+             "keep = np.ones((y.shape[1], 1, 1))\n    keep[np.asarray(without, int)] = 0",
+             "keep = np.zeros((y.shape[1], 1, 1))\n    keep[np.asarray(without, int)] = 1"),
+    sabotage("analysis.forgetting", "forgetting: rows and columns of a position change places",
+             "[:, None] & ((columns >= left) & (columns < right))",
+             " & ((columns >= left) & (columns < right))[:, None]"),
+    sabotage("analysis.forgetting", "forgetting: what was lost is a share of all pictures",
+             "\"lost\": _share(~after[had, k])", "\"lost\": float((had & ~after[:, k]).mean())"),
     # --------------------------------------------------------------- what crosses between the host and the device
     on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
            "inv_std = 1 / __import__(\"numpy\").sqrt("),

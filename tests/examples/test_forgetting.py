@@ -1,0 +1,142 @@
+"""Forgetting as a user starts it: on untrained generators whose pictures differ, in seconds."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from nanogan import checkpoint
+from nanogan.analysis.classifier import Classifier
+from nanogan.models import dcgan
+from nanogan.training import sample
+
+SCRIPT = Path(__file__).parents[2] / "examples" / "forgetting.py"
+MEASURES = ("after", "lost", "gained", "kept", "kept_with")
+
+
+def run(*arguments, folder):
+    return subprocess.run(
+        [sys.executable, str(SCRIPT), "--dry-run", *map(str, arguments)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+
+
+def succeed(*arguments, folder):
+    done = run(*arguments, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    out = folder / "runs/forgetting"
+    return done.stdout, json.loads((out / "numbers.json").read_text()), size_of(out / "forgetting.png")
+
+
+def size_of(path):
+    with Image.open(path) as picture:
+        return picture.size
+
+
+def generator(path, **shape):
+    """An untrained generator of contrasts: each z has another picture."""
+    g = dcgan.generator(**shape, width=4, latent=6, rng=np.random.default_rng(1))
+    for _, parameter, _ in g.named_parameters():
+        if parameter.ndim == 4:
+            parameter *= 20
+    checkpoint.save(path, g)
+    return g
+
+
+def grey(folder):
+    return generator(folder / "g.safetensors", image_size=16, channels=1)
+
+
+def test_faces_forget_an_attribute(tmp_path):
+    generator(tmp_path / "runs/faces_dcgan/generator.safetensors", image_size=32, channels=3)
+    out, numbers, size = succeed(folder=tmp_path)
+    assert "property: glasses" in out
+    assert (numbers["layer"], numbers["channels"], numbers["map_size"]) == (5, 8, 8)
+    assert 0.4 < numbers["classifier_accuracy"] <= 1
+    assert size == (2 + 10 * 66 + 8 + 2 + 6 * 66, 2 + 5 * 66)
+    for count in ("by_rule", "1_maps", "2_maps", "4_maps"):
+        for name in (*MEASURES, "inside", "outside"):
+            chosen, mean, low, high = numbers[f"{name}_{count}"]
+            assert low <= mean <= high
+            assert chosen >= 0
+    assert "8_maps" not in str(numbers)  # the layer has no more
+
+
+def test_a_class_is_forgotten(tmp_path):
+    g = grey(tmp_path)
+    network = Classifier(image_size=16, channels=1, width=2, classes=3, rng=np.random.default_rng(1))
+    pictures = sample(g, np.random.default_rng(2).standard_normal((200, 6), dtype=np.float32))
+    logits, _ = network.forward(pictures, train=False)
+    network[-1].params["bias"][1] -= np.median(logits[:, 1] - np.delete(logits, 1, axis=1).max(axis=1))
+    checkpoint.save(tmp_path / "c.safetensors", network)  # class 1 is now seen in half of the pictures
+    options = ("--checkpoint", "g.safetensors", "--classifier", "c.safetensors")
+    _, numbers, _ = succeed(*options, "--property", 1, "--maps", 3, folder=tmp_path)
+    assert numbers["samples_with_it"] == pytest.approx(0.5, abs=0.25)
+    assert {f"{name}_3_maps" for name in MEASURES} <= numbers.keys()
+    assert "outside_3_maps" not in numbers  # the box is the picture
+    done = run(*options, "--property", 1, "--negatives", "elsewhere", folder=tmp_path)
+    assert done.returncode == 2
+    assert "positions that show the property and positions that do not" in done.stderr
+
+
+def test_boxes_drawn_by_hand(tmp_path):
+    grey(tmp_path)
+    done = run("--checkpoint", "g.safetensors", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "write boxes round what is to be forgotten" in done.stdout
+    assert size_of(tmp_path / "runs/forgetting/samples.png") == (2 + 10 * 34, 2 + 10 * 47)
+    assert not (tmp_path / "runs/forgetting/numbers.json").exists()
+    (tmp_path / "boxes.json").write_text('{"3": [0, 0, 8, 8], "99": [[4, 4, 9, 9], [10, 0, 16, 3]]}')
+    options = ("--checkpoint", "g.safetensors", "--boxes", "boxes.json", "--convolution", 2, "--maps", 2)
+    _, numbers, size = succeed(*options, folder=tmp_path)
+    # a map of 8 x 8: 4 x 4 positions in sample 3; 2 x 2 (middles 5, 7) and 3 x 1 (11, 13, 15; 1) in sample 99
+    assert numbers["positions"] == 2 * (16 + 4 + 3)
+    assert (numbers["layer"], numbers["channels"], numbers["map_size"]) == (5, 4, 8)
+    assert {"inside_2_maps", "outside_by_rule"} <= numbers.keys()
+    assert "lost_2_maps" not in numbers
+    assert size == (2 + 2 * 66 + 8 + 2 + 6 * 66, 2 + 5 * 66)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            (),
+            "there is no generator runs/faces_dcgan/generator.safetensors: train one first (python examples/faces_d",
+        ),
+        (
+            ("g", "--property", "hat"),
+            "--property expected one of smile, glasses, long_hair, looks_right, round, or a cl",
+        ),
+        (
+            ("g", "--property", "smile"),
+            "built-in faces have 3 channels and 32 or 64 pixels, g.safetensors draws 1 and 16",
+        ),
+        (("g", "--classifier", "c"), "say with --property which one is to be forgotten"),
+        (
+            ("g", "--classifier", "c", "--property", "3"),
+            "there is no classifier c: train one first (python examples/tra",
+        ),
+        (("g", "--boxes", "bad.json", "--negatives", "without"), "leave out --negatives without"),
+        (("g", "--boxes", "bad.json"), "bad.json: a box of sample 3 expected [left, top, right, bottom]"),
+        (("g", "--convolution", "3"), "--convolution expected a hidden one of G, from 1 to 2, got 3"),
+        (("g", "--maps", "9"), "--maps expected at most the layer's 8, got 9"),
+    ],
+)
+def test_mistakes_get_one_sentence(tmp_path, arguments, message):
+    grey(tmp_path)
+    (tmp_path / "bad.json").write_text('{"3": [0, 0, 17, 8]}')
+    if arguments:
+        arguments = ("--checkpoint", "g.safetensors", *arguments[1:])
+    done = run(*arguments, folder=tmp_path)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
