@@ -99,7 +99,7 @@ def test_ctrl_c_leaves_whole_files_alone(tmp_path):
         (("--checkpoint", "g.safetensors"), "with 1 channels: add --image-size 16 --channels 1, or give another --che"),
         (
             ("--checkpoint", "g.safetensors", "--image-size", "16"),
-            "knows 3 classes, digits has 10: use another --check",
+            "knows 3 classes, digits has 10: use another --",
         ),
         (("--classifier", "c.safetensors"), "c.safetensors is for pictures of 28 x 28 with 3 channels: add --image-s"),
         (("--batch-size", "401"), "there are 400 pictures to train on, less than a batch: use --batch-size 400"),
