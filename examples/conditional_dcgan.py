@@ -136,8 +136,8 @@ def _parser():
         default=10,
         help="of the GAN of fully connected layers, which are shorter; 0 leaves it out",
     )
-    parser.add_argument("--batch-size", type=cli.at_least(int, 2, high=1_000_000), default=64, help="pictures a step")
-    parser.add_argument("--lr", type=cli.at_least(float, 0, above=True, high=1), default=2e-4, help="Adam's")
+    parser.add_argument("--batch-size", type=cli.at_least(int, 2, high=1_000_000), default=32, help="pictures a step")
+    parser.add_argument("--lr", type=cli.at_least(float, 0, above=True, high=1), default=5e-4, help="Adam's")
     parser.add_argument("--latent", type=count, default=100, help="numbers in z")
     parser.add_argument("--width", type=count, default=32, help="channels of the DCGAN's largest map")
     parser.add_argument("--image-size", type=count, default=28, help="pixels; cifar10's are 32")
