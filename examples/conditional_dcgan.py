@@ -32,6 +32,7 @@ from nanogan.training.adversarial import draw_z
 
 DRY_PICTURES, DRY_STEPS = 480, 3
 COUNTS = (1000, 10_000, 50_000)  # of pictures that teach, told on the way to --one-nn
+ASKED = 5000  # drawings that the classifier labels
 COLUMNS = 16
 
 
@@ -82,7 +83,8 @@ def main():
     if classifier is not None:
         asked = {"real": (test, test_labels)}
         for name, g in generators.items():
-            asked[name] = next(drawn_parts(g, shape, count=1000, seed=args.seed))
+            parts = drawn_parts(g, shape, count=min(count, ASKED), seed=args.seed)
+            asked[name] = [np.concatenate(each) for each in zip(*parts, strict=True)]
         for name, (given, wanted) in asked.items():
             _, probabilities = classify(classifier, given, progress=common.progress_bar(f"labels, {name}"))
             numbers[f"{name} label_accuracy"] = float((probabilities.argmax(axis=1) == wanted).mean())
