@@ -135,8 +135,8 @@ def _parser():
     parser.add_argument(
         "--mlp-epochs",
         type=cli.at_least(int, 0, high=1_000_000),
-        default=10,
-        help="of the GAN of fully connected layers, which are shorter; 0 leaves it out",
+        default=5,
+        help="of the GAN of fully connected layers; 0 leaves it out",
     )
     parser.add_argument("--batch-size", type=cli.at_least(int, 2, high=1_000_000), default=32, help="pictures a step")
     parser.add_argument("--lr", type=cli.at_least(float, 0, above=True, high=1), default=5e-4, help="Adam's")
