@@ -30,7 +30,7 @@ from nanogan.backend import to_numpy
 from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.files import replacing
-from nanogan.models import dcgan
+from nanogan.models import conditional, dcgan
 from nanogan.models.recognition import recognise, rename_flags, renames_between
 
 KEY = "nanogan_training"  # of the metadata
@@ -114,7 +114,16 @@ def load_discriminator(path):
     return _load("discriminator", dcgan.discriminator, dcgan.discriminator_options_of, path)
 
 
-def _load(kind, build, options_of, path):
+def load_conditional(path):
+    """Return the conditional DCGAN generator (nanogan.models.conditional) saved in ``path``, on the CPU.
+
+    Its sizes are inferred from the shapes of its arrays; how many of its inputs are the label's stands in the file.
+    """
+    return _load("generator", conditional.generator, conditional.options_of, path, "conditional DCGAN generator")
+
+
+def _load(kind, build, options_of, path, name=None):
+    name = name or f"DCGAN {kind}"
     state, metadata = _read(path)
     if KEY in metadata:
         average = _below("ema.", state) if kind == "generator" else {}
@@ -130,9 +139,9 @@ def _load(kind, build, options_of, path):
         elif found.renames and found.kind == kind:
             flags = f"--key {kind[0]} " if KEY in metadata else ""
             hint = f": {_mended(path, flags + rename_flags(found.renames))}"
-        raise UserError(f"{path} is not a DCGAN {kind} of nanogan's: it holds {found}{hint}") from None
+        raise UserError(f"{path} is not a {name} of nanogan's: it holds {found}{hint}") from None
     if not all(np.isfinite(array).all() for array in state.values()):
-        raise UserError(f"{path} is not a DCGAN {kind}: its weights are not finite numbers")
+        raise UserError(f"{path} is not a {name}: its weights are not finite numbers")
     return network
 
 

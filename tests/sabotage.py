@@ -35,9 +35,11 @@ TESTS = {  # module -> what checks it, in the order of running
     "nanogan.training": ["tests/training/test_options.py", "tests/training/test_adversarial.py"],
     "nanogan.ema": ["tests/test_ema.py"],
     "nanogan.checkpoint": ["tests/test_ema.py", "tests/test_checkpoint.py"],
+    "nanogan.models.conditional": ["tests/models/test_conditional.py"],
     "nanogan.models": ["tests/models/test_dcgan.py"],
     "nanogan.analysis.features": ["tests/analysis/test_features.py"],
     "nanogan.data.npz": ["tests/data/test_npz.py"],
+    "nanogan.analysis.conditional": ["tests/analysis/test_conditional.py"],
 }
 
 
@@ -451,6 +453,21 @@ SABOTAGES = [
              " & ((columns >= left) & (columns < right))[:, None]"),
     sabotage("analysis.forgetting", "forgetting: what was lost is a share of all pictures",
              "\"lost\": _share(~after[had, k])", "\"lost\": float((had & ~after[:, k]).mean())"),
+    # ------------------------------------------------------------------------------------------ conditional generators
+    sabotage("models.conditional", "conditional: a label's gradient lacks its map's part",
+             " + dy[:, C:].sum(axis=(2, 3))", ""),
+    sabotage("models.conditional", "conditional: G's weights get the gradient of other channels",
+             "self.network.backward(dy[:, :C]", "self.network.backward(dy[:, -C:]"),
+    sabotage("models.conditional", "conditional: the maps are of z's first numbers", "z[:, self.latent :]), cache",
+             "z[:, : self.classes]), cache"),
+    sabotage("models.conditional", "conditional: D is given the maps alone",
+             "y[..., :C] = pictures.transpose(0, 2, 3, 1)", "y[..., :C] = 0"),
+    sabotage("models.conditional", "conditional: a file's classes are taken for z's numbers",
+             "{\"classes\": int(classes), ", "{\"classes\": found[\"latent\"] - int(classes), "),
+    sabotage("analysis.conditional", "conditional: all pictures are drawn of one z",
+             "draw(g, draw_z(rng, len(labels), g.latent)", "draw(g, 0 * draw_z(rng, len(labels), g.latent)"),
+    sabotage("analysis.conditional", "conditional: pictures come with other labels", "labels, shape), labels\n",
+             "labels, shape), labels[::-1]\n"),
     # --------------------------------------------------------------- what crosses between the host and the device
     on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
            "inv_std = 1 / __import__(\"numpy\").sqrt("),

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nanogan import layers, ops
-from nanogan.models import dcgan
+from nanogan.models import conditional, dcgan
 
 
 def normal(*shape):
@@ -296,5 +296,9 @@ NETWORKS = {
     "DCGAN discriminator": (
         lambda: dcgan.discriminator(image_size=16, channels=2, width=3, rng=_rng()),
         normal(4, 2, 16, 16),
+    ),
+    "conditional generator": (
+        lambda: conditional.generator(classes=2, image_size=16, channels=2, latent=3, width=3, rng=_rng()),
+        normal(4, 5),
     ),
 }

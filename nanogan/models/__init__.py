@@ -1,5 +1,5 @@
 """Networks."""
 
-from nanogan.models import dcgan
+from nanogan.models import conditional, dcgan
 
-__all__ = ["dcgan"]
+__all__ = ["conditional", "dcgan"]

@@ -76,7 +76,7 @@ def generator(*, image_size=64, channels=3, latent=100, width=64, upsample="deco
     upsample: how a map is doubled, "deconv" by a transposed convolution, "resize" by repeating pixels and a 3x3
     convolution. Raises UserError for a size that cannot be reached, naming the nearest ones.
     """
-    _check_counts(channels=channels, latent=latent, width=width)
+    check_counts(channels=channels, latent=latent, width=width)
     if upsample not in UPSAMPLES:
         raise UserError(f'upsample expected "deconv" or "resize", got {upsample!r}')
     rng = rng or np.random.default_rng()
@@ -101,7 +101,7 @@ def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.flo
     Parameters, sizes and errors as for :func:`generator`.
     """
     start, doublings = plan(image_size)
-    _check_counts(channels=channels, width=width)
+    check_counts(channels=channels, width=width)
     rng = rng or np.random.default_rng()
     options = {"bias": False, "rng": rng, "dtype": dtype}
     widths = [width * 2**i for i in range(doublings)]  # w, 2w, 4w, 8w
@@ -190,7 +190,7 @@ def _discriminator_weights(image_size, channels, width):
 
 def plan(image_size):
     """Return (smallest map, number of doublings): 64 -> (4, 4), 28 -> (7, 2)."""
-    _check_counts(image_size=image_size)
+    check_counts(image_size=image_size)
     size, doublings = image_size, 0
     while size >= 8 and size % 2 == 0:
         size, doublings = size // 2, doublings + 1
@@ -204,7 +204,8 @@ def plan(image_size):
     return size, doublings
 
 
-def _check_counts(**counts):
+def check_counts(**counts):
+    """Raise UserError unless each is a whole number of at least 1."""
     for name, count in counts.items():
         if not isinstance(count, Integral) or count < 1:
             raise UserError(f"{name} expected a whole number of at least 1, got {count!r}")
