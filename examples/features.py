@@ -61,7 +61,6 @@ def main():
 
     if not is_set(args.data):
         raise UserError(f"a classifier expected a data set with labels, got the folder {args.data}: use --data mnist")
-    analysis.sklearn("svm")  # if it is missing, this says so before anything takes long
     device = backend.get_device(args.device)
     if args.train:
         rng = backend.seeded_rng(args.seed, "weights of d")
@@ -71,7 +70,7 @@ def main():
     d.to(device)
     out = writable_folder(args.out)
     load = partial(load_pictures, args.data, size=d.image_size, channels=d.channels, seed=args.seed)
-    unlabelled = None
+    analysis.sklearn("svm")  # if it is missing, this says so before anything takes long
     if args.train:
         bar = common.progress_bar("reading the pictures to train with")
         unlabelled, _ = load(count=2 * args.batch_size if args.dry_run else None, progress=bar)
@@ -110,7 +109,9 @@ def rows(kind, args, d, train_pictures, pictures):
     if kind == "pixels":
         return analysis.pixels(pictures)
     if kind == "k-means":
-        return analysis.KMeans(train_pictures, count=args.centres, seed=args.seed)(pictures, progress=bar)
+        patches = 2000 if args.dry_run else 100_000
+        found = analysis.KMeans(train_pictures, count=args.centres, patches=patches, seed=args.seed)
+        return found(pictures, progress=bar)
     if kind == "untrained":
         d = init.dcgan_(copy.deepcopy(d), backend.seeded_rng(args.seed, "untrained"))
     return analysis.features(analysis.frozen(d, train_pictures[:FROZEN]), pictures, progress=bar)

@@ -2,9 +2,7 @@
 
 import csv
 import json
-import os
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -12,22 +10,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests.examples.starting import EXAMPLES, run
+
 QUICK = ("--steps", "20")
-
-
-def run(*arguments, folder):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / "dedupe.py"), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "Traceback" not in done.stderr
-    return done.returncode, done.stdout, done.stderr
 
 
 def listed(out):
@@ -66,7 +51,7 @@ def photos(tmp_path):
 def test_a_folders_duplicates_are_listed_and_nothing_is_changed(photos, tmp_path):
     (photos / "link.png").symlink_to(photos / "05.png")  # one picture under two names is no duplicate
     before = state(photos)
-    code, out, err = run("photos", *QUICK, folder=tmp_path)
+    code, out, err = run("dedupe.py", "photos", *QUICK, folder=tmp_path)
     assert code == 0, err
     assert "2 cannot be read and were left out, see runs/dedupe/skipped.txt" in err
     left = tmp_path / "runs" / "dedupe"
@@ -93,7 +78,7 @@ def test_a_folders_duplicates_are_listed_and_nothing_is_changed(photos, tmp_path
         assert sheet.size == (2 + 2 * 66, 2 + 3 * 66)
     assert state(photos) == before
 
-    code, again, err = run("photos", *QUICK, folder=tmp_path)  # from the cache, the same
+    code, again, err = run("dedupe.py", "photos", *QUICK, folder=tmp_path)  # from the cache, the same
     assert (code, again) == (0, out)
     assert "2 cannot be read" in err
 
@@ -103,7 +88,7 @@ def test_distance_finds_more(photos, tmp_path):
         Image.fromarray((np.asarray(picture) // 2 + 9).astype(np.uint8)).save(photos / "recoloured.jpg", quality=40)
     found = []
     for distance in (0, 30):
-        code, _, err = run("photos", *QUICK, "--distance", distance, folder=tmp_path)
+        code, _, err = run("dedupe.py", "photos", *QUICK, "--distance", distance, folder=tmp_path)
         assert code == 0, err
         found.append([{Path(row["path"]).name for row in rows} for rows in listed(tmp_path / "runs/dedupe")])
     assert not any("recoloured.jpg" in group for group in found[0])
@@ -115,7 +100,7 @@ def test_no_duplicates(photos, tmp_path):
         path.unlink()
     (tmp_path / "runs/dedupe").mkdir(parents=True)
     (tmp_path / "runs/dedupe/duplicates.png").write_bytes(b"of an earlier run")
-    code, out, _ = run("photos", *QUICK, folder=tmp_path)
+    code, out, _ = run("dedupe.py", "photos", *QUICK, folder=tmp_path)
     assert code == 0
     assert "no near-duplicates were found; --distance 8 also finds" in out
     assert listed(tmp_path / "runs/dedupe") == []
@@ -124,7 +109,7 @@ def test_no_duplicates(photos, tmp_path):
 
 def test_the_measurement(tmp_path):
     for _ in range(2):  # the second run replaces what the first planted
-        code, out, err = run("--dry-run", folder=tmp_path)
+        code, out, err = run("dedupe.py", "--dry-run", folder=tmp_path)
         assert code == 0, err
         assert err == ""
     left = tmp_path / "runs" / "dedupe"
@@ -140,7 +125,7 @@ def test_the_measurement(tmp_path):
     assert float(methods["untrained, distance 16"]["recall_resized"]) > 0.5
     assert "untrained, distance 8" in out
     (left / "planted" / "mine.png").write_bytes(b"")
-    code, _, err = run("--dry-run", folder=tmp_path)
+    code, _, err = run("dedupe.py", "--dry-run", folder=tmp_path)
     assert code == 2
     assert "runs/dedupe/planted holds mine.png, which is not of an earlier run: choose another --out" in err
     assert (left / "planted" / "00000.png").exists()
@@ -148,7 +133,7 @@ def test_the_measurement(tmp_path):
 
 def test_the_measurement_among_a_folders_pictures(photos, tmp_path):
     before = state(photos)
-    code, _, err = run("--data", "photos", "--dry-run", folder=tmp_path)
+    code, _, err = run("dedupe.py", "--data", "photos", "--dry-run", folder=tmp_path)
     assert code == 0, err
     assert json.loads((tmp_path / "runs/dedupe/numbers.json").read_text())["pictures"] == 15 + 2 * 7
     assert state(photos) == before

@@ -8,7 +8,7 @@ from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.models import dcgan
-from tests.examples.test_invert_nearest_what_d_sees import run, size_of, succeed
+from tests.examples.starting import run, size_of, succeed
 
 KINDS = ("d", "untrained", "k-means", "pixels")
 
@@ -55,7 +55,10 @@ def test_a_users_mistake_gets_one_sentence(discriminator, tmp_path):
         (("--checkpoint", "none"), "there is no checkpoint none: train one first"),
         (("--data", "faces"), "the pictures of faces have 3 channels, 1 were expected"),
         (("--data", "no.npz"), "there is no file no.npz"),
-        (("--data", "digits", "--pictures", "100"), "100 labels of each class were asked for, one has"),
+        (
+            ("--data", "digits", "--pictures", "100", "--test", "9", "--kinds", "pixels"),
+            "100 labels of each class were asked for, one has",
+        ),
         (("--train", "lsun"), "invalid choice: 'lsun'"),
     ):
         code, _, err = run("features.py", *arguments, folder=tmp_path)

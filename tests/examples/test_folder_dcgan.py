@@ -1,10 +1,6 @@
 """The folder example as a user starts it: pictures of many kinds, damaged ones, a cache, and a run taken up again."""
 
-import os
 import shutil
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,8 +8,8 @@ import scipy.io
 from PIL import Image
 
 from nanogan import checkpoint
+from tests.examples.starting import run
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "folder_dcgan.py"
 TINY = ("--image-size", "16", "--width", "2", "--batch-size", "8", "--latent", "4")
 
 
@@ -32,21 +28,8 @@ def photos(tmp_path):
     return folder
 
 
-def run(*arguments, folder):
-    done = subprocess.run(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
 def succeed(*arguments, folder):
-    code, out, err = run(*arguments, folder=folder)
+    code, out, err = run("folder_dcgan.py", *arguments, folder=folder)
     assert code == 0, err
     return out, err
 
@@ -108,7 +91,7 @@ def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
     scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": X, "y": y})
     out, _ = succeed("train_32x32.mat", *TINY, "--epochs", "1", folder=tmp_path)
     assert "50 pictures of 16 x 16" in out
-    code, _, err = run("train_32x32.mat", *TINY, "--channels", "1", folder=tmp_path)
+    code, _, err = run("folder_dcgan.py", "train_32x32.mat", *TINY, "--channels", "1", folder=tmp_path)
     assert code == 2
     assert "the pictures of train_32x32.mat have 3 channels, 1 were expected" in err
 
@@ -135,7 +118,7 @@ def test_grey_pictures_and_a_dry_run(photos, tmp_path):
 )
 def test_a_users_mistake_gets_one_sentence(photos, tmp_path, arguments, message):
     (tmp_path / "empty").mkdir()
-    code, _, err = run(*arguments, folder=tmp_path)
+    code, _, err = run("folder_dcgan.py", *arguments, folder=tmp_path)
     assert code == 2
     assert message in err
     assert "Traceback" not in err
@@ -144,9 +127,9 @@ def test_a_users_mistake_gets_one_sentence(photos, tmp_path, arguments, message)
 def test_another_folder_is_not_taken_up(photos, tmp_path):
     succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
     shutil.rmtree(photos / "beach")
-    code, _, err = run("--resume", folder=tmp_path)
+    code, _, err = run("folder_dcgan.py", "--resume", folder=tmp_path)
     assert code == 2
     assert "was trained on 30 pictures" in err
-    code, _, err = run(photos, "--resume", "--channels", "1", folder=tmp_path)
+    code, _, err = run("folder_dcgan.py", photos, "--resume", "--channels", "1", folder=tmp_path)
     assert code == 2
     assert "--channels=1 contradicts" in err

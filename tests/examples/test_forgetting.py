@@ -1,44 +1,25 @@
 """Forgetting as a user starts it: on untrained generators whose pictures differ, in seconds."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.analysis.classifier import Classifier
 from nanogan.models import dcgan
 from nanogan.training import sample
+from tests.examples import starting
+from tests.examples.starting import run, size_of
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "forgetting.py"
+OPTIONS = ("forgetting.py", "--dry-run")
 MEASURES = ("after", "lost", "gained", "kept", "kept_with")
 
 
-def run(*arguments, folder):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--dry-run", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
-
-
 def succeed(*arguments, folder):
-    done = run(*arguments, folder=folder)
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    printed = starting.succeed(*OPTIONS, *arguments, folder=folder)
     out = folder / "runs/forgetting"
-    return done.stdout, json.loads((out / "numbers.json").read_text()), size_of(out / "forgetting.png")
-
-
-def size_of(path):
-    with Image.open(path) as picture:
-        return picture.size
+    return printed, json.loads((out / "numbers.json").read_text()), size_of(out / "forgetting.png")
 
 
 def generator(path, **shape):
@@ -82,16 +63,16 @@ def test_a_class_is_forgotten(tmp_path):
     assert numbers["samples_with_it"] == pytest.approx(0.5, abs=0.25)
     assert {f"{name}_3_maps" for name in MEASURES} <= numbers.keys()
     assert "outside_3_maps" not in numbers  # the box is the picture
-    done = run(*options, "--property", 1, "--negatives", "elsewhere", folder=tmp_path)
-    assert done.returncode == 2
-    assert "positions that show the property and positions that do not" in done.stderr
+    code, out, err = run(*OPTIONS, *options, "--property", 1, "--negatives", "elsewhere", folder=tmp_path)
+    assert code == 2
+    assert "positions that show the property and positions that do not" in err
 
 
 def test_boxes_drawn_by_hand(tmp_path):
     grey(tmp_path)
-    done = run("--checkpoint", "g.safetensors", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "write boxes round what is to be forgotten" in done.stdout
+    code, out, err = run(*OPTIONS, "--checkpoint", "g.safetensors", folder=tmp_path)
+    assert code == 0, err
+    assert "write boxes round what is to be forgotten" in out
     assert size_of(tmp_path / "runs/forgetting/samples.png") == (2 + 10 * 34, 2 + 10 * 47)
     assert not (tmp_path / "runs/forgetting/numbers.json").exists()
     (tmp_path / "boxes.json").write_text('{"3": [0, 0, 8, 8], "99": [[4, 4, 9, 9], [10, 0, 16, 3]]}')
@@ -136,7 +117,7 @@ def test_mistakes_get_one_sentence(tmp_path, arguments, message):
     (tmp_path / "bad.json").write_text('{"3": [0, 0, 17, 8]}')
     if arguments:
         arguments = ("--checkpoint", "g.safetensors", *arguments[1:])
-    done = run(*arguments, folder=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    code, out, err = run(*OPTIONS, *arguments, folder=tmp_path)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err

@@ -1,20 +1,14 @@
 """Inversion, nearest pictures and what a discriminator sees, as a user starts them: on built-in digits, in seconds."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.images import save_png
 from nanogan.models import dcgan
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests.examples.starting import run, size_of, succeed
 
 
 @pytest.fixture
@@ -26,31 +20,6 @@ def networks(tmp_path):
     checkpoint.save(folder / "generator.safetensors", dcgan.generator(latent=6, **shape))
     checkpoint.save(folder / "discriminator.safetensors", dcgan.discriminator(**shape))
     return folder
-
-
-def run(script, *arguments, folder):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, done.stdout, done.stderr
-
-
-def succeed(script, *arguments, folder):
-    code, out, err = run(script, *arguments, folder=folder)
-    assert code == 0, err
-    assert err == ""
-    return out
-
-
-def size_of(path):
-    with Image.open(path) as picture:
-        return picture.size
 
 
 def test_invert(networks, tmp_path):

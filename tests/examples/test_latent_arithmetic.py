@@ -1,34 +1,20 @@
 """The faces and the arithmetic as a user starts them."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.models import dcgan
-
-EXAMPLES = Path(__file__).parents[2] / "examples"
-
-
-def run(script, *arguments, folder):
-    return subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+from tests.examples.starting import run
 
 
 def test_a_generator_of_faces_is_trained_and_calculated_with(tmp_path):
-    done = run("faces_dcgan.py", "--dry-run", "--width", 4, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    done = run("latent_arithmetic.py", "--dry-run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, out, err = run("faces_dcgan.py", "--dry-run", "--width", 4, folder=tmp_path)
+    assert code == 0, err
+    code, out, err = run("latent_arithmetic.py", "--dry-run", folder=tmp_path)
+    assert code == 0, err
     out = tmp_path / "runs/latent_arithmetic"
     numbers = json.loads((out / "numbers.json").read_text())
     assert numbers["classifier_accuracy"] > 0.4
@@ -41,12 +27,12 @@ def test_samples_of_ones_own_choice(tmp_path):
     g = dcgan.generator(image_size=16, channels=1, latent=6, width=4)
     checkpoint.save(tmp_path / "g.safetensors", g)
     grey = ("--checkpoint", "g.safetensors", "--out", "out", "--samples", 50)
-    done = run("latent_arithmetic.py", *grey, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
-    assert "choose some and add -a, -b and -c" in done.stdout
+    code, out, err = run("latent_arithmetic.py", *grey, folder=tmp_path)
+    assert code == 0, err
+    assert "choose some and add -a, -b and -c" in out
     assert not (tmp_path / "out/arithmetic.png").exists()
-    done = run("latent_arithmetic.py", *grey, "-a", 3, 17, "-b", 4, "-c", 5, 6, 49, folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, out, err = run("latent_arithmetic.py", *grey, "-a", 3, 17, "-b", 4, "-c", 5, 6, 49, folder=tmp_path)
+    assert code == 0, err
     with Image.open(tmp_path / "out/arithmetic.png") as sheet:  # 2+1, -, 1+1, +, 3+1, =, nine
         assert sheet.size == (2 + 18 * 21, 2 + 18)
     with Image.open(tmp_path / "out/samples.png") as sheet:
@@ -66,7 +52,7 @@ def test_samples_of_ones_own_choice(tmp_path):
 )
 def test_mistakes_get_one_sentence(tmp_path, arguments, message):
     checkpoint.save(tmp_path / "g.safetensors", dcgan.generator(image_size=8, channels=1, latent=2, width=2))
-    done = run("latent_arithmetic.py", *arguments, folder=tmp_path)
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+    code, out, err = run("latent_arithmetic.py", *arguments, folder=tmp_path)
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in err

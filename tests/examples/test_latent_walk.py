@@ -1,34 +1,22 @@
 """The walk as a user starts it."""
 
 import json
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.models import dcgan
+from tests.examples.starting import run
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "latent_walk.py"
-
-
-def run(*arguments, folder):
-    return subprocess.run(
-        [sys.executable, str(SCRIPT), "--out", "out", *map(str, arguments)],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        timeout=60,
-    )
+OPTIONS = ("latent_walk.py", "--out", "out")
 
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_it_walks_and_measures(tmp_path, channels):
     checkpoint.save(tmp_path / "g.safetensors", dcgan.generator(image_size=16, channels=channels, latent=6, width=4))
-    done = run("--checkpoint", "g.safetensors", "--dry-run", folder=tmp_path)
-    assert done.returncode == 0, done.stderr
+    code, _, err = run(*OPTIONS, "--checkpoint", "g.safetensors", "--dry-run", folder=tmp_path)
+    assert code == 0, err
     numbers = json.loads((tmp_path / "out/numbers.json").read_text())
     for path in ("line", "circle"):
         assert numbers[f"{path}_largest_over_median"] >= 1
@@ -40,11 +28,11 @@ def test_it_walks_and_measures(tmp_path, channels):
 
 
 def test_mistakes_get_one_sentence(tmp_path):
-    done = run("--dry-run", folder=tmp_path)
-    assert done.returncode == 2
+    code, _, err = run(*OPTIONS, "--dry-run", folder=tmp_path)
+    assert code == 2
     expected = (
         "there is no generator runs/mnist_dcgan/generator.safetensors: train one first (python examples/mnist_dcg"
     )
-    assert expected in done.stderr
-    assert "Traceback" not in done.stderr
-    assert run("--path", "spiral", folder=tmp_path).returncode == 2
+    assert expected in err
+    assert "Traceback" not in err
+    assert run(*OPTIONS, "--path", "spiral", folder=tmp_path)[0] == 2

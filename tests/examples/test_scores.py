@@ -1,10 +1,6 @@
 """The examples of the scores as a user starts them, on built-in data."""
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,22 +9,9 @@ from PIL import Image
 from nanogan import checkpoint
 from nanogan.analysis.classifier import Classifier, load_classifier
 from nanogan.models import dcgan
+from tests.examples.starting import run
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
 SCORES = ("inception_score", "frechet_distance", "kid", "precision", "recall", "one_nn_error")
-
-
-def run(script, *arguments, folder):
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    return done.returncode, done.stdout, done.stderr
 
 
 def save_generator(path, size=28):
