@@ -8,8 +8,8 @@ has the frequency 1/2, in cycles per pixel, and every 2^k pixels of the picture,
 The power there is compared with its neighbourhood, not with the whole: sharp pictures have high frequencies too, but
 no reason to prefer exactly 1/2.
 
-Source of the matter: A. Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016, doi:10.23915/distill.00003;
-it measures no spectra. Those of generators: R. Durall et al., arXiv:2003.01826; J. Frank et al., arXiv:2003.08685.
+Source: A. Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016, doi:10.23915/distill.00003, which
+measures no spectra. For generators' spectra: R. Durall et al., arXiv:2003.01826; J. Frank et al., arXiv:2003.08685.
 """
 
 import copy
@@ -32,7 +32,7 @@ def power_spectrum(pictures, *, window=True):
     pictures: uint8 (N, H, W, C), or numbers (N, C, H, W) on either device; gradients will do too. Entry [u, v] belongs
     to u / H cycles per pixel downwards and v / W to the right, as in numpy.fft.fft2:
 
-        P[u, v] = mean over n, c of |sum over h, w of (x[n, c, h, w] - mean) exp(-2 pi i (u h / H + v w / W))|^2 / (HW)^2
+        P[u, v] = mean over n, c of |sum over h, w of (x[n,c,h,w] - mean) exp(-2 pi i (u h / H + v w / W))|^2 / (H W)^2
 
     so that without a window the sum of P is the pictures' variance, each about the mean of its own channel (Parseval).
 
@@ -135,7 +135,7 @@ def overlaps(size, *, kernel_size, stride, padding, output_padding=0):
 
 
 def input_gradient(d, x):
-    """Return what a generator is taught by discriminator ``d``: the gradient of its loss in the pictures x (N, C, H, W).
+    """Return what discriminator ``d`` teaches a generator: its loss's gradient in the pictures x (N, C, H, W).
 
     The loss is -log D(x), the generator's. It is ``dfake`` of :func:`nanogan.training.adversarial_step`: in train mode,
     where BatchNorm looks at this batch; ``d`` itself stays as it is, its running statistics too.
