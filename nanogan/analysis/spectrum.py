@@ -81,15 +81,15 @@ def stride_bins(shape, period):
     """The bins (K, 2) of a (H, W) spectrum at which a pattern of ``period`` pixels shows, and none of half of it.
 
     Multiples of 1 / period in both directions, without those of 2 / period. Of (u, v) and (-u, -v), where real pictures
-    have the same power, only one. For a period of 2: up and down (H/2, 0), across (0, W/2), and both (H/2, W/2).
+    have the same power, only one. For a period of 2, in this order: down (H/2, 0), across (0, W/2), both (H/2, W/2).
     """
     if period not in periods(*shape):
         raise UserError(
             f"a spectrum of {shape[0]} x {shape[1]} shows periods of {periods(*shape) or 'no'} pixels, not {period}"
         )
     found = {}
-    for a in range(period):
-        for b in range(period):
+    for b in range(period):
+        for a in range(period):
             if (a % 2, b % 2) != (0, 0):
                 found.setdefault(min((a, b), (-a % period, -b % period)), None)
     return np.array([(a * shape[0] // period, b * shape[1] // period) for a, b in found])
