@@ -119,7 +119,7 @@ def test_peaks_by_hand():
     power[8, 0], power[0, 8] = 8, 64
     assert spectrum.stride_peaks(power)[2] == pytest.approx(8)
     assert spectrum.stride_peaks(power)[4] == pytest.approx(1)
-    assert spectrum.stride_peaks(np.zeros((16, 16))) == {2: 1, 4: 1}
+    assert spectrum.stride_peaks(np.zeros((16, 16))) == pytest.approx({2: 1, 4: 1})
 
 
 def test_where_strides_show():
