@@ -23,6 +23,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 OPERATIONS = ["test_cases.py", "test_conv.py", "test_numerics.py", "test_properties.py"]
 TESTS = {  # module -> what checks it, in the order of running
+    "nanogan.analysis.spectrum": ["tests/analysis/test_spectrum.py"],
     "nanogan.fast": ["tests/fast/test_cpu.py"],
     "nanogan.backend": ["tests/test_backend.py", "tests/fast/test_cpu.py"],
     "nanogan.ops": [f"tests/ops/{name}" for name in OPERATIONS],
@@ -409,6 +410,20 @@ SABOTAGES = [
              "Generator(*layers, Tanh(), upsample", "Generator(*layers, upsample"),
     sabotage("models.dcgan", "dcgan: D normalises its first layer too", "LeakyReLU(negative_slope=0.2)]\n    for",
              "BatchNorm2d(width, dtype=dtype), LeakyReLU(negative_slope=0.2)]\n    for"),
+    # ------------------------------------------------------------------------------------------------ checkerboards
+    sabotage("analysis.spectrum", "spectrum: the mean is not the one under the window",
+             "mean = (x * weights).mean(axis=(2, 3), keepdims=True) / weights.mean()",
+             "mean = x.mean(axis=(2, 3), keepdims=True)"),
+    sabotage("analysis.spectrum", "spectrum: the window takes power away", "window / np.sqrt((window**2).mean())",
+             "window"),
+    sabotage("analysis.spectrum", "spectrum: down and across change places", "found.setdefault(min((a, b),",
+             "found.setdefault(min((b, a),"),
+    sabotage("analysis.spectrum", "spectrum: a period's bins are those of half of it too",
+             "if (a % 2, b % 2) != (0, 0):", "if (a, b) != (0, 0):"),
+    sabotage("analysis.spectrum", "spectrum: a peak's neighbours are its own wave's", "RING = 2", "RING = 1"),
+    sabotage("analysis.spectrum", "spectrum: D's gradient is that of its own loss", "(logits, REAL)",
+             "(logits, 1 - REAL)"),
+    sabotage("analysis.spectrum", "spectrum: D learns from being looked at", "d = copy.deepcopy(d)", "pass"),
     # --------------------------------------------------------------- what crosses between the host and the device
     on_gpu("ops.batchnorm", "a NumPy function meets an array on the device", "inv_std = 1 / xp.sqrt(",
            "inv_std = 1 / __import__(\"numpy\").sqrt("),
