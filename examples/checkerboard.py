@@ -41,6 +41,9 @@ from nanogan.training import adversarial_step, sample
 from nanogan.training.adversarial import draw_z
 
 KINDS = ("deconv", "resize", "deconv5", "deconv3")
+KERNELS = {"deconv": {"kernel_size": 4, "padding": 1}}  # of transposed convolutions; all have a stride of 2
+for size in (5, 3):
+    KERNELS[f"deconv{size}"] = {"kernel_size": size, "padding": size // 2, "output_padding": 1}
 GREY = ("mnist", "fashion-mnist", "digits")
 LATENT = 100
 MOMENTS = 24  # times that a generator is looked at while it trains
@@ -127,9 +130,7 @@ def networks(kind, args, seed, device):
         for i, layer in enumerate(g.layers[1:], 1):  # all that double a map
             if isinstance(layer, ConvTranspose2d):
                 inputs, outputs, _, _ = layer.params["weight"].shape
-                options = {"stride": 2, "output_padding": 1, "bias": False}
-                kernel = int(kind[-1])  # OH = (H - 1) * 2 - 2 * (kernel // 2) + kernel + 1 = 2 H
-                g.layers[i] = ConvTranspose2d(inputs, outputs, kernel_size=kernel, padding=kernel // 2, **options)
+                g.layers[i] = ConvTranspose2d(inputs, outputs, stride=2, bias=False, **KERNELS[kind])
         init.dcgan_(g, g_rng)
     return g.to(device), dcgan.discriminator(rng=d_rng, **shape).to(device)
 
@@ -215,6 +216,9 @@ def train_all(names, pictures, args, device, out, looks, numbers):
             if kind in dcgan.UPSAMPLES:
                 checkpoint.save(out / kind / "generator.safetensors", g)
                 checkpoint.save(out / kind / "discriminator.safetensors", d)
+    for kind, kernel in KERNELS.items():  # if all weights were equal, this would be the pattern
+        counts = spectrum.overlaps(8, stride=2, **kernel)[4:-4, 4:-4]
+        numbers[f"{kind} kernels_over_a_pixel"] = [int(counts.min()), int(counts.max())]
     for kind in names:
         numbers[f"{kind} ms_per_step"] = float(
             1000 * np.mean([spent[kind, run] for run in range(args.seeds)]) / args.steps

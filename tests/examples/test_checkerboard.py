@@ -47,6 +47,8 @@ def test_a_dry_run_trains_and_its_networks_can_be_measured_again(tmp_path):
     assert numbers["resize untrained"]["2"] < 0.6 * numbers["noise"]["2"]
     assert len(numbers["deconv3 untrained"]["2, each seed"]) == 2
     assert "deconv3 trained" not in numbers
+    kernels = [numbers[f"{kind} kernels_over_a_pixel"] for kind in ("deconv", "deconv5", "deconv3")]
+    assert kernels == [[4, 4], [4, 9], [1, 4]]
     assert set(numbers["resize trained, gradient"]) == {"2", "4", "2 down", "2 across", "2 both", "2, each seed"}
     assert list(numbers["deconv peak_2_at_steps"]) == ["0", "1", "2", "3"]
     assert len(numbers["deconv trained, frechet_distance"]) == 2
