@@ -206,9 +206,8 @@ def train_all(names, pictures, args, device, out, looks, numbers):
         curve = [(0, spectrum.stride_peaks(looks[run][f"{kind} untrained"][1]))]
         z = draw_z(backend.seeded_rng(seed, "samples"), args.samples, g.latent, device=device)
         bar = common.progress_bar(f"{kind} ({names.index(kind) + 1} of {len(names)}), seed {seed}")
-        for step, seconds in train(g, d, pictures, args, seed, device, bar):
+        for step, spent[kind, run] in train(g, d, pictures, args, seed, device, bar):
             curve.append((step, spectrum.stride_peaks(spectrum.power_spectrum(sample(g, z)))))
-            spent[kind, run] = seconds
         look_at(f"{kind} trained", g, d, args, seed, device, looks[run])
         if run == 0:
             curves[kind] = curve
@@ -220,31 +219,37 @@ def train_all(names, pictures, args, device, out, looks, numbers):
         counts = spectrum.overlaps(8, stride=2, **kernel)[4:-4, 4:-4]
         numbers[f"{kind} kernels_over_a_pixel"] = [int(counts.min()), int(counts.max())]
     for kind in names:
-        numbers[f"{kind} ms_per_step"] = float(
-            1000 * np.mean([spent[kind, run] for run in range(args.seeds)]) / args.steps
-        )
+        each = 1000 * np.mean([spent[kind, run] for run in range(args.seeds)], axis=0) / args.steps
+        numbers |= {f"{kind} ms_per_step": rounded(each[0]), f"{kind} processor_ms_per_step": rounded(each[1])}
     for kind, curve in curves.items():  # a cheaper kind does more steps in the same time
         numbers[f"{kind} peak_2_at_steps"] = {step: rounded(peaks[2]) for step, peaks in curve}
     return curves
 
 
 def train(g, d, pictures, args, seed, device, bar):
-    """Train, and yield (steps done, seconds that they took) at about MOMENTS steps, at which g may be looked at."""
+    """Train, and yield at about MOMENTS steps, at which g may be looked at: steps done, and what they took so far.
+
+    That is a pair of seconds, on the clock and of the processor, which other programs disturb less.
+    """
     opt_g, opt_d = (Adam(network, lr=args.lr, betas=(0.5, 0.999)) for network in (g, d))
     loader = Loader(pictures, batch_size=args.batch_size, seed=seed, drop_last=True, device=device)
     batches = itertools.chain.from_iterable(map(loader.epoch, itertools.count()))
     rng = backend.seeded_rng(seed, "noise")
-    every, seconds = -(-args.steps // MOMENTS), 0.0
-    start = time.perf_counter()
+    every, seconds = -(-args.steps // MOMENTS), np.zeros(2)
+    start = now()
     for step in bar(range(1, args.steps + 1)):
         z = draw_z(rng, args.batch_size, LATENT, device=device)
         result = adversarial_step(g, d, opt_g, opt_d, next(batches), z)
         if step % every == 0 or step == args.steps:
             if not np.isfinite(float(result.loss_d + result.loss_g)):
                 raise TrainingDiverged(f"a loss is no longer finite at step {step}; try a lower learning rate (--lr)")
-            seconds += time.perf_counter() - start
+            seconds += now() - start
             yield step, seconds
-            start = time.perf_counter()
+            start = now()
+
+
+def now():
+    return np.array([time.perf_counter(), time.process_time()])
 
 
 # -------------------------------------------------------------------------------------------------------- numbers

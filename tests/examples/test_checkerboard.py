@@ -52,6 +52,8 @@ def test_a_dry_run_trains_and_its_networks_can_be_measured_again(tmp_path):
     assert set(numbers["resize trained, gradient"]) == {"2", "4", "2 down", "2 across", "2 both", "2, each seed"}
     assert list(numbers["deconv peak_2_at_steps"]) == ["0", "1", "2", "3"]
     assert len(numbers["deconv trained, frechet_distance"]) == 2
+    assert 0.1 < numbers["resize processor_ms_per_step"] < 1000
+    assert 0.1 < numbers["resize ms_per_step"] < 10_000
     for name in ("samples.png", "spectra.png", "curves.png"):
         with Image.open(left / name) as picture:
             assert min(picture.size) > 200
