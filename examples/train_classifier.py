@@ -39,7 +39,7 @@ def main():
         raise UserError(f"a classifier expected a data set with labels, got the folder {args.data}: use --data mnist")
     device = backend.get_device(args.device)
     shape = {"image_size": args.image_size, "channels": args.channels, "width": args.width}
-    network = Classifier(rng=backend.seeded_rng(args.seed, "weights"), **shape).to(device)
+    Classifier(**shape)  # a wrong size is told before anything is read or written
     out = writable_folder(args.out)
     sets = [
         load_pictures(
@@ -54,6 +54,8 @@ def main():
         for split in ("train", "test")
     ]
     (pictures, labels), (test, test_labels) = sets
+    classes = max(10, int(labels.max()) + 1)  # the built-in faces have 32, one for each combination of attributes
+    network = Classifier(rng=backend.seeded_rng(args.seed, "weights"), classes=classes, **shape).to(device)
 
     loss = train_classifier(
         network,

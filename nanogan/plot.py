@@ -9,7 +9,7 @@ from nanogan.files import replacing
 
 SHOWN = ("loss_d", "loss_g", "d_x", "d_g_z_before")
 INK, FAINT, PAPER = "#222222", "#dddddd", "#ffffff"
-COLOURS = ("#1f77b4", "#d95f02", "#2a9d4f", "#8e44ad")
+COLOURS = ("#1f77b4", "#d95f02", "#2a9d4f", "#8e44ad", "#777777")
 
 
 def save_training_plot(path, columns):
