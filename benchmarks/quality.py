@@ -24,6 +24,7 @@ from nanogan.cli import at_least
 from nanogan.data import Loader
 from nanogan.data.named import load_pictures
 from nanogan.errors import UserError
+from nanogan.files import writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
 from nanogan.training import adversarial_step, sample
@@ -112,10 +113,14 @@ def main():
     parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
     try:
+        if args.out:
+            writable_folder(Path(args.out).parent)
         classifier = load_classifier(args.classifier)
+        classifier.check(np.empty((0, SHAPE["channels"], SHAPE["image_size"], SHAPE["image_size"])))
         options = {"size": SHAPE["image_size"], "channels": SHAPE["channels"]}
         pictures, _ = load_pictures(args.data, **options)
         test, _ = load_pictures(args.data, split="test", count=10_000, **options)
+        Loader(pictures, batch_size=BATCH)  # says if there are too few
     except UserError as error:
         parser.error(str(error))
     lines = [f"- {line}" for line in machine.describe()]

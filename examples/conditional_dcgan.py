@@ -12,7 +12,7 @@
 Prints, and writes to numbers.json, the share of real test pictures whose nearest picture (Euclidean, in pixels) has
 another label, when N pictures teach: real ones; drawings of the conditional DCGAN; of a GAN of fully connected layers,
 the paper's baseline; random pixels. Draws dcgan.png and mlp.png: a row for each class, a column for each z.
-The last sixth of the training set (MNIST: 10,000, as in the paper) is not trained on; --judge validation takes it in
+A sixth of the training set (MNIST: 10,000, as in the paper) is not trained on; --judge validation takes it in
 place of the test set, to compare settings.
 """
 
@@ -49,9 +49,10 @@ def main():
     pictures, labels, seen, test, test_labels = _load(args)
     classes = int(labels.max()) + 1
     for name, network in (("checkpoint", saved), ("classifier", classifier)):
-        if network is not None and network.classes != classes:
+        if network is not None and network.classes < classes:
             given = getattr(args, name)
             raise UserError(f"{given} knows {network.classes} classes, {args.data} has {classes}: use another --{name}")
+    classes = classes if saved is None else saved.classes
 
     sizes = {"classes": classes, "rng": backend.seeded_rng(args.seed, "weights")}
     game = pictures[:seen], labels[:seen], args
@@ -166,9 +167,14 @@ def _load(args):
     options["progress"] = common.progress_bar("reading")
     few = DRY_PICTURES if args.dry_run else None
     pictures, labels = load_pictures(args.data, split="train", count=few, **options)
+    order = backend.seeded_rng(args.seed, "held out").permutation(len(pictures))  # some sets are sorted by class
+    pictures, labels = pictures[order], labels[order]
     seen = len(pictures) - len(pictures) // 6
-    if seen < args.batch_size:
-        raise UserError(f"there are {seen} pictures to train on, less than a batch: use --batch-size {seen}")
+    if seen < max(6, args.batch_size):
+        raise UserError(
+            f"there are {seen} pictures to train on, {max(6, args.batch_size)} or more were expected: use more, or a "
+            "smaller --batch-size"
+        )
     if args.judge == "validation":
         return pictures, labels, seen, pictures[seen:], labels[seen:]
     test, test_labels = load_pictures(args.data, split="test", count=few or 10_000, **options)

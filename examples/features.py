@@ -15,6 +15,7 @@ test errors, writes them to numbers.json. Needs scikit-learn: pip install ".[ana
 """
 
 import copy
+import sys
 from functools import partial
 
 import numpy as np
@@ -30,6 +31,7 @@ from nanogan.training import sample
 
 NAMES = {"d": "D's features", "untrained": "the same, D untrained", "k-means": "k-means", "pixels": "raw pixels"}
 THE_PAPERS = {"d": "17.2% CIFAR-10, 22.48% SVHN", "k-means": "19.4% CIFAR-10, one layer"}
+PATCHES = 100_000  # that k-means finds its centres among
 FROZEN = 10_000  # pictures whose batches give BatchNorm's statistics
 
 
@@ -47,7 +49,9 @@ def main():
     parser.add_argument("--per-class", type=count, default=100, metavar="N", help="labels, where they are few")
     parser.add_argument("--choosing", type=count, default=2, metavar="N", help="draws of them that choose C; paper: 10")
     parser.add_argument("--draws", type=count, default=10, metavar="N", help="draws that are tested; the paper's: 100")
-    parser.add_argument("--centres", type=count, default=400, help="of k-means: a quarter of its features")
+    parser.add_argument(
+        "--centres", type=cli.at_least(int, 1, high=PATCHES), default=400, help="of k-means: a quarter of its features"
+    )
     parser.add_argument("--kinds", nargs="+", choices=NAMES, default=list(NAMES), help="features to compare")
     game = parser.add_argument_group("training D first, in place of --checkpoint")
     game.add_argument("--train", choices=paper.PLANS, help="the paper's network for this set; 32 x 32")
@@ -56,6 +60,11 @@ def main():
     game.add_argument("--epochs", type=count, default=5, help="rounds through the data")
     game.add_argument("--batch-size", type=count, default=128, help="pictures a step")
     args = parser.parse_args()
+    if args.train and args.checkpoint != parser.get_default("checkpoint"):
+        parser.error("--train makes a discriminator and --checkpoint names one: leave one of them out")
+    for name in ("width", "channels", "epochs", "batch_size"):
+        if not args.train and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name.replace('_', '-')} is of a game that is played first: add --train")
     if args.dry_run:
         args.pictures, args.test, args.per_class, args.choosing, args.draws, args.centres = 300, 100, 5, 1, 2, 16
 
@@ -81,11 +90,17 @@ def main():
     )
     print(f"{args.data}: {len(train_set[0])} labelled pictures, {len(test_set[0])} to test")
 
+    untaught = set(test_set[1].tolist()) - set(train_set[1].tolist())
+    if untaught:
+        names = ", ".join(map(str, sorted(untaught)))
+        print(f"only test pictures are of class {names}: no classifier can tell them", file=sys.stderr)
+
     numbers = {"data": args.data, "pictures": len(train_set[0]), "test_pictures": len(test_set[0])}
     for kind in args.kinds:
-        x = [rows(kind, args, d, train_set[0], each) for each, _ in (train_set, test_set)]
-        numbers[f"{kind}_features"] = x[0].shape[1]
-        results = measure(args, NAMES[kind], *analysis.scaled(*x), train_set[1], test_set[1])
+        encode = encoder(kind, args, d, train_set[0])
+        x, test = analysis.scaled(encode(train_set[0]), encode(test_set[0]))
+        numbers[f"{kind}_features"] = x.shape[1]
+        results = measure(args, NAMES[kind], x, test, train_set[1], test_set[1])
         numbers |= {f"{kind}_{protocol}_{key}": v for protocol, each in results.items() for key, v in each.items()}
     draw(args, numbers, out / "features.png")
     common.write_numbers(out / "numbers.json", numbers)
@@ -103,18 +118,19 @@ def train(args, d, pictures, device, out):
     print(f"D, for --checkpoint: {out / 'discriminator.safetensors'}; what G drew: {out / 'samples.png'}")
 
 
-def rows(kind, args, d, train_pictures, pictures):
-    """The features of pictures, (N, M); what has to be learned for them is learned from ``train_pictures``."""
-    bar = common.progress_bar(f"features: {NAMES[kind]}")
+def encoder(kind, args, d, train_pictures):
+    """Return what turns pictures into rows, (N, M); what it has to learn, it learns from ``train_pictures``."""
     if kind == "pixels":
-        return analysis.pixels(pictures)
+        return analysis.pixels
+    bar = common.progress_bar(f"features: {NAMES[kind]}")
     if kind == "k-means":
-        patches = 2000 if args.dry_run else 100_000
-        found = analysis.KMeans(train_pictures, count=args.centres, patches=patches, seed=args.seed)
-        return found(pictures, progress=bar)
+        patches = 2000 if args.dry_run else PATCHES
+        return partial(
+            analysis.KMeans(train_pictures, count=args.centres, patches=patches, seed=args.seed).features, progress=bar
+        )
     if kind == "untrained":
         d = init.dcgan_(copy.deepcopy(d), backend.seeded_rng(args.seed, "untrained"))
-    return analysis.features(analysis.frozen(d, train_pictures[:FROZEN]), pictures, progress=bar)
+    return partial(analysis.features, analysis.frozen(d, train_pictures[:FROZEN]), progress=bar)
 
 
 def measure(args, name, x, test, labels, test_labels):

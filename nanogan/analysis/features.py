@@ -140,7 +140,7 @@ class KMeans:
         found = sklearn("cluster").MiniBatchKMeans(count, batch_size=4096, n_init=1, random_state=seed)
         self.centres = found.fit((some - self.mean) @ self.whiten).cluster_centers_.astype(np.float32)
 
-    def __call__(self, pictures, *, progress=None):
+    def features(self, pictures, *, progress=None):
         """Return the features of pictures, uint8 (N, H, W, C): float32 (N, 4 count)."""
         rows = [self._of_one(picture) for picture in (progress or iter)(pictures)]
         return np.stack(rows)
@@ -170,7 +170,7 @@ def _normalised(patches):
 
 def scaled(train, *others):
     """Divide features (N, M) by the root mean square of ``train``'s, so that one grid of C suits every kind of them."""
-    size = np.sqrt(np.mean(np.square(train, dtype=np.float64)))
+    size = np.sqrt(np.einsum("nm,nm->", train, train, dtype=np.float64) / train.size)
     return [each / np.float32(size or 1) for each in (train, *others)]
 
 
@@ -203,9 +203,12 @@ def all_labels(train, labels, test, test_labels, *, grid=COARSE, held_out=0.2, s
     train (N, M) and test (T, M) features, labels (N,) and (T,). C goes up ``grid`` until the error on what was held out
     rises: a large C takes longest. Returns {"C", "validation_error", "error"}, shares of
     pictures. ``progress`` wraps the grid (tqdm).
+
+    Raises UserError if those that teach are of one class, or none is held out.
     """
     order = seeded_rng(seed, "held out").permutation(len(train))
     hold, rest = np.split(order, [int(held_out * len(train))])
+    _check(labels[rest], hold)
     errors = []
     for C in (progress or iter)(grid):
         errors.append(_error(svm(train[rest], labels[rest], C), train[hold], labels[hold]))
@@ -228,8 +231,9 @@ def few_labels(
     C, by their mean error on ``validation``; then ``draws`` others are tested. Returns {"C", "validation_error",
     "error", "spread"}; spread is 1.96 standard deviations of one draw's error. ``progress`` wraps the draws (tqdm).
 
-    Raises UserError if a class has fewer pictures.
+    Raises UserError if a class has fewer pictures, there is one class, or nothing to choose with or to test.
     """
+    _check(labels, validation[0], test[0])
     rng = seeded_rng(seed, "labels")
     classes = [np.flatnonzero(labels == each) for each in np.unique(labels)]
     if min(map(len, classes)) < per_class:
@@ -251,6 +255,14 @@ def few_labels(
         "error": float(np.mean(errors)),
         "spread": float(1.96 * np.std(errors)),
     }
+
+
+def _check(labels, *others):
+    """Raise UserError unless labels are of two classes or more, and there are others to tell."""
+    if len(np.unique(labels)) < 2:
+        raise UserError(f"a classifier expected pictures of 2 classes or more, got {len(np.unique(labels))}: use more")
+    if not all(map(len, others)):
+        raise UserError("a classifier expected pictures to choose C with and to be tested on, got none: use more")
 
 
 def _error(classifier, x, labels):

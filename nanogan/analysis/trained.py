@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from nanogan import checkpoint
 from nanogan.errors import UserError
 from nanogan.models import paper
@@ -35,7 +37,10 @@ def any_discriminator(path):
         options = paper.options_of(checkpoint.read(_existing(path)))
     except UserError:
         return discriminator(path)
-    return checkpoint.load(path, paper.discriminator(**options))
+    d = checkpoint.load(path, paper.discriminator(**options))
+    if not all(np.isfinite(array).all() for array in d.state_dict().values()):
+        raise UserError(f"{path} is not a discriminator: its weights are not finite numbers")
+    return d
 
 
 def _existing(path):

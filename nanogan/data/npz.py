@@ -1,5 +1,6 @@
 """Labelled pictures in an .npz file, as Keras names them: x_train, y_train, x_test, y_test."""
 
+import lzma
 import math
 import zipfile
 import zlib
@@ -31,8 +32,8 @@ def load_npz(path, *, split="train"):
         raise UserError(f"there is no file {path}") from None
     except OSError as error:
         raise UserError(f"{path} cannot be read ({error.strerror or error})") from None
-    except (ValueError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        # the last two: ways of packing that zipfile does not know, and encrypted files
+    except (ValueError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, RuntimeError) as error:
+        # the last one: encrypted files and, a subclass, ways of packing that zipfile does not know
         raise UserError(f"{path} is no data set ({error}): expected {expected}") from None
 
     pictures = pictures[..., None] if pictures.ndim == 3 else pictures
@@ -60,10 +61,13 @@ def _array(archive, name):
         if version not in ((1, 0), (2, 0)):
             raise ValueError(f"{name} is of a format {version} that is not known")
         header = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = header(file)
+        try:
+            shape, fortran, dtype = header(file)
+            count = math.prod(shape) * dtype.itemsize
+        except Exception as error:  # NumPy has Python parse a header's text, which fails in many ways
+            raise ValueError(f"the header of {name} is corrupt ({type(error).__name__})") from None
         if dtype.kind not in "iu":
             raise ValueError(f"{name} holds {dtype}, whole numbers were expected")
-        count = math.prod(shape) * dtype.itemsize
         if not 0 <= count <= MAX_BYTES or count > entry.file_size:
             raise ValueError(f"{name} promises shape {shape}, but has {entry.file_size} bytes")
         data = file.read(count)

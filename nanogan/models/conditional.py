@@ -52,6 +52,13 @@ class Conditional(Layer):
         # a label goes two ways: through the network, and into every pixel of its map
         return join(dz[:, : self.latent], dz[:, self.latent :] + dy[:, C:].sum(axis=(2, 3)))
 
+    def load_state_dict(self, state):
+        """As a layer's; raises UserError too if the other generator has as many inputs, but other classes."""
+        classes = state.get("classes")
+        if getattr(classes, "shape", None) == () and int(classes) != self.classes:
+            raise UserError(f"these weights are of a generator of {int(classes)} classes, this one has {self.classes}")
+        super().load_state_dict(state)
+
 
 def one_hot(labels, classes, *, dtype=np.float32):
     """Return (N, classes), NumPy: 1 in column ``labels[n]`` of row n, else 0.

@@ -165,7 +165,7 @@ def test_pixels():
 def test_k_means_features_by_their_definition(rng):
     pictures = some_pictures(rng, 20, size=7, channels=2)
     encoder = analysis.KMeans(pictures, count=5, size=3, patches=500, seed=1)
-    got = encoder(pictures[:2])
+    got = encoder.features(pictures[:2])
     assert got.shape == (2, 20)
     for picture, row in zip(pictures[:2], got, strict=True):
         expected = np.zeros((2, 2, 5))
@@ -191,6 +191,10 @@ def test_k_means_whitens_patches(rng):
     after = np.linalg.eigvalsh(np.cov((patches - encoder.mean) @ encoder.whiten, rowvar=False))
     assert before[-1] > 3  # of 16 numbers of size 1, that vary along few directions
     assert after[-1] < 1.5
+    white = (patches - encoder.mean) @ encoder.whiten
+    owner = ((white[:, None] - encoder.centres) ** 2).sum(axis=2).argmin(axis=1)
+    means = np.stack([white[owner == k].mean(axis=0) for k in range(4)])
+    assert np.linalg.norm(means - encoder.centres) < 0.3 * np.linalg.norm(means), "centres of the whitened patches"
     assert after[-4] > 0.6
 
 
@@ -285,6 +289,27 @@ def test_few_labels_are_learned(rng):
     assert (found["error"], found["spread"]) == (0, 0)
     with pytest.raises(UserError, match="31 labels of each class were asked for, one has 30: use more pictures"):
         analysis.few_labels(x, labels, test, test, per_class=31)
+
+
+def test_too_few_pictures_get_one_sentence(rng):
+    x, labels = clusters(rng, 12, noise=0.1)
+    test = x, labels
+    with pytest.raises(UserError, match="pictures of 2 classes or more, got 1: use more"):
+        analysis.few_labels(x, np.zeros(12, int), test, test, per_class=5)
+    with pytest.raises(UserError, match="pictures of 2 classes or more, got 1: use more"):
+        analysis.all_labels(x, np.zeros(12, int), *test)
+    with pytest.raises(UserError, match="to choose C with and to be tested on, got none"):
+        analysis.few_labels(x, labels, (x[:0], labels[:0]), test, per_class=2)
+    with pytest.raises(UserError, match="to choose C with and to be tested on, got none"):
+        analysis.all_labels(x[:4], labels[:4], *test)
+
+
+def test_a_discriminator_that_diverged_is_refused(tmp_path, rng):
+    d = paper.discriminator("svhn", width=2, rng=rng)
+    d[0].params["weight"][0, 0, 0, 0] = np.nan
+    checkpoint.save(tmp_path / "d.safetensors", d)
+    with pytest.raises(UserError, match="is not a discriminator: its weights are not finite"):
+        trained.any_discriminator(tmp_path / "d.safetensors")
 
 
 def test_draws_differ_and_repeat_themselves(rng):

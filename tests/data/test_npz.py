@@ -102,6 +102,17 @@ def test_no_program_in_a_header_runs(tmp_path):
     assert not (tmp_path / "ran").exists()
 
 
+@pytest.mark.parametrize(
+    "header",
+    ["{'descr': (", "{'descr': '|u1', 'fortran_order': False, 'shape': (True, 32)}", "{1: 2, 'a': 3}", "{[]: 1}",
+     "{'descr': ',,,', 'fortran_order': False, 'shape': (1,)}", " {'descr'", "-" * 110, "[" * 110],
+)  # fmt: skip
+def test_a_header_that_is_none(tmp_path, header):
+    archive_of(tmp_path / "set.npz", header, b"")
+    with pytest.raises(UserError, match="is no data set"):
+        load_npz(tmp_path / "set.npz")
+
+
 def test_damage(tmp_path, arrays):
     whole = io.BytesIO()
     np.savez_compressed(whole, **arrays)

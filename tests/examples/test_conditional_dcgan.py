@@ -1,12 +1,12 @@
 """The conditional DCGAN's example as a user starts it, on built-in digits."""
 
+import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,14 +15,15 @@ from PIL import Image
 from nanogan import checkpoint
 from nanogan.analysis.classifier import Classifier
 from nanogan.models import conditional, dcgan
+from tests.examples import starting
+from tests.examples.starting import EXAMPLES
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "conditional_dcgan.py"
 TINY = ("--data", "digits", "--width", "2", "--latent", "3")
 
 
 def start(*arguments, folder):
     return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
+        [sys.executable, str(EXAMPLES / "conditional_dcgan.py"), *map(str, arguments)],
         cwd=folder,
         env=os.environ,
         stdin=subprocess.DEVNULL,
@@ -33,9 +34,7 @@ def start(*arguments, folder):
 
 
 def run(*arguments, folder):
-    with start(*arguments, folder=folder) as process:
-        out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    return starting.run("conditional_dcgan.py", *arguments, folder=folder)
 
 
 def test_from_nothing_to_a_table_and_again_from_the_file(tmp_path):
@@ -102,7 +101,10 @@ def test_ctrl_c_leaves_whole_files_alone(tmp_path):
             "knows 3 classes, digits has 10: use another --",
         ),
         (("--classifier", "c.safetensors"), "c.safetensors is for pictures of 28 x 28 with 3 channels: add --image-s"),
-        (("--batch-size", "401"), "there are 400 pictures to train on, less than a batch: use --batch-size 400"),
+        (
+            ("--batch-size", "401"),
+            "there are 400 pictures to train on, 401 or more were expected: use more, or a smaller",
+        ),
         (("--image-size", "30"), "a DCGAN cannot draw pictures of 30 pixels"),
     ],
 )
@@ -117,3 +119,75 @@ def test_a_users_mistake_gets_one_sentence(tmp_path, arguments, message):
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+
+
+def sorted_set(path, classes=10, count=24):
+    """A set sorted by class, each picture of one grey value: twice its number, from 0 on; test pictures are odd."""
+    values, labels = np.arange(0, 2 * count, 2, dtype=np.uint8), np.sort(np.arange(count) % classes)
+    pictures = np.broadcast_to(values[:, None, None], (count, 28, 28))
+    np.savez(path, x_train=pictures, y_train=labels, x_test=pictures + np.uint8(1), y_test=labels)
+    return labels
+
+
+@pytest.fixture
+def script(monkeypatch, tmp_path):
+    """The example as a module, to be started in the folder of the test."""
+    spec = importlib.util.spec_from_file_location("conditional_dcgan", EXAMPLES / "conditional_dcgan.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.chdir(tmp_path)
+
+    def start(*arguments):
+        monkeypatch.setattr(sys, "argv", ["conditional_dcgan.py", *TINY, "--data", "set.npz", *arguments])
+        module.main()
+
+    module.start = start
+    return module
+
+
+def test_pictures_are_played_with_under_their_own_labels(script, monkeypatch, tmp_path):
+    labels = sorted_set(tmp_path / "set.npz")
+    games = []
+    step = script.adversarial_step
+
+    def recorded(g, d, opt_g, opt_d, real, z):
+        games.append((real, z))
+        return step(g, d, opt_g, opt_d, real, z)
+
+    monkeypatch.setattr(script, "adversarial_step", recorded)
+    script.start("--batch-size", "7", "--mlp-epochs", "1", "--epochs", "1", "--one-nn", "10")
+    assert len(games) == 4  # 20 of 24 pictures, two whole batches, for each of two networks
+    for real, z in games:
+        C = real.shape[1] - 10
+        numbers = np.rint((real[:, 0, 0, 0] + 1) * 127.5 / 2).astype(int)  # of the pictures
+        hot = np.eye(10)[labels[numbers]]
+        np.testing.assert_array_equal(real[:, C:], np.broadcast_to(hot[:, :, None, None], real[:, C:].shape))
+        np.testing.assert_array_equal(z[:, -10:], hot)
+
+
+@pytest.mark.parametrize("judge", ["test", "validation"])
+def test_no_picture_judges_that_was_played_with(script, monkeypatch, tmp_path, judge):
+    labels = sorted_set(tmp_path / "set.npz")
+    played, judged = [], []
+    monkeypatch.setattr(script, "train", lambda name, g, d, pictures, labels, args, **_: played.append(pictures))
+    errors_at = script.errors_at
+
+    def recorded(counts, parts, pictures, labels):
+        judged.append((pictures, labels))
+        return errors_at(counts, parts, pictures, labels)
+
+    monkeypatch.setattr(script, "errors_at", recorded)
+    script.start("--batch-size", "2", "--judge", judge, "--one-nn", "10", "--mlp-epochs", "0")
+    values = [set(np.unique(each).tolist()) for each in (played[0], judged[0][0])]
+    assert len(values[0]) == 20
+    assert not values[0] & values[1]
+    assert len(values[1]) == (24 if judge == "test" else 4)
+    assert (labels[judged[0][0][:, 0, 0, 0] // 2] == judged[0][1]).all()
+    assert len(np.unique(labels[np.array(sorted(values[0])) // 2])) > 7, "a set sorted by class is mixed first"
+
+
+def test_a_classifier_may_know_more_classes(script, tmp_path):
+    sorted_set(tmp_path / "set.npz", classes=5)
+    checkpoint.save(tmp_path / "c.safetensors", Classifier(width=2, rng=np.random.default_rng(0)))
+    script.start("--dry-run", "--batch-size", "2", "--classifier", "c.safetensors", "--mlp-epochs", "0")
+    assert "dcgan label_accuracy" in json.loads((tmp_path / "runs/conditional_dcgan/numbers.json").read_text())

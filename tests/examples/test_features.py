@@ -1,6 +1,8 @@
 """Classifying with a discriminator's features, as a user starts it: on built-in digits, in seconds."""
 
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.models import dcgan
-from tests.examples.starting import run, size_of, succeed
+from tests.examples.starting import EXAMPLES, run, size_of, succeed
 
 KINDS = ("d", "untrained", "k-means", "pixels")
 
@@ -60,6 +62,8 @@ def test_a_users_mistake_gets_one_sentence(discriminator, tmp_path):
             "100 labels of each class were asked for, one has",
         ),
         (("--train", "lsun"), "invalid choice: 'lsun'"),
+        (("--train", "svhn", "--checkpoint", "d"), "--train makes a discriminator and --checkpoint names one"),
+        (("--width", "3"), "--width is of a game that is played first: add --train"),
     ):
         code, _, err = run("features.py", *arguments, folder=tmp_path)
         assert code == 2, arguments
@@ -86,3 +90,42 @@ def test_bars_are_as_long_as_their_numbers(tmp_path):
     assert wide == half
     spread = pixels[154, 171:600]
     assert (spread.sum(axis=1) < 3 * paper)[: 2 * half - 2].all(), "from 0 to 0.5"
+
+
+def test_no_picture_teaches_that_chooses_or_tests(monkeypatch, tmp_path):
+    spec = importlib.util.spec_from_file_location("features_example", EXAMPLES / "features.py")
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    rng = np.random.default_rng(0)
+    pictures = rng.integers(0, 256, (60, 28, 28), dtype=np.uint8)
+    pictures[:, 0, 0] = np.arange(60)  # each tells its number: 0 to 39 are training pictures, the others test pictures
+    labels = np.arange(60) % 2
+    np.savez(tmp_path / "set.npz", x_train=pictures[:40], y_train=labels[:40], x_test=pictures[40:], y_test=labels[40:])
+    checkpoint.save(tmp_path / "d.safetensors", dcgan.discriminator(image_size=28, channels=1, width=2, rng=rng))
+    taught, told = [], []
+    svm, error = script.analysis.svm, script.analysis._error
+
+    def recorded_svm(x, labels, C):
+        taught.append(x[:, 0])
+        return svm(x, labels, C)
+
+    def recorded_error(classifier, x, labels):
+        told.append(x[:, 0])
+        return error(classifier, x, labels)
+
+    monkeypatch.setattr(script.analysis, "in_their_span", lambda *features: features)  # which would turn them
+    monkeypatch.setattr(script.analysis, "svm", recorded_svm)
+    monkeypatch.setattr(script.analysis, "_error", recorded_error)
+    monkeypatch.chdir(tmp_path)
+    options = ("--data", "set.npz", "--checkpoint", "d.safetensors", "--kinds", "pixels")
+    options = (*options, "--per-class", "5", "--choosing", "1", "--draws", "2")
+    monkeypatch.setattr(sys, "argv", ["features.py", *options])
+    script.main()
+    scale = np.sqrt((script.analysis.pixels(pictures[:40, :, :, None]).astype(float) ** 2).mean())
+    numbers = [[set(np.rint((scale * x + 1) * 127.5).astype(int)) for x in each] for each in (taught, told)]
+    assert len(numbers[0]) == len(numbers[1]) > 6
+    for teaches, tells in zip(*numbers, strict=True):
+        assert not teaches & tells
+        assert max(teaches) < 40
+        assert tells == set(range(40, 60)) or (len(tells) == 8 and max(tells) < 40)  # a fifth chooses C
+    assert sum(tells == set(range(40, 60)) for tells in numbers[1]) == 3, "two draws, and all labels"

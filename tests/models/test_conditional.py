@@ -214,3 +214,11 @@ def test_a_callers_mistake_gets_one_sentence(call, message):
     with pytest.raises(UserError) as caught:
         call()
     assert message in str(caught.value)
+
+
+def test_weights_of_as_many_inputs_but_other_classes_are_refused(rng):
+    sizes = {"image_size": 8, "channels": 1, "width": 2, "rng": rng}
+    g = conditional.generator(classes=3, latent=4, **sizes)
+    with pytest.raises(UserError, match="of a generator of 2 classes, this one has 3"):
+        g.load_state_dict(conditional.generator(classes=2, latent=5, **sizes).state_dict())
+    g.load_state_dict(conditional.generator(classes=3, latent=4, **sizes).state_dict())
