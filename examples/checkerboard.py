@@ -15,7 +15,9 @@ Trains a generator of each of --kinds with the same seed, pictures, order, z, di
 
 Prints peaks: the power at a period of 2, 4, 8 ... pixels above that of the frequencies around it, about 1 where no
 stride shows (nanogan/analysis/spectrum.py); of unseen real pictures, of noise, of the generators untrained and trained,
-and of the gradients that their discriminators send them. samples.png: a row untrained (with more contrast), the others
+and of the gradients that their discriminators send them. Unseen pictures are a data set's test pictures; a folder has
+none, so 2 x --samples are drawn from it at random and not trained on, but with --checkpoint they may be among those
+that its generator was trained on. samples.png: a row untrained (with more contrast), the others
 trained, one of them larger. spectra.png: the spectra of these, and of the gradients; 0 is in the middle, red frames are
 round the period 2, yellow ones round 4. curves.png: the peaks while training.
 """
@@ -72,7 +74,7 @@ def main():
     parser.add_argument("--classifier", metavar="FILE", help="of examples/train_classifier.py: for Fréchet distances")
     args = parser.parse_args()
     if args.dry_run:
-        args.steps, args.samples, args.batch_size, args.width = 3, 32, 8, 4
+        args.steps, args.samples, args.batch_size, args.width = 3, min(args.samples, 32), 8, 4
 
     device = backend.get_device(args.device)
     ready = load_checkpoints(args.checkpoint or [], device)
@@ -85,7 +87,7 @@ def main():
         classifier.check(np.empty((0, args.channels, args.image_size, args.image_size)))
     out = writable_folder(args.out)
 
-    unseen = load(args, split="test" if is_set(args.data) else "train", count=2 * args.samples)
+    unseen, pictures = load(args, trains=not ready)
     reference, real = np.array_split(unseen, 2)
     noise = backend.seeded_rng(args.seed, "pixels").integers(0, 256, real.shape, dtype=np.uint8)
     numbers = {"data": args.data, "image_size": args.image_size, "pictures": len(real)}
@@ -95,7 +97,6 @@ def main():
         look_at_checkpoints(ready, args, device, looks[0])
     else:
         names = list(dict.fromkeys(args.kinds))
-        pictures = load(args, split="train", count=20 * args.batch_size if args.dry_run else None)
         curves = train_all(names, pictures, args, device, out, looks, numbers)
         draw_curves(out / "curves.png", curves, spectrum.stride_peaks(looks[0]["real"][1]))
     numbers |= peaks_of(looks)
@@ -108,12 +109,56 @@ def main():
     return 0
 
 
-def load(args, *, split, count):
-    """Return pictures, uint8 (N, S, S, C)."""
-    bar = common.progress_bar("reading")
-    options = {"size": args.image_size, "channels": args.channels, "seed": args.seed, "progress": bar}
-    pictures, _ = load_pictures(args.data, split=split, count=count, **options)
-    return pictures if split == "train" and count is None else np.asarray(pictures[: len(pictures)])
+def load(args, *, trains):
+    """Return unseen pictures, uint8 (N, S, S, C), two for each of --samples or fewer, and what trains, None if not."""
+    count, few = 2 * args.samples, 20 * args.batch_size if args.dry_run else None
+    if is_set(args.data):
+        unseen, pictures = read(args, "test", count), read(args, "train", few) if trains else None
+    else:
+        folder = read(args, "train", None)
+        if trains and len(folder) < count + args.batch_size:
+            raise UserError(
+                f"{args.data} has {len(folder)} pictures, but {count} unseen ones (twice --samples) and a batch of "
+                f"{args.batch_size} to train on were expected: lower --samples or --batch-size, or give more pictures"
+            )
+        order = backend.seeded_rng(args.seed, "unseen").permutation(len(folder))
+        unseen, pictures = folder[order[:count]], Part(folder, order[count:][:few])
+    least = 4 if args.classifier else 2
+    if len(unseen) < least:
+        raise UserError(
+            f"{args.data} has too few unseen pictures: at least {least} were expected, got {len(unseen)}; half of them "
+            "are measured, half are the reference of Fréchet distances"
+        )
+    return unseen, pictures
+
+
+def read(args, split, count):
+    """Return the first pictures, uint8 (N, S, S, C), or all of them if the count is None: of a folder undecoded."""
+    options = {"size": args.image_size, "channels": args.channels, "seed": args.seed}
+    try:
+        return load_pictures(args.data, split=split, count=count, progress=common.progress_bar("reading"), **options)[0]
+    except UserError as error:
+        if str(error).endswith("channels, 1 were expected"):
+            raise UserError(
+                f"{error}: name pictures of the generator's channels, best those it was trained on, such as "
+                "--data mnist"
+            ) from None
+        raise
+
+
+class Part:
+    """Some of a folder's pictures, for a Loader: decoded when a batch is asked for."""
+
+    ndim, dtype = 4, np.dtype(np.uint8)
+
+    def __init__(self, folder, numbers):
+        self.folder, self.numbers = folder, numbers
+
+    def __len__(self):
+        return len(self.numbers)
+
+    def __getitem__(self, indices):
+        return self.folder[self.numbers[indices]]
 
 
 # ------------------------------------------------------------------------------------------------------- networks
@@ -169,7 +214,7 @@ def look_at(name, g, d, args, seed, device, looks):
     drawn = sample(g, z)
     looks[name] = backend.to_numpy(drawn), spectrum.power_spectrum(drawn)
     if d is not None:
-        gradient = spectrum.input_gradient(d, drawn)
+        gradient = spectrum.input_gradient(d, drawn, batch_size=args.batch_size)
         looks[f"{name}, gradient"] = backend.to_numpy(gradient), spectrum.power_spectrum(gradient)
 
 
@@ -296,7 +341,7 @@ def draw_samples(path, names, looks):
     for name in [*names, "real"]:
         shown = images.to_uint8(looks[name if name == "real" else f"{name} trained"][0][: COLUMNS * ROWS])
         if name == "real":
-            first = np.full_like(shown[:COLUMNS], 255)
+            first = np.full((COLUMNS, *shown.shape[1:]), 255, np.uint8)
         else:  # their contrast is small: each is stretched to its own range
             first = looks[f"{name} untrained"][0][:COLUMNS]
             first = images.to_uint8(first / np.abs(first).max(axis=(1, 2, 3), keepdims=True))
@@ -322,7 +367,7 @@ def draw_spectra(path, names, looks):
 def tile(power):
     """A spectrum as a picture, uint8 (H, W, 3): white is 30 dB above its mean and more, black 30 dB below."""
     zoom = max(1, 200 // power.shape[0])
-    level = np.log10(np.maximum(power, 1e-30) / power.mean())
+    level = np.log10(np.maximum(power, 1e-30) / max(power.mean(), 1e-30))
     grey = np.clip(127.5 + 127.5 * level / 3, 0, 255).astype(np.uint8)
     middle = np.pad(np.fft.fftshift(grey), ((0, 1), (0, 1)), mode="wrap")  # from -1/2 to 1/2, both
     sheet = Image.fromarray(middle.repeat(zoom, axis=0).repeat(zoom, axis=1)).convert("RGB")

@@ -16,7 +16,7 @@ import copy
 
 import numpy as np
 
-from nanogan.backend import to_numpy
+from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward, conv_transpose2d_forward
 from nanogan.training.adversarial import REAL
@@ -67,8 +67,9 @@ def _hann(size):
 def periods(height, width):
     """The strides' periods that pictures of this size have room for, in pixels: 32, 32 -> [2, 4, 8].
 
-    A period divides both sides, and occurs at least 4 times: its frequency is then 4 bins from 0, or more, and the
-    neighbourhoods of different periods do not touch.
+    A period divides both sides, and occurs at least 4 times. The bins of :func:`stride_bins`, of all periods, are then
+    4 or more apart, and as far from 0: none lies in the ring round another (see :func:`peaks`), but rings may overlap,
+    as those of the periods 4 and 8 do in 32 x 32.
     """
     found, period = [], 2
     while height % period == width % period == 0 and min(height, width) >= 4 * period:
@@ -134,15 +135,23 @@ def overlaps(size, *, kernel_size, stride, padding, output_padding=0):
     return y[0, 0].round().astype(int)
 
 
-def input_gradient(d, x):
+def input_gradient(d, x, *, batch_size):
     """Return what discriminator ``d`` teaches a generator: its loss's gradient in the pictures x (N, C, H, W).
 
-    The loss is -log D(x), the generator's. It is ``dfake`` of :func:`nanogan.training.adversarial_step`: in train mode,
-    where BatchNorm looks at this batch; ``d`` itself stays as it is, its running statistics too.
+    The loss is the generator's, the mean of -log D(x) over a batch. It is ``dfake`` of
+    :func:`nanogan.training.adversarial_step`: in train mode, where BatchNorm looks at the batch; ``d`` itself stays as
+    it is, its running statistics too. Batches are of ``batch_size`` pictures, best as many as in training, or of N if
+    that is less; the last one has some of those before it beside its own, so that all are alike. A picture's gradient
+    has the batch's size as a divisor.
     The backward of a convolution is a transposed one, with the same stride: Odena et al., section "Artifacts in
     Gradients".
     """
     d = copy.deepcopy(d)
-    logits, cache = d.forward(x, train=True)
-    _, loss_cache = bce_with_logits_forward(logits, REAL)
-    return d.backward(bce_with_logits_backward(1.0, loss_cache), cache, need_dw=False)
+    N, found = len(x), []
+    for i in range(0, N, batch_size):
+        start = max(0, min(i, N - batch_size))
+        logits, cache = d.forward(x[start : start + batch_size], train=True)
+        _, loss_cache = bce_with_logits_forward(logits, REAL)
+        gradient = d.backward(bce_with_logits_backward(1.0, loss_cache), cache, need_dw=False)
+        found.append(gradient[i - start :])
+    return array_module(x).concatenate(found)

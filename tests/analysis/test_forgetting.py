@@ -180,6 +180,20 @@ def test_examples_are_all_positions_inside_and_as_many_elsewhere(device, rng):
         forgetting.examples(y, positive & negative, negative, rng=rng)
 
 
+def test_the_positions_elsewhere_are_drawn_at_random_from_all_pictures():
+    y = np.arange(20 * 16, dtype=np.float32).reshape(20, 1, 4, 4)  # every position has its own number
+    positive, negative = np.zeros((2, 20, 4, 4), bool)
+    positive[:, 0, 0] = True
+    negative[:, 1:] = True
+    drawn = {}
+    for seed in (1, 2, 1):
+        x, _ = forgetting.examples(y, positive, negative, rng=np.random.default_rng(seed))
+        again, drawn[seed] = drawn.get(seed), x[20:, 0].tolist()
+        assert again in (None, drawn[seed])
+        assert len({int(number) // 16 for number in drawn[seed]}) > 8  # of 20 pictures; the first 20 are of 2
+    assert len(set(drawn[1]) & set(drawn[2])) < 10  # expected: 20 * 20 / 240
+
+
 def test_the_regression_reaches_scipys_optimum(device, rng):
     """Maps of very different scale, correlated, one of them dead; a third of the labels are ones."""
     l2 = 0.03

@@ -164,7 +164,7 @@ def test_the_gradient_that_a_discriminator_sends_is_that_of_its_loss_and_changes
         parameter *= 10 if name.endswith("weight") and parameter.ndim == 4 else 1  # beyond rounding errors
     x = rng.standard_normal((2, 1, 16, 16))
     before = {name: array.copy() for name, array in d.state_dict().items()}
-    found = spectrum.input_gradient(d, x)
+    found = spectrum.input_gradient(d, x, batch_size=2)
     for name, array in d.state_dict().items():
         np.testing.assert_array_equal(array, before[name], err_msg=name)
     assert all(not gradient.any() for _, _, gradient in d.named_parameters())
@@ -179,11 +179,34 @@ def test_the_gradient_that_a_discriminator_sends_is_that_of_its_loss_and_changes
 def test_the_gradient_on_every_device(device, rng):
     d = dcgan.discriminator(image_size=16, channels=1, width=2, rng=rng)
     x = rng.standard_normal((4, 1, 16, 16)).astype(np.float32)
-    expected = spectrum.input_gradient(d, x)
+    expected = spectrum.input_gradient(d, x, batch_size=4)
     there = to_device(x, device)
-    found = spectrum.input_gradient(d.to(device), there)
+    found = spectrum.input_gradient(d.to(device), there, batch_size=4)
     assert array_module(found) is array_module(there)
     np.testing.assert_allclose(to_numpy(found), expected, rtol=1e-4, atol=1e-9)
+
+
+def test_the_gradient_is_taken_in_batches_of_one_size_with_batchnorm_of_each(rng, monkeypatch):
+    """7 pictures in batches of 3: the last one alone is seen beside the two before it, as BatchNorm was trained."""
+    d = dcgan.discriminator(image_size=16, channels=1, width=2, rng=rng, dtype=np.float64)
+    for name, parameter, _ in d.named_parameters():
+        parameter *= 10 if name.endswith("weight") and parameter.ndim == 4 else 1
+    x = rng.standard_normal((7, 1, 16, 16)) * np.arange(1, 8)[:, None, None, None]
+    whole, sizes = type(d).forward, []
+
+    def forward(self, pictures, **options):
+        sizes.append(len(pictures))
+        return whole(self, pictures, **options)
+
+    monkeypatch.setattr(type(d), "forward", forward)
+    found = spectrum.input_gradient(d, x, batch_size=3)
+    assert sizes == [3, 3, 3]
+    alone = [spectrum.input_gradient(d, x[list(each)], batch_size=3) for each in ((0, 1, 2), (3, 4, 5), (4, 5, 6))]
+    np.testing.assert_allclose(found, np.concatenate([alone[0], alone[1], alone[2][2:]]), rtol=1e-12)
+    assert np.abs(found / spectrum.input_gradient(d, x, batch_size=7) - 1).max() > 0.1  # the batch matters
+    one = spectrum.input_gradient(d, x[:1], batch_size=3)
+    assert one.shape == (1, 1, 16, 16)
+    assert np.isfinite(one).all()
 
 
 @pytest.mark.parametrize("shape", [(3, 8, 8), (0, 1, 8, 8)])

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -51,10 +52,114 @@ def test_a_dry_run_trains_and_its_networks_can_be_measured_again(tmp_path):
     assert not (tmp_path / "again" / "curves.png").exists()
 
 
-def test_the_same_seed_gives_the_same_numbers_and_both_kinds_meet_the_same_discriminator():
+def loaded():
+    """The example as a module."""
     spec = importlib.util.spec_from_file_location("checkerboard", EXAMPLES / "checkerboard.py")
     example = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(example)
+    return example
+
+
+def seen_by(monkeypatch, folder, *arguments):
+    """Run the example here, and return the pictures that train, that are the reference, and that are measured as real.
+
+    As lists of the values of their first pixels, of data sets whose pictures are each of one value.
+    """
+    example, seen = loaded(), {}
+    train, distances = example.train, example.distances
+
+    def watched_train(g, d, pictures, *rest):
+        seen["trained on"] = values(pictures[np.arange(len(pictures))])
+        return train(g, d, pictures, *rest)
+
+    def watched_distances(classifier, reference, looks):
+        seen["reference"], seen["real"] = values(reference), values(looks[0]["real"][0])
+        return distances(classifier, reference, looks)
+
+    def values(pictures):
+        return pictures[:, 0, 0, 0].tolist()
+
+    monkeypatch.setattr(example, "train", watched_train)
+    monkeypatch.setattr(example, "distances", watched_distances)
+    monkeypatch.chdir(folder)
+    checkpoint.save("classifier.safetensors", Classifier(image_size=16, channels=3, width=2))
+    options = ("--dry-run", "--image-size", "16", "--kinds", "resize", "--classifier", "classifier.safetensors")
+    monkeypatch.setattr(sys, "argv", ["checkerboard.py", *options, *arguments])
+    assert example.main() == 0
+    return seen["trained on"], seen["reference"], seen["real"]
+
+
+def of_values(values):
+    """Grey pictures of 16 x 16 pixels, uint8, each of one value."""
+    return np.asarray(values, np.uint8)[:, None, None].repeat(16, axis=1).repeat(16, axis=2)
+
+
+def test_what_is_measured_was_never_trained_on_and_is_not_its_own_reference(tmp_path, monkeypatch):
+    test = np.arange(100, 190)
+    arrays = {"x_train": of_values([7] * 170), "y_train": np.zeros(170, int), "x_test": of_values(test)}
+    np.savez(tmp_path / "set.npz", **arrays, y_test=np.zeros(90, int))
+    trained_on, reference, real = seen_by(monkeypatch, tmp_path, "--data", "set.npz")
+    assert set(trained_on) == {7}
+    assert (len(set(reference)), len(set(real))) == (32, 32)
+    assert set(reference) | set(real) <= set(test.tolist())
+    assert not set(reference) & set(real)
+
+
+def test_unseen_pictures_of_a_folder_are_held_out_of_training(tmp_path, monkeypatch):
+    for i, picture in enumerate(of_values(range(100, 150))):
+        save_png(tmp_path / "photos" / f"{i}.png", picture[..., None])
+    trained_on, reference, real = seen_by(monkeypatch, tmp_path, "--data", "photos", "--samples", "16")
+    assert (len(reference), len(real)) == (16, 16)
+    assert sorted(trained_on + reference + real) == list(range(100, 150))
+    again = seen_by(monkeypatch, tmp_path, "--data", "photos", "--samples", "16")
+    assert again == (trained_on, reference, real)
+    assert min(reference) < 125 < max(reference)  # from all over the folder, which may be sorted by what is shown
+
+
+def test_black_pictures_are_measured_and_drawn(tmp_path):
+    black = {"x_train": of_values([0] * 20), "y_train": np.zeros(20, int)}
+    np.savez(tmp_path / "set.npz", **black, x_test=black["x_train"], y_test=black["y_train"])
+    options = ("--dry-run", "--image-size", "16", "--kinds", "resize", "--data", "set.npz")
+    code, out, err = run("checkerboard.py", *options, folder=tmp_path)
+    assert (code, err) == (0, "")
+    assert "real: {'2': 1.0," in out
+
+
+def test_too_few_or_other_pictures_get_one_sentence_before_anything_is_trained(tmp_path):
+    checkpoint.save(tmp_path / "classifier.safetensors", Classifier(image_size=16, channels=3, width=2))
+    checkpoint.save(tmp_path / "grey.safetensors", dcgan.generator(image_size=16, channels=1, width=2))
+    for count in (1, 3):
+        zeros = np.zeros(count, int)
+        arrays = {"x_train": of_values([7] * 20), "y_train": np.zeros(20, int), "x_test": of_values(zeros)}
+        np.savez(tmp_path / f"{count}.npz", **arrays, y_test=zeros)
+    for i in range(39):
+        save_png(tmp_path / "photos" / f"{i}.png", np.full((16, 16, 3), i, np.uint8))
+    start = ("--dry-run", "--image-size", "16")
+    for arguments, told in (
+        (("--data", "1.npz"), "1.npz has too few unseen pictures: at least 2 were expected, got 1; half"),
+        (
+            ("--data", "3.npz", "--classifier", "classifier.safetensors"),
+            "3.npz has too few unseen pictures: at least 4 were expected, got 3; half",
+        ),
+        (
+            ("--data", "photos", "--samples", "16"),
+            "photos has 39 pictures, but 32 unseen ones (twice --samples) and a batch of 8 to train on were expected: "
+            "lower --samples or --batch-size, or give more pictures",
+        ),
+        (
+            ("--checkpoint", "grey.safetensors"),
+            "faces have 3 channels, 1 were expected: name pictures of the generator's channels, best those it was "
+            "trained on, such as --data mnist",
+        ),
+    ):
+        code, _, err = run("checkerboard.py", *start, *arguments, folder=tmp_path)
+        assert code == 2, arguments
+        assert told in err
+    assert not (tmp_path / "runs").exists() or not list((tmp_path / "runs" / "checkerboard").iterdir())
+
+
+def test_the_same_seed_gives_the_same_numbers_and_both_kinds_meet_the_same_discriminator():
+    example = loaded()
     args = SimpleNamespace(image_size=16, channels=1, width=2)
     made = {kind: example.networks(kind, args, 3, "cpu") for kind in example.KINDS}
     discriminators = [d.state_dict() for _, d in made.values()]

@@ -1,16 +1,19 @@
 """Forgetting as a user starts it: on untrained generators whose pictures differ, in seconds."""
 
+import importlib.util
 import json
+import sys
 
 import numpy as np
 import pytest
 
 from nanogan import checkpoint
+from nanogan.analysis import forgetting
 from nanogan.analysis.classifier import Classifier
 from nanogan.models import dcgan
 from nanogan.training import sample
 from tests.examples import starting
-from tests.examples.starting import run, size_of
+from tests.examples.starting import EXAMPLES, run, size_of
 
 OPTIONS = ("forgetting.py", "--dry-run")
 MEASURES = ("after", "lost", "gained", "kept", "kept_with")
@@ -66,6 +69,44 @@ def test_a_class_is_forgotten(tmp_path):
     code, out, err = run(*OPTIONS, *options, "--property", 1, "--negatives", "elsewhere", folder=tmp_path)
     assert code == 2
     assert "positions that show the property and positions that do not" in err
+
+
+def test_what_is_measured_was_not_learned_from(tmp_path, monkeypatch):
+    """The regression sees 60 samples and what was judged of them, the rates are of 50 others."""
+    generator(tmp_path / "g.safetensors", image_size=32, channels=3)
+    spec = importlib.util.spec_from_file_location("forgetting_example", EXAMPLES / "forgetting.py")
+    example = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(example)
+    learned, measured, whole = [], [], {name: getattr(forgetting, name) for name in ("examples", "draw", "rates")}
+
+    def examples(y, positive, negative, **options):
+        learned.append((y, positive.any(axis=(1, 2))))
+        return whole["examples"](y, positive, negative, **options)
+
+    def draw(g, y, layer, *, without=(), **options):
+        if len(without):
+            measured.append(y)
+        return whole["draw"](g, y, layer, without=without, **options)
+
+    def rates(before, after, k):
+        judged.append(before[:, k])
+        return whole["rates"](before, after, k)
+
+    judged = []
+    for name, watched in (("examples", examples), ("draw", draw), ("rates", rates)):
+        monkeypatch.setattr(forgetting, name, watched)
+    monkeypatch.chdir(tmp_path)
+    options = ("--checkpoint", "g.safetensors", "--property", "glasses", "--samples", "60", "--new", "50")
+    monkeypatch.setattr(sys, "argv", ["forgetting.py", "--dry-run", *options])
+    assert not example.main()
+    ((y, has),) = learned
+    assert (len(y), len(has)) == (60, 60)
+    assert {len(before) for before in judged} == {50}
+    assert 0 < judged[0].sum() < 50
+    assert max(map(len, measured)) == 50
+    known = {each.tobytes() for each in y}
+    assert len(known) == 60
+    assert not any(each.tobytes() in known for some in measured for each in some)
 
 
 def test_boxes_drawn_by_hand(tmp_path):
