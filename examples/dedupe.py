@@ -36,6 +36,7 @@ from nanogan.data.named import is_set, load_pictures
 from nanogan.errors import UserError
 from nanogan.files import replacing, writable_folder
 
+PICTURES, SHARE = 2000, 0.1  # originals; of them, for each kind of copy
 DRY_PICTURES, DRY_STEPS = 200, 5
 SHOWN_HIGH, TILE = 6, 64  # pictures of a group in duplicates.png, and their pixels
 SIZES = {"faces": (64, 3), "mnist": (28, 1), "fashion-mnist": (28, 1), "digits": (28, 1)}  # side, channels
@@ -64,17 +65,19 @@ def main():
     parser.add_argument("--steps", type=count, default=400, help="of training")
     parser.add_argument("--noise", type=cli.at_least(float, 0, high=100), default=3.0, help="1: a picture's contrast")
     parser.add_argument("--dropout", type=cli.at_least(float, 0, high=0.95), default=0.1, help="share of code units")
-    parser.add_argument("--pictures", type=count, default=2000, help="without FOLDER: originals, at most")
+    parser.add_argument("--pictures", type=count, help=f"without FOLDER: originals, at most (default: {PICTURES})")
     parser.add_argument(
         "--share",
         type=cli.at_least(float, 0, above=True, high=1 / len(planted.KINDS)),
-        default=0.1,
-        help="without FOLDER: of the originals, for each kind of copy",
+        help=f"without FOLDER: of the originals, for each kind of copy (default: {SHARE})",
     )
     args = parser.parse_args()
     if args.folder is not None and args.data is not None:
         parser.error("give FOLDER or --data, not both: without FOLDER it measures, on pictures of --data")
+    if args.folder is not None and (args.pictures, args.share) != (None, None):
+        parser.error("--pictures and --share are for measuring, without FOLDER: leave them out")
     args.data = args.data or "faces"
+    args.pictures, args.share = args.pictures or PICTURES, args.share or SHARE
     if args.dry_run:
         args.pictures, args.steps = min(args.pictures, DRY_PICTURES // 2), min(args.steps, DRY_STEPS)
     device = backend.get_device(args.device)
@@ -242,7 +245,8 @@ def measure(args, device):
     """Plant copies in a folder, search it, and compare with what is known."""
     originals = load_originals(args)
     out = writable_folder(args.out)
-    folder = emptied(out / "planted")
+    folder = writable_folder(out / "planted")
+    planted.clear(folder)
     rng = backend.seeded_rng(args.seed, "planted")
     planted.plant(originals, folder, share=args.share, rng=rng, progress=common.progress_bar("planting"))
     found = find(args, folder, device)
@@ -251,8 +255,7 @@ def measure(args, device):
     pixels = np.concatenate([found.pixels[i : i + 500] for i in range(0, N, 500)])  # for the methods to compare with
 
     methods = {}
-    untrained = codes.Autoencoder(rng=backend.seeded_rng(args.seed, "autoencoder")).to(device)
-    untrained.buffers["mean"][...] = found.network.buffers["mean"]
+    untrained = untrained_twin(found.network, seed=args.seed, device=device)
     for name, code in (("trained", found.codes), ("untrained", codes.codes(untrained, pixels))):
         for distance in sorted({0, args.distance, *DISTANCES}):
             bar = common.progress_bar(f"{name}, distance {distance}")
@@ -276,6 +279,13 @@ def measure(args, device):
     return 0
 
 
+def untrained_twin(network, *, seed, device):
+    """What ``network`` was before its training, but for the pictures' mean, without which most units say one thing."""
+    twin = codes.Autoencoder(rng=backend.seeded_rng(seed, "autoencoder")).to(device)
+    twin.buffers["mean"][...] = network.buffers["mean"]
+    return twin
+
+
 def load_originals(args):
     """Return the pictures that copies are planted among: paths, or Pillow images."""
     if not is_set(args.data):
@@ -284,7 +294,9 @@ def load_originals(args):
         chosen = np.unique(np.linspace(0, len(folder) - 1, min(args.pictures, len(folder))).astype(int))
         for i in common.progress_bar("reading")(range(0, len(chosen), 100)):
             folder[chosen[i : i + 100]]  # what cannot be read is skipped from now on
-        return [path for path in map(folder.file, chosen) if path not in folder.skipped]
+        paths = [path for path in map(folder.file, chosen) if path not in folder.skipped]
+        check_apart(Path(args.out) / "planted", args.data, paths)
+        return paths
     size, channels = SIZES.get(args.data, (32, 3))
     options = {"size": size, "channels": channels, "count": args.pictures, "seed": args.seed}
     pictures, _ = load_pictures(args.data, progress=common.progress_bar("reading"), **options)
@@ -299,15 +311,17 @@ def same_contrast(pictures):
     return np.rint(x + 128).clip(0, 255).astype(np.uint8).reshape(pictures.shape)
 
 
-def emptied(folder):
-    """Make ``folder`` if need be, remove what an earlier run planted there, and return it. Nothing else is removed."""
-    writable_folder(folder)
-    for file in sorted(folder.iterdir()):
-        if not planted.is_planted(file):
-            raise UserError(f"{folder} holds {file.name}, which is not of an earlier run: choose another --out")
-    for file in folder.iterdir():
-        file.unlink()
-    return folder
+def check_apart(planted_folder, data, paths):
+    """Raise UserError if a folder that is about to be cleared is, holds or lies in ``data``, or holds one of ``paths``.
+
+    Links are followed.
+    """
+    real, real_data = planted_folder.resolve(), Path(data).resolve()
+    if real_data in (real, *real.parents) or any(real in Path(path).resolve().parents for path in [data, *paths]):
+        raise UserError(
+            f"{planted_folder}, which is cleared for a new run, lies in {data} or holds pictures of it: "
+            "choose another --out"
+        )
 
 
 def score(groups, truth):

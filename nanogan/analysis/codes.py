@@ -13,7 +13,6 @@ uint8 (N, 16), eight bits to a byte.
 
 import numpy as np
 
-from nanogan.analysis.neighbours import root
 from nanogan.backend import array_module, seeded_rng, to_device, to_numpy
 from nanogan.data import Loader
 from nanogan.errors import TrainingDiverged, UserError
@@ -165,35 +164,28 @@ def groups(codes, *, distance=0, progress=None):
     """
     if distance < 0:
         raise UserError(f"groups expected a distance of at least 0 bits, got {distance}")
-    parents = np.arange(len(codes))  # of a forest: a group's pictures lead to its first
+    group = np.empty(len(codes), np.int64)  # of each picture: one of its group, the same for all of it
     first = {}
     for i, code in enumerate(codes):
-        parents[i] = first.setdefault(code.tobytes(), i)
+        group[i] = first.setdefault(code.tobytes(), i)
     if distance:
         distinct = np.fromiter(first.values(), np.int64, len(first))
+        part = np.arange(len(distinct))  # the same of distinct codes
         some = max(1, AT_ONCE // max(1, len(distinct)))
         for start in (progress or iter)(range(0, len(distinct), some)):
             rows = distinct[start : start + some]
             near = hamming(codes[rows][:, None], codes[distinct[start:]][None]) <= distance
-            for i, j in zip(*np.nonzero(near), strict=True):
-                if start + j > start + i:
-                    _join(parents, rows[i], distinct[start + j])
+            for row in near:
+                parts = part[start + np.flatnonzero(row)]  # that this code joins; its own is one of them
+                if (parts != parts[0]).any():
+                    part[np.isin(part, parts)] = parts[0]
+        joined = np.arange(len(codes))
+        joined[distinct] = distinct[part]
+        group = joined[group]
     found = {}
-    for i in np.flatnonzero(_in_company(parents)):
-        found.setdefault(root(parents, i), []).append(int(i))
-    return sorted(found.values())
-
-
-def _in_company(parents):
-    """Which pictures lead to another, or are led to."""
-    result = parents != np.arange(len(parents))
-    result[parents[result]] = True
-    return result
-
-
-def _join(parents, i, j):
-    low, high = sorted((root(parents, i), root(parents, j)))
-    parents[high] = low
+    for i in np.flatnonzero(np.bincount(group, minlength=1)[group] > 1):
+        found.setdefault(group[i], []).append(int(i))
+    return list(found.values())
 
 
 def hamming(a, b):

@@ -6,7 +6,6 @@ here for what should not be found.
 """
 
 import io
-import re
 import shutil
 from pathlib import Path
 
@@ -22,6 +21,8 @@ SCALE = 0.75  # of the side of "resized"
 BRIGHTER = 1.15  # "brightened": levels times this, at most 255
 PIXELS = 32  # the side is that many of the pixels that codes are made of: "shifted" moves by one of them
 CUT = 0.04  # of the side: what "cropped" loses at each edge
+LIST = "planted.txt"  # beside the pictures: the names of those that plant made
+HEADING = "made by nanogan, which removes these files when it fills this folder anew:"
 
 
 def altered(image, kind):
@@ -63,41 +64,71 @@ def plant(files, folder, *, share=0.1, rng, progress=None):
     copy is 00012-shifted.png. For each of KINDS, ``share`` of the pictures are chosen at random; none for two kinds,
     so that no copy is found by way of another. ``progress`` wraps the pictures (tqdm).
 
-    Raises UserError if there are fewer pictures than kinds, or a file cannot be read.
+    The names go to planted.txt, each before its file is made: what an interrupted run leaves, :func:`clear` removes.
+
+    Raises UserError if there are fewer pictures than kinds, ``folder`` is not empty, or a file cannot be read.
     """
     folder = Path(folder)
     each = min(max(1, round(share * len(files))), len(files) // len(KINDS))
     if each < 1:
         raise UserError(f"planting copies expected at least {len(KINDS)} pictures, one for each kind, got {len(files)}")
+    for entry in folder.iterdir():
+        raise UserError(f"planting copies expected an empty folder, {folder} holds {entry.name}: choose another")
     chosen = rng.permutation(len(files))[: each * len(KINDS)].reshape(len(KINDS), each)
     kind_of = {int(i): kind for kind, row in zip(KINDS, chosen, strict=True) for i in row}
-    for i, file in enumerate((progress or iter)(files)):
-        original = folder / f"{i:05d}.png"
-        if isinstance(file, Image.Image):
-            file.save(original, compress_level=1)
-        else:
-            original = original.with_suffix(Path(file).suffix)
-            shutil.copyfile(file, original)
-        if i in kind_of:
-            kind = kind_of[i]
-            copy = original.with_name(f"{i:05d}-{kind}{original.suffix if kind == 'copied' else '.png'}")
-            if kind == "copied":
-                shutil.copyfile(original, copy)
-            elif kind == "recompressed":
-                _opened(original).save(copy.with_suffix(".jpg"), quality=QUALITY)
+    with open(folder / LIST, "x", encoding="utf-8") as names:
+        names.write(f"{HEADING}\n")
+
+        def listed(name):
+            names.write(f"{name}\n")
+            names.flush()
+            return folder / name
+
+        for i, file in enumerate((progress or iter)(files)):
+            drawn = isinstance(file, Image.Image)
+            original = listed(f"{i:05d}{'.png' if drawn else Path(file).suffix}")
+            if drawn:
+                file.save(original, compress_level=1)
             else:
-                altered(_opened(original), kind).save(copy, compress_level=1)
+                shutil.copyfile(file, original)
+            kind = kind_of.get(i)
+            if kind == "copied":
+                shutil.copyfile(original, listed(f"{i:05d}-{kind}{original.suffix}"))
+            elif kind == "recompressed":
+                _opened(original).save(listed(f"{i:05d}-{kind}.jpg"), quality=QUALITY)
+            elif kind is not None:
+                altered(_opened(original), kind).save(listed(f"{i:05d}-{kind}.png"), compress_level=1)
     return dict.fromkeys(KINDS, each)
+
+
+def clear(folder):
+    """Remove from ``folder`` what :func:`plant` made there, by its list.
+
+    Raises UserError, and removes nothing, if the folder holds anything else.
+    """
+    folder = Path(folder)
+    names = _listed(folder / LIST)
+    entries = sorted(folder.iterdir())  # only these are removed: a path in the list leads nowhere
+    for entry in entries:
+        if entry.name not in names or entry.is_dir():
+            raise UserError(
+                f"{folder} holds {entry.name}, which no earlier run made: choose another --out, or remove it yourself"
+            )
+    for entry in sorted(entries, key=lambda entry: entry.name == LIST):  # the list last, for what is left if stopped
+        entry.unlink()
+
+
+def _listed(path):
+    """The names in a list that :func:`plant` wrote, and its own; none if there is none, or another wrote it."""
+    if not path.is_file():
+        return set()
+    heading, *names = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    return {*names, path.name} if heading == HEADING else set()
 
 
 def _opened(path):
     with Image.open(path, formats=FORMATS) as image:
         return upright(image, 1 if image.mode == "L" else 3)
-
-
-def is_planted(path):
-    """Whether a file has a name that :func:`plant` gives."""
-    return re.fullmatch(rf"\d{{5,}}(-({'|'.join(KINDS)}))?\.\w+", Path(path).name) is not None
 
 
 def origin(path):

@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from nanogan.analysis import codes
+from nanogan.backend import seeded_rng
 from tests.examples.starting import EXAMPLES, run
 
 QUICK = ("--steps", "20")
@@ -113,7 +115,7 @@ def test_the_measurement(tmp_path):
         assert code == 0, err
         assert err == ""
     left = tmp_path / "runs" / "dedupe"
-    assert len(list((left / "planted").iterdir())) == 100 + 7 * 10
+    assert len(list((left / "planted").iterdir())) == 100 + 7 * 10 + 1  # and their list
     numbers = json.loads((left / "numbers.json").read_text())
     assert (numbers["data"], numbers["pictures"]) == ("faces", 170)
     assert numbers["recall_copied"] == 1
@@ -127,7 +129,7 @@ def test_the_measurement(tmp_path):
     (left / "planted" / "mine.png").write_bytes(b"")
     code, _, err = run("dedupe.py", "--dry-run", folder=tmp_path)
     assert code == 2
-    assert "runs/dedupe/planted holds mine.png, which is not of an earlier run: choose another --out" in err
+    assert "runs/dedupe/planted holds mine.png, which no earlier run made: choose another --out" in err
     assert (left / "planted" / "00000.png").exists()
 
 
@@ -137,6 +139,83 @@ def test_the_measurement_among_a_folders_pictures(photos, tmp_path):
     assert code == 0, err
     assert json.loads((tmp_path / "runs/dedupe/numbers.json").read_text())["pictures"] == 15 + 2 * 7
     assert state(photos) == before
+
+
+def test_the_untrained_network_is_the_trained_one_before_training():
+    """But for the pictures' mean, without which it would be an unfairly bad one to compare with."""
+    untrained_twin = runpy.run_path(str(EXAMPLES / "dedupe.py"), run_name="dedupe")["untrained_twin"]
+    pictures = np.random.default_rng(0).integers(0, 200, (20, 32, 32, 3), dtype=np.uint8)
+    network = codes.Autoencoder(rng=seeded_rng(7, "autoencoder"))
+    start = network[0].params["weight"].copy()
+    codes.fit(network, pictures, steps=2)
+    untrained = untrained_twin(network, seed=7, device="cpu")
+    assert abs(network.buffers["mean"]).max() > 0.1
+    assert (untrained.buffers["mean"] == network.buffers["mean"]).all()
+    assert (untrained[0].params["weight"] == start).all()
+    assert (network[0].params["weight"] != start).any()
+
+
+def in_this_process(monkeypatch, folder, *arguments):
+    """The exit status of the script in ``folder``: a process of its own takes a second."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["dedupe.py", *map(str, arguments)])
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(EXAMPLES / "dedupe.py"), run_name="__main__")
+    return end.value.code
+
+
+@pytest.mark.parametrize(
+    "data",
+    ["x/planted", "x/planted/below", "x/planted/links", "link", "upper", "to_upper", "beside", "lower", "one_by_one"],
+)
+def test_pictures_in_the_folder_that_is_cleared_are_refused(tmp_path, monkeypatch, capsys, data):
+    """A user's own, of names that planting gives: in OUT/planted, or below or above it, or by way of links."""
+    below = tmp_path / "x" / "planted" / "below"
+    below.mkdir(parents=True)
+    for i in range(12):
+        for folder in (below, below.parent):
+            Image.new("RGB", (8, 8), (20 * i, 0, 0)).save(folder / f"{i:06d}.png")
+    (tmp_path / "link").symlink_to(below.parent)
+    if data in ("upper", "to_upper"):  # OUT/planted is a link to a folder below --data
+        (tmp_path / "upper").mkdir()
+        below.parent.rename(tmp_path / "upper" / "photos")
+        (tmp_path / "x" / "planted").symlink_to(tmp_path / "upper" / "photos")
+        (tmp_path / "to_upper").symlink_to(tmp_path / "upper")
+    elif data == "beside":  # the same, but the pictures lie beside that folder
+        below.parent.rename(tmp_path / "beside")
+        (tmp_path / "beside" / "empty").mkdir()
+        (tmp_path / "x" / "planted").symlink_to(tmp_path / "beside" / "empty")
+    elif data == "x/planted/links":  # from there to elsewhere
+        below.rename(tmp_path / "elsewhere")
+        (below.parent / "links").mkdir()
+        for i in range(12):
+            (below.parent / "links" / f"{i:06d}.png").symlink_to(tmp_path / "elsewhere" / f"{i:06d}.png")
+    elif data == "lower":  # --data holds a link to OUT/planted
+        (tmp_path / "lower").mkdir()
+        (tmp_path / "lower" / "deep").symlink_to(below.parent)
+    elif data == "one_by_one":  # links to the pictures themselves
+        (tmp_path / "one_by_one").mkdir()
+        for i in range(12):
+            (tmp_path / "one_by_one" / f"{i}.png").symlink_to(below.parent / f"{i:06d}.png")
+    before = state(tmp_path)
+    assert in_this_process(monkeypatch, tmp_path, "--data", data, "--out", "x", "--dry-run") == 2
+    message = f"x/planted, which is cleared for a new run, lies in {data} or holds pictures of it: choose another --out"
+    assert message in capsys.readouterr().err
+    assert state(tmp_path) == before
+
+
+def test_a_users_own_pictures_in_the_place_of_planted_ones_are_kept(tmp_path, monkeypatch, capsys):
+    folder = tmp_path / "x" / "planted"
+    folder.mkdir(parents=True)
+    for i in range(12):
+        (folder / f"{i:06d}.png").write_bytes(b"mine")
+    before = state(tmp_path)
+    assert in_this_process(monkeypatch, tmp_path, "--out", "x", "--dry-run") == 2
+    assert (
+        "x/planted holds 000000.png, which no earlier run made: choose another --out, or remove it yourself"
+        in capsys.readouterr().err
+    )
+    assert state(tmp_path) == before
 
 
 @pytest.mark.parametrize(
@@ -155,6 +234,8 @@ def test_the_measurement_among_a_folders_pictures(photos, tmp_path):
         (("--data", "."), "the output folder runs/dedupe lies in ., where"),
         (("--data", "one"), "planting copies expected at least 7 pictures, one for each kind, got 1"),
         (("one", "--data", "faces"), "give FOLDER or --data, not both"),
+        (("one", "--pictures", "2000"), "--pictures and --share are for measuring, without FOLDER: leave them out"),
+        (("one", "--share", "0.1"), "--pictures and --share are for measuring, without FOLDER: leave them out"),
         (("one", "--distance", "-1"), "expected a whole number of at least 0 and at most 128, got '-1'"),
     ],
 )
@@ -167,10 +248,6 @@ def test_a_users_mistake_gets_one_sentence(tmp_path, monkeypatch, capsys, argume
     (tmp_path / "one" / "b.png").write_bytes(b"no picture")
     (tmp_path / "broken" / "b.png").write_bytes(b"no picture")
     before = state(tmp_path / "one")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "argv", ["dedupe.py", *arguments])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(EXAMPLES / "dedupe.py"), run_name="__main__")
-    assert end.value.code == 2
+    assert in_this_process(monkeypatch, tmp_path, *arguments) == 2
     assert message in capsys.readouterr().err
     assert state(tmp_path / "one") == before
