@@ -298,7 +298,7 @@ NETWORKS = {
         normal(4, 2, 16, 16),
     ),
     "conditional generator": (
-        lambda: conditional.generator(classes=2, image_size=16, channels=2, latent=3, width=3, rng=_rng()),
+        lambda: conditional.generator(classes=2, image_size=8, channels=2, latent=3, width=2, rng=_rng()),
         normal(4, 5),
     ),
 }
