@@ -23,8 +23,8 @@ from nanogan.analysis.classifier import classify, load_classifier
 from nanogan.cli import at_least
 from nanogan.data import Loader
 from nanogan.data.named import load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 from nanogan.models import dcgan
 from nanogan.optim import Adam
 from nanogan.training import adversarial_step, sample

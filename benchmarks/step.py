@@ -30,7 +30,7 @@ import torch
 
 from benchmarks import machine, torch_dcgan
 from benchmarks.clock import Target
-from nanogan import backend
+from nanogan import backend, dispatch
 from nanogan.cli import at_least
 from nanogan.errors import UserError
 from nanogan.models import dcgan
@@ -121,7 +121,7 @@ def of_nanogan(form, g, d, real, z, target):
         optimizer.dloss[...] = 1024  # the initial scale may be too large, and a first step then changes nothing
 
     def prepare():
-        backend.FAST = form.fast
+        dispatch.FAST = form.fast
         backend.set_matmul_precision(form.precision)
 
     return prepare, lambda: adversarial_step(g, d, opt_g, opt_d, real, z)
@@ -243,7 +243,7 @@ def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None
                 fail(name, error)
     for name, values in times.items():
         say(f"{label} {name}: {statistics.median(values) * 1e3:.2f} ms, windows of {runs[name][2]} steps")
-    backend.FAST = True
+    dispatch.FAST = True
     backend.set_matmul_precision("float32")
     return times, failures, differences
 

@@ -29,18 +29,19 @@ import time
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nanogan import backend, checkpoint, cli, images, init, plot
+from nanogan import backend, checkpoint, cli, images, init
 from nanogan.analysis import common, scores, spectrum, trained
 from nanogan.analysis.classifier import classify, load_classifier
 from nanogan.data import Loader
 from nanogan.data.named import is_set, load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.files import writable_folder
+from nanogan.games.drawing import draw_z
+from nanogan.images import plots as plot
 from nanogan.layers import ConvTranspose2d
 from nanogan.models import dcgan
 from nanogan.optim import Adam
 from nanogan.training import adversarial_step, sample
-from nanogan.training.adversarial import draw_z
 
 KINDS = ("deconv", "resize", "deconv5", "deconv3")
 KERNELS = {"deconv": {"kernel_size": 4, "padding": 1}}  # of transposed convolutions; all have a stride of 2

@@ -24,12 +24,12 @@ from nanogan.analysis import common
 from nanogan.analysis.classifier import classify, load_classifier
 from nanogan.analysis.conditional import draw, drawn_parts, errors_at, noise_parts, parts_of
 from nanogan.data.named import is_set, load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.files import writable_folder
+from nanogan.games.drawing import draw_z
 from nanogan.models import conditional
 from nanogan.optim import Adam
 from nanogan.training import adversarial_step
-from nanogan.training.adversarial import draw_z
 
 DRY_PICTURES, DRY_STEPS = 480, 3
 COUNTS = (1000, 10_000, 50_000)  # of pictures that teach, told on the way to --one-nn

@@ -33,8 +33,8 @@ from nanogan.analysis import codes, common, neighbours, planted
 from nanogan.data import PictureFolder
 from nanogan.data.folder import FORMATS, decode
 from nanogan.data.named import is_set, load_pictures
+from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
-from nanogan.files import replacing, writable_folder
 
 PICTURES, SHARE = 2000, 0.1  # originals; of them, for each kind of copy
 DRY_PICTURES, DRY_STEPS = 200, 5

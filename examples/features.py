@@ -20,12 +20,13 @@ from functools import partial
 
 import numpy as np
 
-from nanogan import backend, checkpoint, cli, images, init, plot
+from nanogan import backend, checkpoint, cli, images, init
 from nanogan.analysis import common, trained
 from nanogan.analysis import features as analysis
 from nanogan.data.named import is_set, load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
+from nanogan.images import plots as plot
 from nanogan.models import paper
 from nanogan.training import sample
 

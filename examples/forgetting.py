@@ -29,8 +29,8 @@ from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import arithmetic, attributes, common, forgetting
 from nanogan.analysis.classifier import classify, load_classifier
 from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 
 CHECKPOINT = "runs/faces_dcgan/generator.safetensors"
 NUMBERED = 100  # samples in samples.png

@@ -9,7 +9,7 @@ The layer is a softplus with a learned sharpness a, y = log(1 + e^(a x)) / a. Tw
 import numpy as np
 
 from nanogan import backend, cli
-from nanogan.files import replacing, writable_folder
+from nanogan.disk import replacing, writable_folder
 from nanogan.gradcheck import check_layer
 from nanogan.layers import Layer
 from nanogan.ops.activations import stable_sigmoid

@@ -18,7 +18,7 @@ from nanogan import cli, images, training
 from nanogan.analysis import common, inversion, neighbours, trained
 from nanogan.backend import get_device, seeded_rng, to_device
 from nanogan.data.named import is_set, load_pictures
-from nanogan.files import writable_folder
+from nanogan.disk import writable_folder
 
 SHOWN = 12  # columns of the picture
 

@@ -23,8 +23,8 @@ import numpy as np
 from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import arithmetic, attributes, common
 from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 from nanogan.training import sample
 
 NUMBERED = 100  # samples in samples.png

@@ -20,8 +20,8 @@ import numpy as np
 from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import common, walk
 from nanogan.data.named import load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 from nanogan.training import sample
 
 KNOWN = 10_000  # pictures that the generator by heart knows

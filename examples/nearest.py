@@ -18,7 +18,7 @@ import numpy as np
 from nanogan import backend, cli, images, training
 from nanogan.analysis import common, neighbours, trained
 from nanogan.data.named import is_set, load_pictures
-from nanogan.files import writable_folder
+from nanogan.disk import writable_folder
 
 GROUPS = 12  # of duplicates that are shown
 GAP = 4  # pixels

@@ -23,8 +23,8 @@ from nanogan import backend, checkpoint, cli, images, training
 from nanogan.analysis import common, scores
 from nanogan.analysis.classifier import classify, load_classifier
 from nanogan.data.named import is_set, load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 
 DRY_PICTURES = 64
 COLUMNS = 16

@@ -20,9 +20,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nanogan import backend, cli, images, plot
+from nanogan import backend, cli, images
 from nanogan.analysis import common, theory
-from nanogan.files import writable_folder
+from nanogan.disk import writable_folder
+from nanogan.images import plots as plot
 
 LINE = theory.Mixture(np.array([[-1.2], [1.4]]), np.array([0.4, 0.5]), np.array([0.6, 0.4]))
 EDGES = np.linspace(-4, 4, 101)

@@ -15,8 +15,8 @@ from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import common
 from nanogan.analysis.classifier import Classifier, classify, train_classifier
 from nanogan.data.named import is_set, load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 
 DRY_PICTURES = 256
 

@@ -19,8 +19,8 @@ from nanogan import backend, cli, images
 from nanogan.analysis import common, guided, trained
 from nanogan.analysis.inversion import pictures_for
 from nanogan.data.named import load_pictures
+from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.files import writable_folder
 from nanogan.models import dcgan
 
 GAP = 12  # pixels between trained and untrained

@@ -2,7 +2,8 @@
 
 __version__ = "0.1.0"
 
-from nanogan import backend, checkpoint, data, errors, images, init, layers, models, ops, optim, training
+from nanogan import backend, checkpoint, data, errors, images, layers, models, ops, optim, training
+from nanogan.layers import init
 
 __all__ = [
     "backend",

@@ -27,11 +27,11 @@ import safetensors
 import safetensors.numpy
 
 from nanogan.backend import to_numpy
-from nanogan.ema import Ema
+from nanogan.disk import replacing
 from nanogan.errors import UserError
-from nanogan.files import replacing
 from nanogan.models import conditional, dcgan
 from nanogan.models.recognition import recognise, rename_flags, renames_between
+from nanogan.optim.ema import Ema
 
 KEY = "nanogan_training"  # of the metadata
 FORMAT = 2  # of what stands there
@@ -207,8 +207,8 @@ def save_training(path, g, d, opt_g, opt_d, progress):
 def load_training(path, g, d, opt_g, opt_d, ema=None):
     """Copy a training checkpoint into networks and optimisers, on whatever device they are, and return its Progress.
 
-    ``ema`` is the :class:`nanogan.ema.Ema` of ``g``, which a run with one needs. Everything is checked first: nothing
-    is changed if UserError is raised, because the file is damaged, is of another network, or holds numbers that no run
+    ``ema`` is the :class:`nanogan.optim.Ema` of ``g``, which a run with one needs. All is checked first: nothing is
+    changed if UserError is raised, because the file is damaged, is of another network, or holds numbers that no run
     writes.
     """
     progress, arrays, rest = read_training(path)

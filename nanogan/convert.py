@@ -24,8 +24,8 @@ import numpy as np
 import safetensors.numpy
 
 from nanogan import checkpoint, cli
+from nanogan.disk import replacing
 from nanogan.errors import UserError
-from nanogan.files import replacing
 from nanogan.models.recognition import natural, recognise, rename_flags, told
 
 USUAL = {

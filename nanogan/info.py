@@ -15,7 +15,8 @@ from pathlib import Path
 
 import threadpoolctl
 
-from nanogan import __version__, backend, cli
+from nanogan import __version__, backend, cli, dispatch
+from nanogan.backend.diagnosis import several_cupys
 from nanogan.data.mnist import cache_dir
 from nanogan.errors import DeviceError, UserError
 
@@ -135,7 +136,7 @@ def _cupy():
         texts.append(f"built for CUDA {_version(cupy.cuda.runtime.runtimeGetVersion())}")
     with contextlib.suppress(Exception):
         texts.append(f"CUDA runtime {_version(cupy.cuda.get_local_runtime_version())}")
-    return texts + [text for text in [backend._several_cupys()] if text]
+    return texts + [text for text in [several_cupys()] if text]
 
 
 def _version(number):
@@ -238,9 +239,9 @@ def usable(name):
 
 def _fast():
     asked = os.environ.get("NANOGAN_FAST")
-    if backend.FAST:
+    if dispatch.FAST:
         return "on"
-    return f"off, by NANOGAN_FAST={asked}" if asked == "0" else "off, by the program (nanogan.backend.FAST)"
+    return f"off, by NANOGAN_FAST={asked}" if asked == "0" else "off, by the program (nanogan.dispatch.FAST)"
 
 
 def _threads():

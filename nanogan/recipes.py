@@ -28,13 +28,14 @@ from nanogan import __version__, backend, checkpoint, cli, images, training
 from nanogan.analysis.classifier import load_classifier
 from nanogan.analysis.scores import frechet_metric
 from nanogan.data import Loader
-from nanogan.ema import Ema
+from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
-from nanogan.files import replacing, writable_folder
+from nanogan.games.dcgan import losses_of
+from nanogan.games.drawing import draw_z
 from nanogan.models import dcgan
 from nanogan.optim import Adam
+from nanogan.optim.ema import Ema
 from nanogan.training import LOSSES, loop
-from nanogan.training.adversarial import draw_z, losses_of
 from nanogan.training.loop import LAST
 
 DRY_STEPS = 4

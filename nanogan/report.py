@@ -23,9 +23,9 @@ import numpy as np
 from PIL import Image
 
 from nanogan import cli
+from nanogan.disk import replacing
 from nanogan.errors import UserError
-from nanogan.files import replacing
-from nanogan.plot import smooth, ticks, usual_range
+from nanogan.images.plots import smooth, ticks, usual_range
 from nanogan.training.log import COLUMNS
 
 MOST_POINTS = 1000  # of a curve; more than a screen's pixels show nothing

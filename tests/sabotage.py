@@ -34,7 +34,7 @@ TESTS = {  # module -> what checks it, in the order of running
     "nanogan.init": ["tests/test_layers.py", "tests/models/test_dcgan.py"],
     "nanogan.optim": ["tests/test_optim.py"],
     "nanogan.training": ["tests/training/test_options.py", "tests/training/test_adversarial.py"],
-    "nanogan.ema": ["tests/test_ema.py"],
+    "nanogan.optim.ema": ["tests/test_ema.py"],
     "nanogan.checkpoint": ["tests/test_ema.py", "tests/test_checkpoint.py"],
     "nanogan.models.conditional": ["tests/models/test_conditional.py"],
     "nanogan.models": ["tests/models/test_dcgan.py"],

@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from nanogan import backend, ops
+from nanogan import backend, dispatch, ops
 from nanogan.errors import DeviceError, UserError
 from nanogan.layers import ReLU
 from tests.helpers import channels_last
@@ -21,7 +21,7 @@ def test_an_unknown_device_gets_one_sentence(name):
 
 def fake_cupy(monkeypatch, **attributes):
     """A module named cupy that has just these attributes; None makes the import fail."""
-    monkeypatch.setattr(backend, "_probed", set())
+    monkeypatch.setattr(backend.devices, "_probed", set())
     linalg = types.SimpleNamespace(COMPUTE_TYPE_FP32=4, set_compute_type=lambda dtype, kind: None)
     core = types.SimpleNamespace(_routines_linalg=linalg)
     module = types.SimpleNamespace(ndarray=type("ndarray", (), {}), _core=core, **attributes) if attributes else None
@@ -79,7 +79,7 @@ def cupys(monkeypatch, *names):
 
 def broken_cupy(monkeypatch, tmp_path, source):
     """A package cupy whose import runs ``source``."""
-    monkeypatch.setattr(backend, "_probed", set())
+    monkeypatch.setattr(backend.devices, "_probed", set())
     (tmp_path / "cupy.py").write_text(source, encoding="utf-8")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "cupy", raising=False)
@@ -250,9 +250,10 @@ def fast_relu(monkeypatch):
         assert mark == "fast"
         return 100 * dy * (x > 0)
 
-    path = [(lambda x: False, None, None), (lambda x: len(x) % 2 == 0, forward, backward)]
-    backend._load_fast_paths("cpu")
-    monkeypatch.setitem(backend._fast_paths, (ops.relu_forward, "cpu"), path)
+    dispatch.load("cpu")
+    monkeypatch.setattr(dispatch, "_paths", {})
+    dispatch.register("cpu", ops.relu_forward, None, serves=lambda x: False, priority=2)
+    dispatch.register("cpu", ops.relu_forward, forward, backward, serves=lambda x: len(x) % 2 == 0)
 
 
 def test_a_fast_path_serves_what_it_can_and_its_backward_goes_with_it(fast_relu, monkeypatch):
@@ -261,7 +262,7 @@ def test_a_fast_path_serves_what_it_can_and_its_backward_goes_with_it(fast_relu,
     odd_y, odd_cache = layer.forward(np.ones((3, 3)))
     assert (layer.backward(x, cache) == 100).all()
     assert (layer.backward(odd_y, odd_cache) == 1).all(), "a shape that is not served falls back"
-    monkeypatch.setattr(backend, "FAST", False)
+    monkeypatch.setattr(dispatch, "FAST", False)
     assert (layer.backward(x, cache) == 100).all(), "a cache stays with the backward that understands it"
     _, cache = layer.forward(x)
     assert (layer.backward(x, cache) == 1).all()
@@ -274,7 +275,7 @@ def test_NANOGAN_FAST_turns_them_off(value, expected):
 
     environment = {name: v for name, v in os.environ.items() if name != "NANOGAN_FAST"}
     environment |= {"NANOGAN_FAST": value} if value else {}
-    code = "from nanogan import backend; print(backend.FAST)"
+    code = "from nanogan import dispatch; print(dispatch.FAST)"
     printed = subprocess.run(
         [sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True, timeout=60
     )

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks import epoch, gpu_session, operations, quality, step
 from benchmarks.clock import Target
-from nanogan import backend
+from nanogan import backend, dispatch
 
 TINY = step.TINY["tiny"]
 ELSEWHERE = ("CUDA graph", "compiled")  # what a CPU cannot show, and what takes a minute
@@ -15,7 +15,7 @@ ELSEWHERE = ("CUDA graph", "compiled")  # what a CPU cannot show, and what takes
 
 @pytest.fixture(autouse=True)
 def settings_as_they_were(monkeypatch):
-    monkeypatch.setattr(backend, "FAST", backend.FAST)
+    monkeypatch.setattr(dispatch, "FAST", dispatch.FAST)
     yield
     backend.set_matmul_precision("float32")
 

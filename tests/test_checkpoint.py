@@ -14,8 +14,8 @@ import torch
 from benchmarks import torch_dcgan
 from nanogan import checkpoint
 from nanogan.backend import to_numpy
+from nanogan.disk import clear_temporaries, replacing, writable_folder
 from nanogan.errors import UserError
-from nanogan.files import clear_temporaries, replacing, writable_folder
 from nanogan.layers import Dropout
 from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam

@@ -5,9 +5,9 @@ import pytest
 
 from nanogan import checkpoint
 from nanogan.backend import to_device, to_numpy
-from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.optim import Adam
+from nanogan.optim.ema import Ema
 from nanogan.training import adversarial_step, sample
 from tests import strict_cupy
 from tests.training.test_adversarial import LATENT, batches, networks

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from nanogan import backend, checkpoint, cli, layers
+from nanogan import backend, checkpoint, cli, dispatch, layers
 from nanogan.data import Loader
-from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.gradcheck import __main__ as gradcheck_command
 from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam
+from nanogan.optim.ema import Ema
 from nanogan.training import adversarial_step, discriminator_step, loop, sample
 from nanogan.training.log import Log
 from tests import strict_cupy
@@ -125,7 +125,7 @@ def test_50_steps_are_the_cpus(gpu, dtype, tolerance):
 
 @pytest.mark.parametrize("fast", [True, False])
 def test_the_readable_path_and_the_fast_one_are_the_cpus(double, fast, monkeypatch):
-    monkeypatch.setattr(backend, "FAST", fast)
+    monkeypatch.setattr(dispatch, "FAST", fast)
     np.testing.assert_allclose(run_ours(5, np.float64, "gpu")[0], run_ours(5, np.float64, "cpu")[0], rtol=1e-12)
 
 

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanogan import images, plot
+from nanogan import images
 from nanogan.errors import UserError
+from nanogan.images import plots as plot
 
 
 def test_pixels_from_minus_one_to_one():

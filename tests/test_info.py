@@ -7,7 +7,7 @@ import types
 
 import pytest
 
-from nanogan import backend, info
+from nanogan import backend, dispatch, info
 from tests.test_backend import INSUFFICIENT, raise_
 
 
@@ -46,7 +46,7 @@ def fake_cupy(monkeypatch, tmp_path, count=2, memory=(100 << 30, 139 << 30), **r
     module.is_available = lambda: isinstance(count, int)
     module.ones = raise_(MemoryError("Out of memory allocating 512 bytes"))
     monkeypatch.setitem(sys.modules, "cupy", module)
-    monkeypatch.setattr(backend, "_probed", {0} if isinstance(count, int) else set())
+    monkeypatch.setattr(backend.devices, "_probed", {0} if isinstance(count, int) else set())
     return module
 
 
@@ -94,7 +94,7 @@ def test_settings_and_data_are_told(monkeypatch, tmp_path):
     (tmp_path / "nothing").mkdir()
     monkeypatch.setenv("NANOGAN_DATA", str(tmp_path))
     monkeypatch.setenv("OPENBLAS_CORETYPE", "Haswell")
-    monkeypatch.setattr(backend, "FAST", False)
+    monkeypatch.setattr(dispatch, "FAST", False)
     found = info.report()
     assert found["data"]["NANOGAN_DATA"] == [str(tmp_path), "mnist"]
     assert "OPENBLAS_CORETYPE=Haswell" in found["packages"]["its BLAS"][-1]

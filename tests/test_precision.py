@@ -53,7 +53,7 @@ def test_bfloat16_is_rounded_as_torch_rounds_it(rng):
     x = x.astype(np.float32)
     backend.set_matmul_precision("bf16")
     expected = torch.tensor(x).to(torch.bfloat16).float().numpy()
-    np.testing.assert_array_equal(backend._rounded(x), expected)
+    np.testing.assert_array_equal(backend.precision._rounded(x), expected)
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
@@ -130,7 +130,7 @@ def test_tf32_rounds_and_float32_does_not(rng):
 
 
 def test_what_cannot_be_gets_one_sentence(double, monkeypatch):
-    monkeypatch.setattr(backend, "_probed", set())
+    monkeypatch.setattr(backend.devices, "_probed", set())
     with pytest.raises(UserError, match="unknown precision 'half': use one of float32, tf32, fp16, bf16"):
         backend.set_matmul_precision("half")
     with pytest.raises(UserError, match="tf32 expected a GPU in use: choose the device first, or use float32"):

@@ -1,13 +1,12 @@
 """The stand-in for CuPy refuses what a GPU refuses, and knows only what CuPy has."""
 
-import importlib
 import json
 import sys
 
 import numpy as np
 import pytest
 
-from nanogan import backend
+from nanogan import backend, dispatch
 from tests import strict_cupy
 from tests.strict_cupy import collect
 
@@ -110,7 +109,7 @@ def test_its_kernels_are_gone_when_it_is(monkeypatch):
     with pytest.MonkeyPatch.context() as inner:
         strict_cupy.install(inner)
         backend.get_device("gpu")
-        importlib.import_module("nanogan.fast.gpu")
+        dispatch.load("gpu")
         assert "nanogan.fast.gpu.elementwise" in sys.modules
     left = [sys.modules[name] for name in sys.modules if name.startswith("nanogan.fast.gpu")]
     kinds = [type(value) for module in left for value in vars(module).values()]

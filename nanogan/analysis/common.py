@@ -7,7 +7,7 @@ from tqdm import tqdm
 
 from nanogan import cli
 from nanogan.data.named import NAMES
-from nanogan.files import replacing
+from nanogan.disk import replacing
 
 
 def parser(description, *, out, data="digits", checkpoint=None):

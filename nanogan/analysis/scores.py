@@ -18,8 +18,8 @@ import numpy as np
 from nanogan.analysis.classifier import classify
 from nanogan.backend import array_module, seeded_rng
 from nanogan.errors import UserError
+from nanogan.games.drawing import draw_z
 from nanogan.training import sample
-from nanogan.training.adversarial import draw_z
 
 BLOCK = 1000  # rows of a matrix of pairs that are in memory at once
 

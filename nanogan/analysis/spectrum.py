@@ -19,7 +19,7 @@ import numpy as np
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward, conv_transpose2d_forward
-from nanogan.training.adversarial import REAL
+from nanogan.ops.losses import REAL
 
 RING = 2  # bins from a frequency to its neighbourhood; the window spreads a wave over the bins at distance 1
 ROUNDING = 1e-12  # of all power: less is taken for rounding errors
@@ -139,7 +139,7 @@ def input_gradient(d, x, *, batch_size):
     """Return what discriminator ``d`` teaches a generator: its loss's gradient in the pictures x (N, C, H, W).
 
     The loss is the generator's, the mean of -log D(x) over a batch. It is ``dfake`` of
-    :func:`nanogan.training.adversarial_step`: in train mode, where BatchNorm looks at the batch; ``d`` itself stays as
+    :func:`nanogan.games.dcgan_step`: in train mode, where BatchNorm looks at the batch; ``d`` itself stays as
     it is, its running statistics too. Batches are of ``batch_size`` pictures, best as many as in training, or of N if
     that is less; the last one has some of those before it beside its own, so that all are alike. A picture's gradient
     has the batch's size as a divisor.

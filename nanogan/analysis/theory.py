@@ -14,12 +14,12 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nanogan.backend import seeded_rng, to_device, to_numpy
 from nanogan.errors import UserError
+from nanogan.images.plots import COLOURS, FAINT, INK, PAPER
 from nanogan.layers import LeakyReLU, Linear, Sequential
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
 from nanogan.ops.activations import stable_sigmoid
+from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
-from nanogan.plot import COLOURS, FAINT, INK, PAPER
-from nanogan.training.adversarial import FAKE, REAL
 
 
 @dataclass(frozen=True)

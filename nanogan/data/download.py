@@ -10,8 +10,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
-from nanogan.files import replacing
 
 TIMEOUT = 10  # seconds without an answer
 

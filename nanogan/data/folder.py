@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
-from nanogan.files import replacing
 
 SUFFIXES = (b".jpg", b".jpeg", b".png", b".webp", b".bmp", b".gif")
 FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # by content: of Pillow's other readers, some start programs

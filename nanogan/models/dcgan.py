@@ -21,9 +21,19 @@ from numbers import Integral
 
 import numpy as np
 
-from nanogan import init
 from nanogan.errors import UserError
-from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Tanh, Upsample
+from nanogan.layers import (
+    BatchNorm2d,
+    Conv2d,
+    ConvTranspose2d,
+    Flatten,
+    LeakyReLU,
+    ReLU,
+    Sequential,
+    Tanh,
+    Upsample,
+    init,
+)
 
 MAX_DOUBLINGS = 10  # 4096 to 7168 pixels
 UPSAMPLES = ("deconv", "resize")  # how the generator doubles

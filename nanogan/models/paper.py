@@ -11,9 +11,8 @@ import itertools
 
 import numpy as np
 
-from nanogan import init
 from nanogan.errors import UserError
-from nanogan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU
+from nanogan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, init
 from nanogan.models.dcgan import Discriminator
 
 SIZE = 32

@@ -56,5 +56,6 @@ from nanogan.ops.resize import (
     upsample_backward,
     upsample_forward,
 )
+from nanogan.ops.updates import adam_update, sgd_update
 
-__all__ = [name for name in dir() if name.endswith(("_forward", "_backward"))]
+__all__ = [name for name in dir() if name.endswith(("_forward", "_backward", "_update"))]

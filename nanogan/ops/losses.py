@@ -15,6 +15,8 @@ from nanogan.errors import UserError
 from nanogan.ops._layout import check_classes, check_dtype
 from nanogan.ops.activations import stable_sigmoid
 
+REAL, FAKE = 1.0, 0.0  # the targets of a discriminator
+
 
 def bce_forward(p, target, *, weight=None, reduction="mean"):
     """Binary cross entropy of probabilities, as torch.nn.functional.binary_cross_entropy.

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from nanogan.backend import array_module, to_numpy
+from nanogan.disk import replacing
 from nanogan.errors import TrainingDiverged
-from nanogan.files import replacing
 
 COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_x", "d_g_z_before", "d_g_z_after", "seconds")
 

@@ -20,19 +20,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from nanogan import checkpoint, images, plot
+from nanogan import checkpoint, images
 from nanogan.backend import array_module, get_device
+from nanogan.disk import clear_temporaries, replacing
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.files import clear_temporaries, replacing
+from nanogan.games.dcgan import adversarial_step, discriminator_step, losses_of
+from nanogan.games.drawing import draw_noise, draw_z, sample
+from nanogan.images import plots
 from nanogan.optim import LinearDecay
-from nanogan.training.adversarial import (
-    adversarial_step,
-    discriminator_step,
-    draw_noise,
-    draw_z,
-    losses_of,
-    sample,
-)
 from nanogan.training.health import Health
 from nanogan.training.log import Log, columns, log_line, read_rows
 
@@ -111,10 +106,10 @@ def train(
     tries again when the next file is due. Any other failure to write raises OSError.
     Raises TrainingDiverged if a loss or a parameter is not finite; the checkpoint of the last sample is kept.
 
-    loss, label_smoothing: of :func:`nanogan.training.adversarial_step`.
+    loss, label_smoothing: of :func:`nanogan.games.dcgan_step`.
     instance_noise: the standard deviation of noise on all pictures that D sees, at the start; it falls in a straight
     line to 0 at the run's end, after ``epochs``. Drawn from ``instance_rng``, a PCG64 of its own.
-    ema: a :class:`nanogan.ema.Ema` of ``g``. Samples, generator.safetensors and ``metric`` are then of its average.
+    ema: a :class:`nanogan.optim.Ema` of ``g``. Samples, generator.safetensors and ``metric`` are then of its average.
     lr_decay: "linear" lets both learning rates fall to 0 at the run's end (:class:`nanogan.optim.LinearDecay`). In a
     run that is resumed for longer, this and the noise follow the line to the new end.
     d_steps: updates of ``d`` for each of ``g``: each takes the next batch and a z of its own, and the last one's z is
@@ -498,7 +493,7 @@ def _draw(out, rows, frames, write=lambda path, function, *arguments: function(*
     if frames:
         write(out / "training.gif", images.save_gif, out / "training.gif", frames)
     if rows:
-        write(out / "losses.png", plot.save_training_plot, out / "losses.png", columns(rows))
+        write(out / "losses.png", plots.save_training_plot, out / "losses.png", columns(rows))
         from nanogan.report import write_report  # here, so that python -m nanogan.report runs it, not yet imported
 
         write(out / "report.html", write_report, out)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from nanogan import backend, checkpoint, images
+from nanogan import checkpoint, dispatch, images
 from nanogan.analysis.classifier import Classifier, classify, load_classifier, train_classifier
 from nanogan.backend import to_device
 from nanogan.data import builtin_digits
@@ -18,7 +18,7 @@ def trained(seed=0, count=600, **options):
 
 
 def test_it_learns_digits_that_it_has_not_seen_and_the_same_seed_gives_the_same_weights(monkeypatch):
-    monkeypatch.setattr(backend, "FAST", False)  # whose threads may be running already, or not yet
+    monkeypatch.setattr(dispatch, "FAST", False)  # whose threads may be running already, or not yet
     network = trained(epochs=4, batch_size=32)
     pictures, labels = builtin_digits(200, seed=99)
     features, probabilities = classify(network, pictures)

@@ -70,7 +70,7 @@ def test_a_users_mistake_gets_one_sentence(discriminator, tmp_path):
 
 
 def test_bars_are_as_long_as_their_numbers(tmp_path):
-    from nanogan.plot import save_bars
+    from nanogan.images.plots import save_bars
 
     groups = {"one": [("half", 0.25, 0.0), ("all", 0.5, 0.0)], "two": [("none", 0.0, 0.0), ("wide", 0.25, 0.25)]}
     save_bars(tmp_path / "bars.png", groups)

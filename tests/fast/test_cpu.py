@@ -11,10 +11,9 @@ import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from nanogan import backend, layers, ops
+from nanogan import dispatch, layers, ops
 from nanogan.errors import UserError
-from nanogan.fast import cpu
-from nanogan.fast.cpu import batchnorm, chunked, elementwise, fused, thin, threads, winograd
+from nanogan.fast.cpu import batchnorm, chunked, elementwise, linear, thin, threads, winograd
 from nanogan.gradcheck import cases, check_layer
 from nanogan.optim import SGD, Adam
 from tests.helpers import channels_last, relative_error
@@ -31,7 +30,6 @@ def set_threads(monkeypatch):
     def set_threads(number):
         threads.count()
         monkeypatch.setattr(threads, "_count", number)
-        monkeypatch.setattr(threads, "_started", True)
 
     return set_threads
 
@@ -41,14 +39,16 @@ def small_pieces(monkeypatch, set_threads):
     """Everything takes the fast paths, in several chunks, on three threads."""
     set_threads(3)
     for module, name, value in (
-        (threads, "LARGE", 0),
+        (winograd, "LARGE", 0),
         (winograd, "CHANNELS", 1),
         (winograd, "ROWS", 4),
         (winograd, "PLANE", 64),
-        (chunked, "PRODUCT", 0),
+        (chunked, "SMALL", 0),
         (chunked, "WORTHWHILE", 0),
         (chunked, "COLS", 500),
         (thin, "COLS", 500),
+        (thin, "WORTHWHILE", 0),
+        (linear, "WORTHWHILE", 0),
         (batchnorm, "WORTHWHILE", 0),
         (batchnorm, "CHUNK", 50),
         (elementwise, "WORTHWHILE", 0),
@@ -167,7 +167,6 @@ def test_chunks_of_images_are_the_convolution(make, data):
     with pytest.MonkeyPatch.context() as patch:
         threads.count()
         patch.setattr(threads, "_count", data.draw(st.integers(1, 3), label="threads"))
-        patch.setattr(threads, "_started", True)
         for module in (chunked, thin):
             patch.setattr(module, "COLS", data.draw(st.sampled_from([1, 200, 10**6])))
         patch.setattr(chunked, "WORTHWHILE", 0)
@@ -241,61 +240,24 @@ def test_wrong_input_gets_the_same_sentence(call, message, rng):
 # ---------------------------------------------------------------------------------------- batch norm and elementwise
 
 
-def normalised_and_activated(slope):
-    """The reference for BatchNorm with an activation behind it."""
-
-    def forward(x, gamma, beta, mean, var, **options):
-        y, cache = ops.batchnorm_forward(x, gamma, beta, mean, var, **options)
-        if slope is None:
-            return y, (cache, None)
-        y, y_cache = ops.leaky_relu_forward(y, negative_slope=slope)
-        return y, (cache, y_cache)
-
-    def backward(dy, cache, **needs):
-        cache, y_cache = cache
-        return ops.batchnorm_backward(dy if y_cache is None else ops.leaky_relu_backward(dy, y_cache), cache, **needs)
-
-    return forward, backward
-
-
-def fast_normalised_and_activated(slope, running):
-    """The fast path's pair: the activation is fused into the forward, and has its own backward."""
-
-    def forward(*arrays, **options):
-        y, cache = batchnorm.batchnorm_forward(*arrays, *running, negative_slope=slope, **options)
-        return y, (cache, None if slope is None else (y, slope))
-
-    def backward(dy, cache, **needs):
-        cache, y_cache = cache
-        dy = dy if y_cache is None else elementwise.leaky_relu_backward(dy, y_cache)
-        return batchnorm.batchnorm_backward(dy, cache, **needs)
-
-    return forward, backward
-
-
-@given(makers(), st.data(), st.sampled_from([None, 0.0, 0.2]), st.sampled_from([0.0, 0.1, 1.0]))
-def test_batchnorm_in_two_walks(make, data, slope, momentum):
+@given(makers(), st.data(), st.sampled_from([0.0, 0.1, 1.0]))
+def test_batchnorm_in_two_walks(make, data, momentum):
     N, C = data.draw(st.integers(2, 6)), data.draw(st.integers(1, 5))
     shape = (N, C, *data.draw(st.sampled_from([(), (1, 1), (3, 2), (4, 4)])))
     x, gamma, beta, dy = make(*shape), make(C), make(C), make(*shape)
-    # A channel of close values has a slope of 1 / its spread, and no implementation has digits left; likewise a y so
-    # near to 0 that rounding decides its sign.
+    # A channel of close values has a slope of 1 / its spread, and no implementation has digits left.
     assume(float(x.std(axis=tuple(i for i in range(x.ndim) if i != 1)).min()) > 0.1)
     statistics = [make(C).copy(), abs(make(C)) + 0.5]
-    forward, backward = normalised_and_activated(slope)
-    plain, _ = ops.batchnorm_forward(x, gamma, beta, *(s.copy() for s in statistics))
-    assume(slope is None or float(abs(plain).min()) > 1e-4)
     running = [[s.copy() for s in statistics] for _ in range(2)]
     options = {"momentum": momentum, "eps": 1e-3}
     with pytest.MonkeyPatch.context() as patch:
         threads.count()
         patch.setattr(threads, "_count", data.draw(st.integers(1, 3)))
-        patch.setattr(threads, "_started", True)
         patch.setattr(batchnorm, "CHUNK", data.draw(st.sampled_from([1, 7, 10**6])))
         patch.setattr(batchnorm, "SAMPLE", data.draw(st.sampled_from([1, 3, 10**6])))
         assert_parity(
-            fast_normalised_and_activated(slope, running[0]),
-            (lambda *a, **o: forward(*a, *running[1], **o), backward),
+            (lambda *a, **o: batchnorm.batchnorm_forward(*a, *running[0], **o), batchnorm.batchnorm_backward),
+            (lambda *a, **o: ops.batchnorm_forward(*a, *running[1], **o), ops.batchnorm_backward),
             [x, gamma, beta], options, dy, NEEDS,
         )  # fmt: skip
     for ours, expected in zip(*running, strict=True):
@@ -339,7 +301,6 @@ def test_elementwise_functions_are_the_same_to_the_bit(name, options, make, shap
     with pytest.MonkeyPatch.context() as patch:
         threads.count()
         patch.setattr(threads, "_count", number)
-        patch.setattr(threads, "_started", True)
         patch.setattr(elementwise, "BLOCK", 7)
         y, cache = getattr(elementwise, f"{name}_forward")(x, **options)
         dx = getattr(elementwise, f"{name}_backward")(dy, cache)
@@ -356,10 +317,6 @@ def test_what_elementwise_paths_do_not_serve(set_threads, monkeypatch):
     big = np.zeros((300, 300), np.float32)
     assert elementwise.serves(big)
     assert batchnorm.serves(big, *[big[0]] * 4)
-    monkeypatch.setattr(threads, "_started", False)
-    assert not elementwise.serves(big), "small networks are left to nanogan.ops and BLAS's threads"
-    assert not batchnorm.serves(big, *[big[0]] * 4)
-    set_threads(2)
     assert not elementwise.serves(big[:, ::2].repeat(2, axis=0)[::2]), "gaps in memory"
     assert not elementwise.serves(big[:10])
     assert not elementwise.serves(big.astype(np.float16))
@@ -388,21 +345,6 @@ def test_the_fast_paths_are_taken(small_pieces, rng):
     assert backward is batchnorm.batchnorm_backward
     _, caches = layers.Sequential(layers.BatchNorm2d(3), layers.ReLU()).forward(x)
     assert [backward for backward, _ in caches] == [batchnorm.batchnorm_backward, elementwise.relu_backward]
-
-
-@pytest.mark.parametrize("activation", [layers.ReLU(), layers.LeakyReLU(negative_slope=0.2)], ids=repr)
-def test_batchnorm_and_its_activation_are_one_walk_and_the_same_numbers(activation, small_pieces, monkeypatch, rng):
-    x, results = rng.standard_normal((4, 3, 6, 6)), []
-    for fast in (True, False):
-        monkeypatch.setattr(backend, "FAST", fast)
-        network = layers.Sequential(layers.BatchNorm2d(3, eps=0.1, momentum=0.3, dtype=np.float64), activation)
-        y, cache = network.forward(x)
-        dy = np.cos(np.arange(y.size)).reshape(y.shape)
-        results.append(
-            [y, network.backward(dy, cache), *network.layers[0].grads.values(), *network.state_dict().values()]
-        )
-    for got, expected in zip(*results, strict=True):
-        np.testing.assert_allclose(got, expected, rtol=0, atol=1e-12)
 
 
 def test_a_fused_network_can_be_cut_between_the_fused_layers(small_pieces, rng):
@@ -477,43 +419,19 @@ def test_wrong_arguments_get_a_sentence_with_fast_paths_too(call, small_pieces):
         call()
 
 
-class Odd(layers.ReLU):
-    """Somebody's own layer, which may do anything."""
-
-    def forward(self, x, train=True):
-        return super().forward(-x, train)
-
-
-def test_what_is_not_fused(small_pieces, rng):
-    x = rng.standard_normal((4, 3, 6, 6)).astype(np.float32)
-    norm = layers.BatchNorm2d(3)
-    assert fused.forward_next([norm, layers.ReLU()], x, True) is not None
-    for following, train in (
-        ([norm, Odd()], True),
-        ([norm, layers.Tanh()], True),
-        ([norm], True),
-        ([layers.ReLU(), norm], True),
-        ([norm, layers.ReLU()], False),
-        ([norm, layers.LeakyReLU(negative_slope=3.0)], True),
-    ):
-        assert fused.forward_next(following, x, train) is None
-    with pytest.raises(UserError, match="BatchNorm2d expected 4 dimensions"):
-        layers.Sequential(norm, layers.ReLU()).forward(x[:, :, 0, 0])
-
-
 def test_training_is_torchs_on_the_fast_paths(small_pieces):
     training.test_200_steps_are_torchs_in_float64(torch.channels_last)
 
 
 def test_training_with_and_without_fast_paths_is_the_same(set_threads, monkeypatch):
     """At sizes for which the fast paths are made."""
-    monkeypatch.setattr(threads, "LARGE", 10**6)
+    monkeypatch.setattr(winograd, "LARGE", 10**6)
     monkeypatch.setattr(training, "WIDTH", 16)
     monkeypatch.setattr(training, "BATCH", 32)
     results = []
     for fast in (True, False):
         set_threads(2)
-        monkeypatch.setattr(backend, "FAST", fast)
+        monkeypatch.setattr(dispatch, "FAST", fast)
         results.append(training.run_ours(5, np.float64)[0])
     np.testing.assert_allclose(results[0], results[1], rtol=1e-12)
 
@@ -526,7 +444,7 @@ def test_optimisers_in_blocks_are_the_same_to_the_bit(kind, number, set_threads,
     networks = [layers.Linear(70, 60, rng=np.random.default_rng(0)) for _ in range(2)]
     gradient = rng.standard_normal((60, 70)).astype(np.float32)
     for network, fast in zip(networks, (True, False), strict=True):
-        monkeypatch.setattr(backend, "FAST", fast)
+        monkeypatch.setattr(dispatch, "FAST", fast)
         optimizer = kind(network, lr=0.1, weight_decay=0.01)
         for _ in range(3):
             network.zero_grad()
@@ -621,7 +539,7 @@ def test_a_forked_child_has_threads_of_its_own():
 import os, signal, threading, time
 import numpy as np
 from nanogan.fast.cpu import threads
-threads.count(); threads._count = 2; threads.choose(threads.LARGE)
+threads.count(); threads._count = 2
 stop = False
 def busy():
     while not stop:
@@ -646,15 +564,6 @@ def test_work_inside_work_stays_on_its_thread(set_threads):
         return all(name == own for name in threads.parallel(lambda j: threading.current_thread().name, range(4)))
 
     assert threads.parallel(inner, range(2)) == [True, True]
-
-
-def test_a_large_convolution_starts_the_threads_and_many_small_ones_stop_them(monkeypatch):
-    monkeypatch.setattr(threads, "_started", False)
-    assert not threads.choose(threads.LARGE - 1)
-    assert threads.choose(threads.LARGE)
-    assert all(threads.choose(1) for _ in range(threads.MANY - 1))
-    assert threads.choose(threads.LARGE), "a network with a large one in every step keeps them"
-    assert not [threads.choose(1) for _ in range(threads.MANY)][-1]
 
 
 @pytest.mark.parametrize("number", [1, 2, 3])
@@ -697,11 +606,14 @@ def test_arrays_start_at_cache_lines_and_workspaces_are_used_again():
 
 
 def test_every_fast_path_is_a_documented_pair_for_an_operation():
-    for forward, paths in cpu.PATHS.items():
+    dispatch.load("cpu")
+    found = {function: paths for (kind, function), paths in dispatch._paths.items() if kind == "cpu"}
+    assert {ops.conv2d_forward, ops.conv_transpose2d_forward, ops.batchnorm_forward, ops.linear_forward} <= found.keys()
+    for forward, paths in found.items():
         assert forward.__name__ in ops.__all__
-        for serves, fast, backward in paths:
-            assert fast.__name__ == forward.__name__
-            assert backward.__name__ == forward.__name__.replace("forward", "backward")
-            assert serves.__doc__
-            assert fast.__doc__
-            assert backward.__doc__
+        for path in paths:
+            assert path.forward.__name__ == forward.__name__
+            assert path.backward.__name__ == forward.__name__.replace("forward", "backward")
+            assert path.serves.__doc__
+            assert path.forward.__doc__
+            assert path.backward.__doc__

@@ -11,7 +11,7 @@ import sys
 import numpy as np
 import pytest
 
-from nanogan import backend, ops
+from nanogan import backend, dispatch, ops
 from nanogan.layers import Linear
 from nanogan.optim import SGD, Adam
 from tests import strict_cupy
@@ -31,7 +31,9 @@ def paths(request, monkeypatch):
     elif GPU_PROBLEM:
         pytest.skip(GPU_PROBLEM)
     backend.get_device("gpu")
-    return {forward: path[0] for forward, path in importlib.import_module("nanogan.fast.gpu").PATHS.items()}
+    dispatch.load("gpu")
+    found = {function: found for (kind, function), found in dispatch._paths.items() if kind == "gpu"}
+    return {function: (path.serves, path.forward, path.backward) for function, (path,) in found.items()}
 
 
 def there(x):

@@ -50,11 +50,13 @@ def torch_results(case, inputs, dy):
 
 
 def test_every_operation_has_a_case():
-    operations = {name.rsplit("_", 1)[0] for name in ops.__all__}
+    operations = {name.rsplit("_", 1)[0] for name in ops.__all__ if not name.endswith("_update")}
     assert operations == {case.op for case in CASES}
 
 
-@pytest.mark.parametrize("name", sorted({name.rsplit("_", 1)[0] for name in ops.__all__}))
+@pytest.mark.parametrize(
+    "name", sorted({name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")})
+)
 def test_every_operation_is_a_documented_pair_with_keyword_options(name):
     forward, backward = getattr(ops, f"{name}_forward"), getattr(ops, f"{name}_backward")
     assert forward.__doc__

@@ -482,7 +482,7 @@ _module, _cupyx = None, None
 def install(monkeypatch):
     """Put the double in CuPy's place until the test ends, with nothing on its way and device 0 current."""
     global _module, _cupyx
-    from nanogan import backend
+    from nanogan import backend, dispatch
 
     if _module is None:
         _module, _cupyx = _make_modules()
@@ -493,7 +493,8 @@ def install(monkeypatch):
     for name in ("nanogan.fast.gpu", "nanogan.fast.gpu.batchnorm", "nanogan.fast.gpu.elementwise"):
         monkeypatch.setitem(sys.modules, name, None)  # undone, it is what was there before: never the double's kernels
         del sys.modules[name]
-    monkeypatch.setattr(backend, "_probed", set())
-    monkeypatch.setattr(backend, "_loaded", backend._loaded - {"gpu"})
-    monkeypatch.setattr(backend, "_fast_paths", {k: v for k, v in backend._fast_paths.items() if k[1] != "gpu"})
+    monkeypatch.setattr(backend.devices, "_probed", set())
+    monkeypatch.setattr(dispatch, "_loaded", dispatch._loaded - {"gpu"})
+    monkeypatch.setattr(dispatch, "_paths", {k: v for k, v in dispatch._paths.items() if k[0] != "gpu"})
+    monkeypatch.setattr(dispatch, "_walks", {k: v for k, v in dispatch._walks.items() if k != "gpu"})
     return _module

@@ -10,12 +10,12 @@ from benchmarks import torch_dcgan
 from nanogan import checkpoint
 from nanogan.backend import to_device, to_numpy
 from nanogan.data import Loader
-from nanogan.ema import Ema
 from nanogan.errors import UserError
+from nanogan.games.drawing import draw_noise, draw_z
 from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam
+from nanogan.optim.ema import Ema
 from nanogan.training import LOSSES, StepResult, adversarial_step, discriminator_step, loop, train
-from nanogan.training.adversarial import draw_noise, draw_z
 from tests.helpers import channels_last, relative_error
 from tests.training.test_adversarial import BATCH, LATENT, batches, networks
 

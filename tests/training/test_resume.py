@@ -16,11 +16,11 @@ import safetensors
 from nanogan import checkpoint
 from nanogan.backend import seeded_rng
 from nanogan.data import Loader
-from nanogan.ema import Ema
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.models import dcgan
 from nanogan.optim import Adam
+from nanogan.optim.ema import Ema
 from nanogan.training import loop, train
 
 ROOT = Path(__file__).parents[2]

@@ -1,4 +1,4 @@
-"""Batch normalisation, with the activation behind it, in two walks over memory, on threads.
+"""Batch normalisation in two walks over memory, on threads.
 
 The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk adds up x - K and (x - K)^2 for a number K near
 the mean, one for each channel, taken from a sample of the rows:
@@ -6,8 +6,7 @@ the mean, one for each channel, taken from a sample of the rows:
     mean = K + sum (x - K) / M        var = sum (x - K)^2 / M - (mean - K)^2
 
 With K = 0 this would be E[x^2] - E[x]^2, which loses all digits where the mean is large beside the spread; with K near
-the mean, both terms have the size of the variance and nothing is lost. The second walk writes y. An activation is
-applied to y while it is in the cache, and costs no walk of its own.
+the mean, both terms have the size of the variance and nothing is lost. The second walk writes y.
 
 Where the mean is within NEAR standard deviations of 0, as it is behind a convolution, three or four bits of the digits
 are all that subtracting it first would save, and the subtractions are left out: K = 0, and y = x * scale + shift.
@@ -19,6 +18,8 @@ import math
 
 import numpy as np
 
+from nanogan import ops
+from nanogan.dispatch import register
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops._layout import check_dy, check_input, column_sum
@@ -30,15 +31,13 @@ WORTHWHILE = 64 * 1024  # numbers for which threads pay
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
-    """Whether our threads are in use, and there is enough to do for them."""
+    """Whether this is a large batch in train mode, of more than one value per channel."""
     right = train and x.ndim in (2, 4) and x.dtype in (np.float32, np.float64)
-    return right and threads.started() and x.size >= max(WORTHWHILE, 2 * x.shape[1])
+    return right and x.size >= max(WORTHWHILE, 2 * x.shape[1])
 
 
-def batchnorm_forward(
-    x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, negative_slope=None
-):
-    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode; with ``negative_slope``, then a leaky ReLU."""
+def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
+    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode."""
     check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
     momentum, eps = float(momentum), float(eps)
     rows = _rows(x)  # (M, C)
@@ -76,17 +75,13 @@ def batchnorm_forward(
             out = y[chunk]
             np.multiply(rows[chunk] if middle is None else _less(rows[chunk], middle), scale, out=out)
             out += shift
-            if negative_slope == 0:
-                np.clip(out, 0, None, out=out)
-            elif negative_slope is not None:
-                np.maximum(out, np.multiply(out, negative_slope, out=workspace("sloped", out.shape, x.dtype)), out=out)
 
     threads.parallel(normalise, _parts(rows))
     return _like(y, x), (x, mean, middle, inv_std, gamma)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
-    """The same as :func:`nanogan.ops.batchnorm_backward`. An activation behind it has its own backward."""
+    """The same as :func:`nanogan.ops.batchnorm_backward`."""
     x, mean, middle, inv_std, gamma = cache
     check_dy("BatchNorm", dy, x.shape, x.dtype)
     rows, dy_rows = _rows(x), _rows(dy)  # (M, C)
@@ -162,3 +157,6 @@ def _parts(rows):
 def _chunks(part, rows):
     step = max(1, CHUNK // rows.shape[1])
     return [slice(start, min(part.stop, start + step)) for start in range(part.start, part.stop, step)]
+
+
+register("cpu", ops.batchnorm_forward, batchnorm_forward, batchnorm_backward, serves=serves)

@@ -8,29 +8,31 @@ import math
 
 import numpy as np
 
+from nanogan import ops
+from nanogan.dispatch import register
 from nanogan.fast.cpu import thin, threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops import conv
 from nanogan.ops._layout import check_dy, check_input, column_sum, pair
 
 COLS = 256 * 1024  # numbers of cols at a time
-PRODUCT = 100 * 1000  # multiplications for which OpenBLAS would start threads of its own
-WORTHWHILE = 4 * 1000 * 1000  # ... for which ours pay, once they run
+SMALL = 100 * 1000  # multiplications, up to which the book is as fast
+WORTHWHILE = 4 * 1000 * 1000  # multiplications for which waking up other threads pays
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
-    """Whether the operation is large, or our threads are running and BLAS's are not to."""
+    """Whether this is a batch of images, of numbers that BLAS multiplies, and more than a little work."""
     windows = math.prod(pair(stride, "stride", least=1))
-    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and _worthwhile(x.size * w[:, 0].size // windows)
+    return _is_batch(x, w) and x.size * w[:, 0].size // windows >= SMALL
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
-    """Whether the operation is large, or our threads are running and BLAS's are not to."""
-    return x.ndim == 4 and w.ndim == 4 and len(x) > 0 and _worthwhile(x.size * w[0].size)
+    """Whether this is a batch of images, of numbers that BLAS multiplies, and more than a little work."""
+    return _is_batch(x, w) and x.size * w[0].size >= SMALL
 
 
-def _worthwhile(multiplications):
-    return threads.choose(multiplications) and multiplications > PRODUCT
+def _is_batch(x, w):
+    return x.ndim == 4 and w.ndim == 4 and x.size > 0 and x.dtype in (np.float32, np.float64)
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
@@ -150,7 +152,7 @@ def _backward(op, backward, dy, cache, need_dx, need_dw):
 def _shares(x, w, y):
     """Each thread's images; all of them to one where threads would not pay."""
     pixels = min(x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
-    return threads.slices(len(x), threads.count() if len(x) * pixels * w.size >= WORTHWHILE else 1)
+    return threads.shares(len(x), len(x) * pixels * w.size >= WORTHWHILE)
 
 
 def _chunks(images, x, w, y):
@@ -159,3 +161,10 @@ def _chunks(images, x, w, y):
     channels = x.shape[1] if pixels == y.shape[2] * y.shape[3] else y.shape[1]
     step = max(1, COLS // (pixels * channels * w.shape[2] * w.shape[3]))
     return [slice(start, min(images.stop, start + step)) for start in range(images.start, images.stop, step)]
+
+
+for _pair in (
+    (ops.conv2d_forward, conv2d_forward, conv2d_backward, serves_conv2d),
+    (ops.conv_transpose2d_forward, conv_transpose2d_forward, conv_transpose2d_backward, serves_conv_transpose2d),
+):
+    register("cpu", *_pair[:3], serves=_pair[3], precisions=("float32", "tf32"))

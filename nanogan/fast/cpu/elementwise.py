@@ -6,6 +6,8 @@ but the first walk find the block in the cache.
 
 import numpy as np
 
+from nanogan import ops
+from nanogan.dispatch import register, register_walk
 from nanogan.fast.cpu import threads
 from nanogan.ops import activations
 
@@ -14,9 +16,9 @@ WORTHWHILE = 64 * 1024  # numbers for which threads pay
 
 
 def serves(x, *, negative_slope=0.0):
-    """Whether our threads are in use, x is large and without gaps in memory, and it is what the operation takes."""
+    """Whether x is large and without gaps in memory, and what the operation takes."""
     right = x.dtype in (np.float32, np.float64) and 0 <= negative_slope <= 1
-    return right and threads.started() and x.size >= WORTHWHILE and _in_memory(x) is not None
+    return right and x.size >= WORTHWHILE and _in_memory(x) is not None
 
 
 def relu_forward(x):
@@ -88,10 +90,10 @@ def tanh_backward(dy, cache):
 
 
 def update_all(update, groups):
-    """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.backend.elementwise`."""
+    """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.dispatch.elementwise`."""
     pieces, whole = [], []
     for arrays in groups:
-        if arrays[0].size < BLOCK or not threads.started() or not all(isinstance(a, np.ndarray) for a in arrays):
+        if arrays[0].size < BLOCK or not all(isinstance(a, np.ndarray) for a in arrays):
             whole.append(arrays)
             continue
         flat = [_in_memory(array) for array in arrays]
@@ -153,3 +155,9 @@ def _shaped(flat, x):
         return flat.reshape(x.shape)
     N, C, H, W = x.shape
     return flat.reshape(N, H, W, C).transpose(0, 3, 1, 2)
+
+
+register("cpu", ops.relu_forward, relu_forward, relu_backward, serves=serves)
+register("cpu", ops.leaky_relu_forward, leaky_relu_forward, leaky_relu_backward, serves=serves)
+register("cpu", ops.tanh_forward, tanh_forward, tanh_backward, serves=serves)
+register_walk("cpu", update_all)

@@ -18,6 +18,7 @@ from nanogan.ops.conv import weight_rows
 
 CHANNELS = 8  # at most
 COLS = 256 * 1024  # numbers of cols at a time
+WORTHWHILE = 4 * 1000 * 1000  # multiplications for which waking up other threads pays
 
 
 def serves(channels, stride):
@@ -43,7 +44,7 @@ def up(x, w, shape, stride, padding):
             np.matmul(kernel, rows[images].reshape(-1, C).T, out=cols)
             _add_planes(cols.reshape(KH, KW, F, n, H, W), y[images], stride, padding)
 
-    threads.parallel(work, threads.shares(N))
+    threads.parallel(work, threads.shares(N, N * H * W * w.size >= WORTHWHILE))
     return y.transpose(0, 3, 1, 2)
 
 

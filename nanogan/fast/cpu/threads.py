@@ -1,21 +1,15 @@
 """Threads that share one operation, and memory that they use again.
 
 NumPy releases Python's lock while it computes, so ordinary threads run its loops and its matrix products side by side.
-Inside :func:`parallel` BLAS itself is kept to one thread: the split of the work is ours, into chunks that stay in a
-core's cache from one line of code to the next.
+While an operation of ours computes, BLAS itself is kept to one thread: the split of the work is ours, into chunks that
+stay in a core's cache from one line of code to the next. BLAS's own threads would be quicker to start, but then spin
+for some 20 ms in wait of more, on a core that is then not ours; so the two do not go together.
 
-Threads of Python's pay for large networks only: between two calls they take turns, and waking one up takes as long as
-a small operation. BLAS's own threads are quicker to start, but then spin for some 20 ms in wait of more, on a core that
-is then not ours; so the two do not go together. A large convolution starts ours, and from then on all operations go
-through here, until as many convolutions in a row were small as no network with large ones has: :func:`choose`. A
-network of small operations is left to BLAS's threads.
-
-The split depends on the number of threads, on shapes, and on whether these threads are in use; each adds up in a fixed
-order. So a run gives the same bits each time on the same machine. With another number of threads, sums are grouped
-otherwise, and the last digit may differ.
+How many threads share an operation is a function of its shapes and of :func:`count` alone, and each adds up in a fixed
+order. So a run gives the same bits each time on the same machine, whatever else the process has done. With another
+number of threads, sums are grouped otherwise, and the last digit may differ.
 """
 
-import contextlib
 import contextvars
 import itertools
 import math
@@ -27,51 +21,65 @@ import numpy as np
 import threadpoolctl
 
 LINE = 64  # bytes of a cache line
-LARGE = 60 * 1000 * 1000  # multiplications in a convolution, counted without any trick, for which threads pay
-MANY = 100  # convolutions
 LARGE_PAGES = 5 << 20  # bytes
 
 _local = threading.local()
-_lock = threading.Lock()
-_helpers = []  # queues of the helper threads, made when first needed
-_blas = None
+_lock = threading.Lock()  # of the helper threads: they serve one operation at a time
+_helpers = []  # their queues, made when first needed
 _count = None
-_started = False
-_small_ones = 0  # since the last large convolution
+_blas = []  # (function that returns BLAS's number of threads, function that sets it) for each BLAS that is loaded
+_blas_lock = threading.RLock()
+_computing = 0  # operations of ours that compute at the moment, in whatever threads
+_before = []  # BLAS's numbers of threads before the first of them
 
 
 def count():
     """Number of threads: NANOGAN_THREADS, or as many as NumPy's BLAS was set to use (one per core, unless told)."""
-    global _blas, _count
+    global _count
     if _count is None:
-        with _lock:
-            _blas = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
-            set_by_user = os.environ.get("NANOGAN_THREADS", "")
-            of_blas = [library.get_num_threads() for library in _blas]
-            _count = int(set_by_user) if set_by_user.isdecimal() and int(set_by_user) > 0 else max(of_blas, default=1)
+        with _blas_lock:
+            if _count is None:
+                libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
+                # threadpoolctl lets one thread of Python set OpenBLAS's number and ignores the others; here whichever
+                # thread computes first sets it, and the last one restores it
+                _blas[:] = [
+                    (library.get_num_threads, getattr(library, "_real_set_num_threads", library.set_num_threads))
+                    for library in libraries
+                ]
+                set_by_user = os.environ.get("NANOGAN_THREADS", "")
+                of_blas = max((get() for get, _ in _blas), default=1)
+                _count = int(set_by_user) if set_by_user.isdecimal() and int(set_by_user) > 0 else of_blas
     return _count
 
 
-def choose(multiplications):
-    """Note the size of a convolution, and start or stop these threads. Returns whether they are in use."""
-    global _started, _small_ones
-    if multiplications >= LARGE:
-        _started, _small_ones = True, 0
-    else:
-        _small_ones += 1
-        if _small_ones >= MANY:
-            _started = False
-    return _started
+class OneBlasThread:
+    """While any thread is in such a block, BLAS uses one thread; after the last one, as many as before."""
+
+    def __enter__(self):
+        global _computing
+        count()
+        with _blas_lock:
+            if not _computing:
+                _before[:] = [get() for get, _ in _blas]
+                for _, set_number in _blas:
+                    set_number(1)
+            _computing += 1
+
+    def __exit__(self, *error):
+        global _computing
+        with _blas_lock:
+            _computing -= 1
+            if not _computing:
+                for (_, set_number), number in zip(_blas, _before, strict=True):
+                    set_number(number)
 
 
-def started():
-    """Whether these threads are in use, and not BLAS's."""
-    return _started
+one_blas_thread = OneBlasThread()
 
 
-def shares(total):
-    """Cut range(total) into one slice for each thread in use."""
-    return slices(total, count() if _started else 1)
+def shares(total, worthwhile=True):
+    """Cut range(total) into a slice for each thread; into one if it is not ``worthwhile`` to wake the others."""
+    return slices(total, count() if worthwhile else 1)
 
 
 def parallel(function, items):
@@ -80,9 +88,13 @@ def parallel(function, items):
     Returns the results in the items' order. The first exception is raised here, once all threads are done.
     """
     items = list(items)
-    if getattr(_local, "inside", False) or not _started:
-        return [function(item) for item in items]
-    threads = max(1, min(count(), len(items)))
+    with one_blas_thread:
+        if len(items) < 2 or count() == 1 or getattr(_local, "inside", False):
+            return [function(item) for item in items]
+        return _shared(function, items, min(count(), len(items)))
+
+
+def _shared(function, items, threads):
     results, errors, done, finished = [None] * len(items), [], queue.SimpleQueue(), []
 
     def share(thread):
@@ -97,7 +109,7 @@ def parallel(function, items):
             finished.append(thread)
             done.put(None)
 
-    with _lock, _one_blas_thread():
+    with _lock:
         while len(_helpers) < threads - 1:
             jobs = queue.SimpleQueue()
             threading.Thread(target=_serve, args=(jobs,), daemon=True, name="nanogan").start()
@@ -122,18 +134,6 @@ def _serve(jobs):
         run, *arguments = jobs.get()
         run(*arguments)
         del run, arguments  # what a job has used is not kept alive until the next one
-
-
-@contextlib.contextmanager
-def _one_blas_thread():
-    before = [library.get_num_threads() for library in _blas]
-    try:
-        for library in _blas:
-            library.set_num_threads(1)
-        yield
-    finally:
-        for library, number in zip(_blas, before, strict=True):
-            library.set_num_threads(number)
 
 
 def workspace(name, shape, dtype):
@@ -167,8 +167,12 @@ def slices(total, parts):
 
 def _after_fork():
     """A child has none of its parent's threads, and perhaps a lock that one of them held."""
-    global _lock
-    _lock = threading.Lock()
+    global _lock, _blas_lock, _computing
+    _lock, _blas_lock = threading.Lock(), threading.RLock()
+    if _computing:
+        for (_, set_number), number in zip(_blas, _before, strict=True):
+            set_number(number)
+    _computing = 0
     _local.inside = False
     _helpers.clear()
 

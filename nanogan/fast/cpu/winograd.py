@@ -45,11 +45,14 @@ are of one size, as in a network; beside a very large number, a tile's other out
 
 import numpy as np
 
+from nanogan import ops
+from nanogan.dispatch import register
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops._layout import check_dy, column_sum, pair
 
 CHANNELS = 16  # with fewer the sums cost more than the products saved
+LARGE = 60 * 1000 * 1000  # multiplications, counted without any trick, from which on it pays
 ROWS = 256  # fewer rows make BLAS slow
 PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level cache, with what is made of them
 
@@ -76,7 +79,7 @@ def _worthwhile(x, w, stride, padding, multiplications):
         and x.dtype == w.dtype
         and x.dtype in (np.float32, np.float64)
         and min(w.shape[:2]) >= CHANNELS
-        and multiplications >= threads.LARGE
+        and multiplications >= LARGE
     )
 
 
@@ -146,7 +149,6 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
     """
     F, C = w.shape[:2]
     N, h, width, _ = (small if down is None else down).shape
-    threads.choose(N * h * width * 16 * F * C)
     tiles = -(-h // 2) * -(-width // 2)  # of one image
     groups = min(threads.count(), max(1, N * tiles // (2 * ROWS)), N)
     parts = threads.slices(C if up is not None else F, -(-threads.count() // groups))
@@ -393,3 +395,13 @@ def _kernel_gradient(dU, dw):
         rows = dU[a] + dU[a + 1]  # q, f, ph, pw, c
         for b in (0, 1):
             np.add(rows[b], rows[b + 1], out=out[:, 2 * a : 2 * a + 2, 2 * b : 2 * b + 2])
+
+
+register(
+    "cpu", ops.conv2d_forward, conv2d_forward, conv2d_backward,
+    serves=serves_conv2d, priority=1, precisions=("float32", "tf32"),
+)  # fmt: skip
+register(
+    "cpu", ops.conv_transpose2d_forward, conv_transpose2d_forward, conv_transpose2d_backward,
+    serves=serves_conv_transpose2d, priority=1, precisions=("float32", "tf32"),
+)  # fmt: skip

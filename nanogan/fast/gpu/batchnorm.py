@@ -11,6 +11,8 @@ spread.
 import cupy
 import numpy as np
 
+from nanogan import ops
+from nanogan.dispatch import register
 from nanogan.ops import batchnorm
 from nanogan.ops._layout import check_dy, from_rows, to_rows
 
@@ -79,3 +81,6 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
         dx = BACKWARD(dy_rows, rows, shift, offset, inv_std, gamma, dbeta / M, dgamma / M)
         dx = dx if len(shape) == 2 else from_rows(dx, shape[0], shape[2], shape[3])
     return (dx, dgamma, dbeta) if need_dw else (dx, None, None)
+
+
+register("gpu", ops.batchnorm_forward, batchnorm_forward, batchnorm_backward, serves=serves)

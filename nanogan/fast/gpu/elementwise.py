@@ -3,8 +3,9 @@
 import cupy
 import numpy as np
 
+from nanogan import ops
+from nanogan.dispatch import register, register_walk
 from nanogan.ops import activations
-from nanogan.optim import Adam
 
 RELU = cupy.ElementwiseKernel(  # 0 * -inf would be NaN; NaN is not <= 0, and stays NaN
     "T x, T slope", "T y", "y = x > 0 ? x : (slope == 0 && x <= 0 ? T(0) : slope * x)", "nanogan_relu"
@@ -15,7 +16,7 @@ RELU_BACKWARD = cupy.ElementwiseKernel(
 TANH_BACKWARD = cupy.ElementwiseKernel("T dy, T y", "T dx", "dx = dy * (1 - y * y)", "nanogan_tanh_backward")
 SIGMOID_BACKWARD = cupy.ElementwiseKernel("T dy, T y", "T dx", "dx = dy * (y * (1 - y))", "nanogan_sigmoid_backward")
 
-# The lines of nanogan.optim.Adam._update; what depends on the step alone comes as numbers.
+# The lines of nanogan.ops.adam_update; what depends on the step alone comes as numbers.
 ADAM = cupy.ElementwiseKernel(
     "T gradient, T decay, T beta1, T rest1, T beta2, T rest2, T rate, T root_scale, T eps",
     "T parameter, T m, T v",
@@ -93,20 +94,28 @@ def sigmoid_backward(dy, cache):
 # ------------------------------------------------------------------------------------------------------- optimisers
 
 
-def update_all(update, groups):
-    """The GPU's :func:`nanogan.backend.elementwise`."""
-    if getattr(update, "__func__", None) is Adam._update:
-        for parameter, gradient, m, v in groups:
-            adam_update(update.__self__, parameter, gradient, m, v)
-        return
+def adam_serves(parameter, gradient, m, v, **options):
+    """Whether the arrays are of one dtype, which the kernel is written for."""
+    return parameter.dtype in (np.float32, np.float64) and all(a.dtype == parameter.dtype for a in (gradient, m, v))
+
+
+def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    """The same as :func:`nanogan.ops.adam_update`."""
+    beta1, beta2 = betas
+    rate = lr / (1 - beta1**step)
+    root_scale = (1 / (1 - beta2**step)) ** 0.5
+    ADAM(gradient, weight_decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, root_scale, eps, parameter, m, v)
+
+
+def in_memory_order(update, groups):
+    """Call ``update`` for groups of arrays, seen as they lie in memory; see :func:`nanogan.dispatch.elementwise`."""
     for arrays in groups:
         update(*(in_memory(array) for array in arrays))
 
 
-def adam_update(adam, parameter, gradient, m, v):
-    """The same as ``adam._update(parameter, gradient, m, v)``."""
-    beta1, beta2 = adam.betas
-    rate = adam.lr / (1 - beta1**adam.steps)
-    root_scale = (1 / (1 - beta2**adam.steps)) ** 0.5
-    numbers = adam.weight_decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, root_scale, adam.eps
-    ADAM(in_memory(gradient), *numbers, in_memory(parameter), in_memory(m), in_memory(v))
+register("gpu", ops.relu_forward, relu_forward, relu_backward, serves=serves)
+register("gpu", ops.leaky_relu_forward, leaky_relu_forward, leaky_relu_backward, serves=serves)
+register("gpu", ops.tanh_forward, tanh_forward, tanh_backward, serves=serves)
+register("gpu", ops.sigmoid_forward, sigmoid_forward, sigmoid_backward, serves=serves)
+register("gpu", ops.adam_update, adam_update, serves=adam_serves)
+register_walk("gpu", in_memory_order)

@@ -5,11 +5,10 @@ from typing import NamedTuple
 import numpy as np
 
 from nanogan import ops
-from nanogan.backend import array_module, channels_last, to_device
 from nanogan.errors import UserError
+from nanogan.games.drawing import with_noise
 from nanogan.ops.activations import stable_sigmoid
-
-REAL, FAKE = 1.0, 0.0
+from nanogan.ops.losses import FAKE, REAL
 
 # Name: D's loss, then G's, each a pair of nanogan.ops that takes logits and a label. D is given REAL for real pictures
 # and FAKE for drawn ones; G gives its own the label REAL.
@@ -120,37 +119,3 @@ def losses_of(name, label_smoothing=0.0):
     if name == "hinge" and label_smoothing:
         raise UserError("label_smoothing moves a label, and the hinge loss has none: leave it out, or use another loss")
     return LOSSES[name]
-
-
-def with_noise(pictures, noise):
-    """``pictures`` + ``noise``, or ``pictures`` themselves if it is None."""
-    return pictures if noise is None else channels_last(pictures + noise)  # CuPy's sums come in another order
-
-
-def draw_z(rng, count, latent, kind="normal", device="cpu"):
-    """Draw z (count, latent), float32: "normal" from N(0, 1), "uniform" from U(-1, 1), the paper's. Then move it."""
-    if kind not in ("normal", "uniform"):
-        raise UserError(f'z expected "normal" or "uniform", got {kind!r}')
-    if kind == "normal":
-        z = rng.standard_normal((count, latent), dtype=np.float32)
-    else:
-        z = 2 * rng.random((count, latent), dtype=np.float32) - 1
-    return to_device(z, device)
-
-
-def draw_noise(rng, shape, sigma, device="cpu"):
-    """Draw noise from N(0, sigma^2) for pictures of ``shape`` (N, C, H, W), float32, channels-last; then move it."""
-    N, C, H, W = shape
-    noise = rng.standard_normal((N, H, W, C), dtype=np.float32)
-    noise *= sigma
-    return to_device(noise.transpose(0, 3, 1, 2), device)
-
-
-def sample(g, z, *, batch_size=64):
-    """Draw pictures (N, C, H, W), -1 to 1, for z (N, latent), on z's device.
-
-    In eval mode: BatchNorm uses its running statistics, so that a picture depends on its own z alone and not on the
-    others of its batch. ``batch_size`` bounds the memory.
-    """
-    pictures = [g.forward(z[i : i + batch_size], train=False)[0] for i in range(0, len(z), batch_size)]
-    return array_module(z).concatenate(pictures)

@@ -6,14 +6,16 @@
     optimizer.step()
 
 An optimiser's state belongs to the device that the network is on when the optimiser is made. On a GPU it moves the
-network's parameters side by side (:mod:`nanogan.flat`), so take them from the network after that.
+network's parameters side by side (:mod:`nanogan.layers.flat`), so take them from the network after that.
 """
 
 import numpy as np
 
-from nanogan import flat
-from nanogan.backend import array_module, copy_into, elementwise
+from nanogan import ops
+from nanogan.backend import array_module, copy_into
+from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
+from nanogan.layers import flat
 
 INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
 
@@ -61,7 +63,8 @@ class Optimizer:
         if "loss_scale" in self.state:
             self._scaled_step(groups)
         else:
-            elementwise(self._update, groups)
+            update, options = self.rule()
+            elementwise(update, groups, **options)
 
     def _groups(self):
         """Each parameter, its gradient and its slots; on a GPU all parameters as one."""
@@ -86,7 +89,8 @@ class Optimizer:
         with np.errstate(invalid="ignore", over="ignore"):  # what comes of infinities is not kept
             for _, gradient, *_ in groups:
                 gradient *= 1 / scale
-            elementwise(self._update, groups)
+            update, options = self.rule()
+            elementwise(update, groups, **options)
         after = [array for parameter, _, *slots in groups for array in (parameter, *slots)]
         for array, kept in zip(after, before, strict=True):
             array[...] = xp.where(finite, array, kept)
@@ -96,13 +100,9 @@ class Optimizer:
         good_steps += 1
         good_steps *= (finite & ~grows).astype(good_steps.dtype)
 
-    def _update(self, parameter, gradient, *slots):
-        """Change one parameter, or a piece of it: every element is on its own."""
-        raise TypeError(f"{type(self).__name__} expected its own _update(parameter, gradient, *slots): write it")
-
-    def _decayed(self, parameter, gradient):
-        """The gradient of the loss plus weight_decay/2 * |parameter|^2."""
-        return gradient + self.weight_decay * parameter if self.weight_decay else gradient
+    def rule(self):
+        """Return the update, a function as those of :mod:`nanogan.ops.updates`, and its options for this step."""
+        raise TypeError(f"{type(self).__name__} expected its own rule(), an update and its options: write it")
 
     def zero_grad(self):
         """Set the network's gradients to zero."""
@@ -137,7 +137,7 @@ def _zeros_like(array):
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as torch.optim.SGD.
 
-    v = momentum * v + g        parameter -= lr * v
+    See :func:`nanogan.ops.sgd_update`.
     """
 
     slots = ("momentum_buffer",)
@@ -148,21 +148,14 @@ class SGD(Optimizer):
         super().__init__(network, lr, weight_decay, loss_scaling)
         self.momentum = momentum
 
-    def _update(self, parameter, gradient, v):
-        v *= self.momentum
-        v += self._decayed(parameter, gradient)
-        parameter -= self.lr * v
+    def rule(self):
+        return ops.sgd_update, {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
 
 
 class Adam(Optimizer):
     """Adam, as torch.optim.Adam; GANs are trained with betas=(0.5, 0.999).
 
-        m = beta1 * m + (1 - beta1) * g              mean of the gradient
-        v = beta2 * v + (1 - beta2) * g^2            mean of its square
-        m' = m / (1 - beta1^t),  v' = v / (1 - beta2^t)        both start at 0: this makes up for it
-        parameter -= lr * m' / (sqrt(v') + eps)
-
-    Source: D. Kingma, J. Ba, arXiv:1412.6980, algorithm 1.
+    See :func:`nanogan.ops.adam_update`.
     """
 
     slots = ("exp_avg", "exp_avg_sq")  # torch's names
@@ -175,20 +168,9 @@ class Adam(Optimizer):
         super().__init__(network, lr, weight_decay, loss_scaling)
         self.betas, self.eps = tuple(betas), eps
 
-    def _update(self, parameter, gradient, m, v):
-        xp = array_module(parameter)
-        gradient = self._decayed(parameter, gradient)
-        beta1, beta2 = self.betas
-        m *= beta1
-        m += (1 - beta1) * gradient
-        v *= beta2
-        v += (1 - beta2) * gradient * gradient
-        m_scale = 1 / (1 - beta1**self.steps)
-        v_scale = 1 / (1 - beta2**self.steps)
-        root = xp.sqrt(v)
-        root *= v_scale**0.5  # sqrt(v'), with one pass over the array for the square root and the correction
-        root += self.eps
-        parameter -= (self.lr * m_scale) * m / root
+    def rule(self):
+        options = {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
+        return ops.adam_update, {"step": self.steps, **options}
 
 
 class LinearDecay:

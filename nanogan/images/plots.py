@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from nanogan.files import replacing
+from nanogan.disk import replacing
 
 SHOWN = ("loss_d", "loss_g", "d_x", "d_g_z_before")
 INK, FAINT, PAPER = "#222222", "#dddddd", "#ffffff"

@@ -8,8 +8,8 @@ import numpy as np
 from PIL import Image
 
 from nanogan.backend import to_numpy
+from nanogan.disk import replacing
 from nanogan.errors import UserError
-from nanogan.files import replacing
 
 
 def to_uint8(pictures):

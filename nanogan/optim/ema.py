@@ -10,9 +10,9 @@ Make it after the optimiser, whose first act on a GPU is to move the network's a
 
 import copy
 
-from nanogan import flat
-from nanogan.backend import elementwise
+from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
+from nanogan.layers import flat
 
 
 class Ema:

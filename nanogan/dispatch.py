@@ -1,0 +1,133 @@
+"""Which code computes: the book's (:mod:`nanogan.ops`), or a fast path that has registered itself.
+
+    y, cache = dispatch(ops.relu_forward, ops.relu_backward, x)                                    in a layer
+    register("cpu", ops.relu_forward, relu_forward, relu_backward, serves=serves)                  in a file of fast/cpu
+    with watch() as ran: network.forward(x)                                                        what computed it?
+
+Nobody imports :mod:`nanogan.fast`: the first operation on a kind of device imports all files of its folder, so a new
+fast path is one new file. Which path computes is a function of shapes, dtypes, options, the precision of products and
+the number of threads, never of what the process did before. ``NANOGAN_FAST=0`` in the environment leaves the book
+alone at work.
+"""
+
+import contextlib
+import importlib
+import os
+import pkgutil
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+
+from nanogan.backend import array_module, matmul_precision
+
+FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
+
+_paths = {}  # (kind of device, function of nanogan.ops) -> [Path, ...], the first that serves is taken
+_walks = {}  # kind of device -> how an update walks over groups of arrays
+_loaded = set()  # kinds of devices whose fast paths are imported
+_watching = []  # lists to which what ran is added
+
+
+class Path(NamedTuple):
+    """A fast path: ``serves(*args, **options)`` says whether it takes these arguments."""
+
+    serves: Callable
+    forward: Callable
+    backward: Callable | None
+    priority: int
+    precisions: tuple | None  # those of nanogan.backend.set_matmul_precision that it knows; None: all
+
+
+def register(kind, function, forward, backward=None, *, serves, priority=0, precisions=None):
+    """Offer ``forward`` and ``backward`` in place of an operation of the book, with the same signatures.
+
+    kind: "cpu" or "gpu". function: the operation's forward, or an update of :mod:`nanogan.ops.updates`, which has no
+    backward. Of several paths that serve, the one of highest ``priority`` is taken. ``precisions``: names of the
+    precisions of products that it computes in, all if not given.
+    """
+    paths = _paths.setdefault((kind, function), [])
+    paths.append(Path(serves, forward, backward, priority, precisions))
+    paths.sort(key=lambda path: -path.priority)
+
+
+def register_walk(kind, walk):
+    """Let ``walk(update, groups)`` call ``update(*arrays)`` for groups of arrays on a kind of device.
+
+    ``update`` changes arrays of one shape element by element, so pieces and memory order are free.
+    """
+    _walks[kind] = walk
+
+
+def dispatch(forward, backward, *args, **options):
+    """Run a layer's operation, by the book or by a fast path.
+
+    ``forward`` and ``backward`` are a pair of :mod:`nanogan.ops`. Returns ``y, (chosen_backward, cache)``: a cache is
+    only understood by the backward of the forward that packed it, so the two travel together.
+    """
+    path = _path(forward, *args, **options)
+    if path is not None:
+        forward, backward = path.forward, path.backward
+    for ran in _watching:
+        ran.append(f"{forward.__module__}.{forward.__name__}")
+    y, cache = forward(*args, **options)
+    return y, (backward, cache)
+
+
+def elementwise(update, groups, **options):
+    """Call ``update(*arrays, **options)``, which changes arrays element by element, for each group of arrays.
+
+    :func:`dispatch` for optimisers and sums of gradients. Arrays of a group have one shape.
+    """
+    if not groups:
+        return
+    path = _path(update, *groups[0], **options)
+    if path is not None:
+        update = path.forward
+    for ran in _watching:
+        ran.append(f"{update.__module__}.{update.__name__}")
+    walk = _walks.get(kind_of(groups[0][0]), _one_by_one) if FAST else _one_by_one
+    walk(partial(update, **options) if options else update, groups)
+
+
+@contextlib.contextmanager
+def watch():
+    """Yield a list that grows by the full name of every function that computes, in whatever thread."""
+    ran = []
+    _watching.append(ran)
+    try:
+        yield ran
+    finally:
+        _watching.remove(ran)
+
+
+def kind_of(array):
+    """The kind of device that holds ``array``: "cpu" or "gpu"."""
+    return "cpu" if array_module(array) is np else "gpu"
+
+
+def load(kind):
+    """Import the fast paths for a kind of device, each of which registers what it serves."""
+    package = importlib.import_module(f"nanogan.fast.{kind}")
+    for module in pkgutil.iter_modules(package.__path__):
+        importlib.import_module(f"{package.__name__}.{module.name}")
+    _loaded.add(kind)  # last: another thread waits for the imports and does not go on without them
+
+
+def _path(function, *args, **options):
+    """The first path that serves; None for the book."""
+    if not FAST:
+        return None
+    kind = kind_of(args[0])
+    if kind not in _loaded:
+        load(kind)
+    for path in _paths.get((kind, function), ()):
+        if (path.precisions is None or matmul_precision() in path.precisions) and path.serves(*args, **options):
+            return path
+    return None
+
+
+def _one_by_one(update, groups):
+    for arrays in groups:
+        update(*arrays)

@@ -1,0 +1,40 @@
+"""Random inputs of a generator, and the images that it makes of them."""
+
+import numpy as np
+
+from nanogan.backend import array_module, channels_last, to_device
+from nanogan.errors import UserError
+
+
+def with_noise(pictures, noise):
+    """``pictures`` + ``noise``, or ``pictures`` themselves if it is None."""
+    return pictures if noise is None else channels_last(pictures + noise)  # CuPy's sums come in another order
+
+
+def draw_z(rng, count, latent, kind="normal", device="cpu"):
+    """Draw z (count, latent), float32: "normal" from N(0, 1), "uniform" from U(-1, 1), the paper's. Then move it."""
+    if kind not in ("normal", "uniform"):
+        raise UserError(f'z expected "normal" or "uniform", got {kind!r}')
+    if kind == "normal":
+        z = rng.standard_normal((count, latent), dtype=np.float32)
+    else:
+        z = 2 * rng.random((count, latent), dtype=np.float32) - 1
+    return to_device(z, device)
+
+
+def draw_noise(rng, shape, sigma, device="cpu"):
+    """Draw noise from N(0, sigma^2) for pictures of ``shape`` (N, C, H, W), float32, channels-last; then move it."""
+    N, C, H, W = shape
+    noise = rng.standard_normal((N, H, W, C), dtype=np.float32)
+    noise *= sigma
+    return to_device(noise.transpose(0, 3, 1, 2), device)
+
+
+def sample(g, z, *, batch_size=64):
+    """Draw pictures (N, C, H, W), -1 to 1, for z (N, latent), on z's device.
+
+    In eval mode: BatchNorm uses its running statistics, so that a picture depends on its own z alone and not on the
+    others of its batch. ``batch_size`` bounds the memory.
+    """
+    pictures = [g.forward(z[i : i + batch_size], train=False)[0] for i in range(0, len(z), batch_size)]
+    return array_module(z).concatenate(pictures)

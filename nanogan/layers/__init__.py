@@ -1,0 +1,37 @@
+"""Layers: operations that own their parameters, gradients and buffers, and hold no activations.
+
+    y, cache = layer.forward(x, train=True)
+    dx = layer.backward(dy, cache)          # and adds dw into layer.grads
+
+A cache belongs to the caller. So one discriminator can have a real and a fake batch alive at once, and their backwards
+may run in either order. It holds parameters by reference: step the optimiser only when no cache is still to be used.
+
+A layer of your own subclasses :class:`Layer`, registers its parameters, and defines the two methods:
+
+    class Scale(Layer):
+        def __init__(self):
+            super().__init__()
+            self.add_param("weight", np.ones((), np.float32))
+
+        def forward(self, x, train=True):
+            return self.params["weight"] * x, x
+
+        def backward(self, dy, cache, need_dx=True, need_dw=True):
+            x = cache
+            self.add_grads(weight=(dy * x).sum() if need_dw else None)
+            return self.params["weight"] * dy if need_dx else None
+
+It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their parameters are then its own.
+"""
+
+from nanogan.layers.activations import Dropout, LeakyReLU, ReLU, Sigmoid, Tanh
+from nanogan.layers.affine import Conv2d, ConvTranspose2d, Embedding, Linear
+from nanogan.layers.layer import Layer
+from nanogan.layers.norm import BatchNorm1d, BatchNorm2d
+from nanogan.layers.sequential import Sequential
+from nanogan.layers.shapes import Flatten, MaxPool2d, Reshape, Upsample
+
+__all__ = [
+    "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "Embedding", "ReLU", "LeakyReLU",
+    "Tanh", "Sigmoid", "Dropout", "Upsample", "MaxPool2d", "Flatten", "Reshape", "Sequential",
+]  # fmt: skip

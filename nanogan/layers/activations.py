@@ -1,0 +1,47 @@
+"""Elementwise layers, without parameters."""
+
+import numpy as np
+
+from nanogan import ops
+from nanogan.dispatch import dispatch
+from nanogan.layers.layer import Plain
+
+
+class ReLU(Plain):
+    """max(x, 0)."""
+
+    operation = ops.relu_forward, ops.relu_backward
+
+
+class LeakyReLU(Plain):
+    """x where x > 0, else negative_slope * x. The default is torch's 0.01; DCGANs use 0.2."""
+
+    operation = ops.leaky_relu_forward, ops.leaky_relu_backward
+
+    def __init__(self, *, negative_slope=0.01):
+        super().__init__(negative_slope=negative_slope)
+
+
+class Tanh(Plain):
+    """tanh(x), from -1 to 1 like the pictures."""
+
+    operation = ops.tanh_forward, ops.tanh_backward
+
+
+class Sigmoid(Plain):
+    """1 / (1 + e^-x)."""
+
+    operation = ops.sigmoid_forward, ops.sigmoid_backward
+
+
+class Dropout(Plain):
+    """Zero each element with probability p in train mode. ``rng`` draws the zeros; its state is part of a run's."""
+
+    operation = ops.dropout_forward, ops.dropout_backward
+
+    def __init__(self, *, p=0.5, rng=None):
+        super().__init__(p=p)
+        self.rng = rng or np.random.default_rng()
+
+    def forward(self, x, train=True):
+        return dispatch(*self.operation, x, rng=self.rng, train=train, **self.options)

@@ -1,0 +1,173 @@
+"""What every layer has: parameters, gradients, buffers; how networks are walked over, moved and saved."""
+
+import copy
+
+from nanogan.backend import array_module, channels_last, copy_into, get_device, to_device
+from nanogan.dispatch import dispatch, elementwise
+from nanogan.errors import UserError
+from nanogan.layers.flat import Flat
+
+
+class Layer:
+    """What every layer has: ``params``, ``grads`` and ``buffers``, dictionaries of arrays by torch's names.
+
+    ``grads[name]`` has the shape of ``params[name]``. Buffers are saved with the parameters but are not trained
+    (BatchNorm's running statistics).
+    """
+
+    def __init__(self):
+        self.params, self.grads, self.buffers = {}, {}, {}
+        self._flat = None
+
+    def add_param(self, name, value):
+        """Register a parameter and its gradient, which starts at zero."""
+        self.params[name] = value
+        self.grads[name] = array_module(value).zeros_like(value)
+
+    def forward(self, x, train=True):
+        """Return ``y, cache``. ``train`` says how BatchNorm and Dropout behave; sample with ``train=False``."""
+        raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        """Return dx, or None if not ``need_dx``. Add the parameters' gradients into ``grads`` if ``need_dw``."""
+        raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
+
+    def add_grads(self, **gradients):
+        """Add each gradient that is not None into ``grads``."""
+        elementwise(
+            _add, [(self.grads[name], gradient) for name, gradient in gradients.items() if gradient is not None]
+        )
+
+    def zero_grad(self):
+        """Set all gradients to zero: once per step of the optimiser."""
+        if self._flat is not None and self._flat.in_use():
+            self._flat.gradients[...] = 0
+            return
+        elementwise(_zero, [(gradient,) for _, _, gradient in self.named_parameters()])
+
+    # ------------------------------------------------------------------------------------ walking over the network
+
+    def named_layers(self, prefix=""):
+        """Yield ``(name, layer)`` for this layer and all below it that own arrays; names are torch's ("main.0").
+
+        Below a layer are the layers that are its attributes, as in torch: ``self.inner = Conv2d(...)``.
+        """
+        yield prefix, self
+        for name, value in vars(self).items():
+            if isinstance(value, Layer):
+                yield from value.named_layers(join(prefix, name))
+
+    def named_parameters(self):
+        """Yield ``(name, parameter, gradient)``; those of a layer that stands in two places once, as in torch."""
+        seen = set()
+        for prefix, layer in self.named_layers():
+            for name, parameter in layer.params.items():
+                if id(parameter) not in seen:
+                    seen.add(id(parameter))
+                    yield join(prefix, name), parameter, layer.grads[name]
+
+    def flatten(self):
+        """Move all parameters into one array and all gradients into another; return the :class:`Flat`.
+
+        The arrays in ``params`` and ``grads`` are then views of these. What an optimiser does on a GPU.
+        """
+        if self._flat is None or not self._flat.in_use():
+            self._flat = Flat(self)
+        return self._flat
+
+    def __deepcopy__(self, memo):
+        """A copy keeps convolution kernels channels-last; CuPy's own copies are C-ordered."""
+        new = memo[id(self)] = object.__new__(type(self))
+        vars(new).update(copy.deepcopy(vars(self), memo))
+        for arrays in (new.params, new.grads, new.buffers):
+            for name, array in arrays.items():
+                if array.ndim == 4 and not array.transpose(0, 2, 3, 1).flags.c_contiguous:
+                    arrays[name] = memo.setdefault(("channels-last", id(array)), channels_last(array))
+        return new
+
+    def parameter_count(self):
+        """Number of trained numbers."""
+        return sum(parameter.size for _, parameter, _ in self.named_parameters())
+
+    def state_dict(self):
+        """Return ``{name: array}`` of all parameters and buffers under torch's names: the arrays, not copies."""
+        return {
+            join(prefix, name): array
+            for prefix, layer in self.named_layers()
+            for name, array in (layer.params | layer.buffers).items()
+        }
+
+    def load_state_dict(self, state):
+        """Copy ``state`` ({name: array}, NumPy or CuPy) into this network's arrays, whose dtype and device stay.
+
+        Raises UserError, before anything is copied, if names or shapes differ, listing what does.
+        """
+        own = self.state_dict()
+        problems = [f"{name} is missing" for name in own if name not in state]
+        problems += [f"{name} is unknown here" for name in state if name not in own]
+        problems += [
+            f"{name} has shape {tuple(state[name].shape)} instead of {own[name].shape}"
+            for name in own
+            if name in state and tuple(state[name].shape) != own[name].shape
+        ]
+        if problems:
+            more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise UserError(f"these weights belong to another network: {'; '.join(problems[:4])}{more}")
+        for name, array in own.items():
+            copy_into(array, state[name])
+
+    # ---------------------------------------------------------------------------------------- moving and converting
+
+    def to(self, device):
+        """Move all arrays to ``device`` ("cpu", "gpu", "gpu:1") and return the layer. Make optimisers after this."""
+        device = get_device(device)
+        return self._replace_arrays(lambda array: to_device(array, device))
+
+    def astype(self, dtype):
+        """Convert parameters, gradients and floating-point buffers to ``dtype`` and return the layer."""
+        return self._replace_arrays(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
+
+    def _replace_arrays(self, replace):
+        for _, layer in self.named_layers():
+            for arrays in (layer.params, layer.grads, layer.buffers):
+                for name in arrays:
+                    arrays[name] = replace(arrays[name])
+        return self
+
+    def __repr__(self):
+        return f"{type(self).__name__}()"
+
+
+def _add(gradient, more):
+    gradient += more
+
+
+def _zero(gradient):
+    gradient[...] = 0
+
+
+def join(prefix, name):
+    """ "main.0" and "weight" -> "main.0.weight"; either may be empty."""
+    return ".".join(part for part in (prefix, name) if part)
+
+
+class Plain(Layer):
+    """A layer without parameters: one operation and its options."""
+
+    operation = None  # (forward, backward) of nanogan.ops
+
+    def __init__(self, **options):
+        super().__init__()
+        self.options = options
+
+    def forward(self, x, train=True):
+        return dispatch(*self.operation, x, **self.options)
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        if not need_dx:
+            return None
+        backward, cache = cache
+        return backward(dy, cache)
+
+    def __repr__(self):
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in self.options.items())})"

@@ -1,0 +1,44 @@
+"""Layers one after the other."""
+
+from nanogan.layers.layer import Layer, join
+
+
+class Sequential(Layer):
+    """Layers one after the other. The cache is the list of the layers' caches.
+
+    ``prefix`` stands before the layers' numbers in the names of their arrays: with ``prefix="main"`` they are those of
+    pytorch/examples' DCGAN, "main.0.weight". Index and slice it like a list: ``network[3]``.
+    """
+
+    def __init__(self, *layers, prefix=""):
+        super().__init__()
+        self.layers, self.prefix = list(layers), prefix
+
+    def forward(self, x, train=True):
+        caches = []
+        for layer in self.layers:
+            x, cache = layer.forward(x, train=train)
+            caches.append(cache)
+        return x, caches
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        for i in reversed(range(len(self.layers))):
+            dy = self.layers[i].backward(dy, cache[i], need_dx=need_dx or i > 0, need_dw=need_dw)
+        return dy if need_dx else None
+
+    def named_layers(self, prefix=""):
+        for name, layer in super().named_layers(prefix):
+            if layer is not self or self.params or self.buffers:
+                yield name, layer
+        for i, layer in enumerate(self.layers):
+            yield from layer.named_layers(join(join(prefix, self.prefix), str(i)))
+
+    def __len__(self):
+        return len(self.layers)
+
+    def __getitem__(self, i):
+        return Sequential(*self.layers[i]) if isinstance(i, slice) else self.layers[i]
+
+    def __repr__(self):
+        lines = "\n".join(f"  {i}: {layer!r}".replace("\n", "\n  ") for i, layer in enumerate(self.layers))
+        return f"{type(self).__name__}(\n{lines}\n)"

@@ -1,0 +1,37 @@
+"""Layers that change the shape: upsampling, max pooling, reshaping."""
+
+from nanogan import ops
+from nanogan.layers.layer import Plain
+
+
+class Upsample(Plain):
+    """Repeat every pixel: (N, C, H, W) -> (N, C, H*scale_factor, W*scale_factor)."""
+
+    operation = ops.upsample_forward, ops.upsample_backward
+
+    def __init__(self, *, scale_factor=2):
+        super().__init__(scale_factor=scale_factor)
+
+
+class MaxPool2d(Plain):
+    """The largest value of each window; the stride is kernel_size if not given."""
+
+    operation = ops.max_pool2d_forward, ops.max_pool2d_backward
+
+    def __init__(self, *, kernel_size, stride=None, padding=0):
+        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+class Flatten(Plain):
+    """(N, C, H, W) -> (N, C*H*W)."""
+
+    operation = ops.flatten_forward, ops.flatten_backward
+
+
+class Reshape(Plain):
+    """(N, ...) -> (N, *shape): ``Reshape(128, 7, 7)`` or ``Reshape((128, 7, 7))``."""
+
+    operation = ops.reshape_forward, ops.reshape_backward
+
+    def __init__(self, *shape):
+        super().__init__(shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)

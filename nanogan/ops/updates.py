@@ -1,0 +1,45 @@
+"""What an optimiser does to one parameter, in place. Every element is on its own.
+
+``parameter`` and ``gradient`` are of one shape, and so are the arrays that the optimiser keeps for each parameter. The
+gradient stays as it is. Weight decay adds the gradient of weight_decay/2 * |parameter|^2.
+"""
+
+from nanogan.backend import array_module
+
+
+def sgd_update(parameter, gradient, velocity, *, lr, momentum=0.0, weight_decay=0.0):
+    """Stochastic gradient descent with momentum, as torch.optim.SGD.
+
+    velocity = momentum * velocity + gradient        parameter -= lr * velocity
+    """
+    if weight_decay:
+        gradient = gradient + weight_decay * parameter
+    velocity *= momentum
+    velocity += gradient
+    parameter -= lr * velocity
+
+
+def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
+    """Adam's update number ``step``, from 1, as torch.optim.Adam.
+
+        m = beta1 * m + (1 - beta1) * gradient              mean of the gradient
+        v = beta2 * v + (1 - beta2) * gradient^2            mean of its square
+        m' = m / (1 - beta1^step),  v' = v / (1 - beta2^step)        both start at 0: this makes up for it
+        parameter -= lr * m' / (sqrt(v') + eps)
+
+    Source: D. Kingma, J. Ba, arXiv:1412.6980, algorithm 1.
+    """
+    xp = array_module(parameter)
+    beta1, beta2 = betas
+    if weight_decay:
+        gradient = gradient + weight_decay * parameter
+    m *= beta1
+    m += (1 - beta1) * gradient
+    v *= beta2
+    v += (1 - beta2) * gradient * gradient
+    m_scale = 1 / (1 - beta1**step)
+    v_scale = 1 / (1 - beta2**step)
+    root = xp.sqrt(v)
+    root *= v_scale**0.5  # sqrt(v'), with one pass over the array for the square root and the correction
+    root += eps
+    parameter -= (lr * m_scale) * m / root
