@@ -34,6 +34,7 @@ def main():
         image_size=32,
         epochs=4,
         width=24,
+        lr=5e-4,
     )
     return recipes.run(parser, load_data)
 

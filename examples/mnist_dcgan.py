@@ -47,7 +47,13 @@ def load_data(args):
 
 
 def main():
-    parser = recipes.parser("Train a DCGAN on MNIST, or draw pictures with a trained one.", out="runs/mnist_dcgan")
+    parser = recipes.parser(
+        "Train a DCGAN on MNIST, or generate digits with a trained one.",
+        out="runs/mnist_dcgan",
+        image_size=28,
+        width=32,
+        lr=5e-4,
+    )
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",

@@ -24,9 +24,9 @@ import numpy as np
 import safetensors.numpy
 
 from nanogan import checkpoint, cli
+from nanogan.checkpoint.recognition import natural, recognise, rename_flags, told
 from nanogan.disk import replacing
 from nanogan.errors import UserError
-from nanogan.models.recognition import natural, recognise, rename_flags, told
 
 USUAL = {
     *("state_dict", "model_state_dict", "model_state", "model", "module", "net", "network", "weights", "params", "ema"),
@@ -109,7 +109,7 @@ def read_torch(path, key=None):
 
 def read_safetensors(path, key=None):
     """Return ({name: NumPy array}, notes) from a safetensors file; ``key``, as "g", takes what is named "g.*"."""
-    state, metadata = checkpoint._read(path)
+    state, metadata = checkpoint.safetensors_files.read_file(path)
     notes = []
     if checkpoint.KEY in metadata and key is None:
         raise UserError(

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import threadpoolctl
 
-from nanogan import __version__, backend, cli, dispatch
+from nanogan import backend, cli, dispatch
 from nanogan.backend.diagnosis import several_cupys
 from nanogan.data.mnist import cache_dir
 from nanogan.errors import DeviceError, UserError
+from nanogan.version import __version__
 
 SETS_SHOWN = 20  # folders
 

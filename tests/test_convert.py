@@ -15,11 +15,11 @@ import torch
 
 from benchmarks import torch_dcgan
 from nanogan import checkpoint, convert
+from nanogan.checkpoint.recognition import recognise
 from nanogan.data import load_mnist
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Sigmoid, Tanh
 from nanogan.models import dcgan
-from nanogan.models.recognition import recognise
 from nanogan.training import sample
 
 SIZES = [(8, 1, 3), (16, 3, 4), (28, 1, 2), (64, 3, 2)]  # image_size, channels, width

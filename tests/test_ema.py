@@ -3,14 +3,13 @@
 import numpy as np
 import pytest
 
-from nanogan import checkpoint
 from nanogan.backend import to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.optim import Adam
 from nanogan.optim.ema import Ema
 from nanogan.training import adversarial_step, sample
 from tests import strict_cupy
-from tests.training.test_adversarial import LATENT, batches, networks
+from tests.games.test_adversarial import LATENT, batches, networks
 
 
 def state(network):
@@ -89,31 +88,3 @@ def test_an_update_moves_nothing_between_devices_and_changes_parameters_in_one_g
 def test_a_beta_that_is_none_gets_one_sentence(beta):
     with pytest.raises(UserError, match="Ema expected a beta with 0 <= beta < 1, got"):
         Ema(networks()[0], beta=beta)
-
-
-def test_it_comes_back_to_the_bit_on_any_device(tmp_path, device):
-    path = tmp_path / "c.safetensors"
-    g, d = networks(np.float32)
-    opt_g, opt_d = Adam(g, lr=1e-2), Adam(d, lr=1e-2)
-    ema = Ema(g, beta=0.9)
-    for real, z in batches(3, np.float32):
-        adversarial_step(g, d, opt_g, opt_d, real, z)
-        ema.update()
-    progress = checkpoint.Progress(3, 1, 3, 3, 1.0, np.random.default_rng(0), ema=ema)
-    checkpoint.save_training(path, g, d, opt_g, opt_d, progress)
-    other_g, other_d = (network.to(device) for network in networks(np.float32))
-    others = other_g, other_d, Adam(other_g), Adam(other_d)
-    other = Ema(other_g, beta=0.9)
-    back = checkpoint.load_training(path, *others, other)
-    assert back.ema is other
-    assert other.steps == 3
-    for name, array in state(ema.average).items():
-        np.testing.assert_array_equal(to_numpy(other.average.state_dict()[name]), array)
-    drawn = checkpoint.load_generator(path)
-    for name, array in state(ema.average).items():
-        np.testing.assert_array_equal(drawn.state_dict()[name], array)
-    with pytest.raises(UserError, match="is of a run with an average of g's weights: load it with ema="):
-        checkpoint.load_training(path, *others)
-    checkpoint.save_training(path, g, d, opt_g, opt_d, checkpoint.Progress(3, 1, 3, 3, 1.0, np.random.default_rng(0)))
-    with pytest.raises(UserError, match="is of a run with no average of g's weights: load it without ema="):
-        checkpoint.load_training(path, *others, other)

@@ -24,8 +24,8 @@ from nanogan.training import adversarial_step, discriminator_step, loop, sample
 from nanogan.training.log import Log
 from tests import strict_cupy
 from tests.conftest import GPU_PROBLEM
+from tests.games.test_adversarial import CHANNELS, LATENT, SIZE, batches, networks, run_ours
 from tests.helpers import relative_error
-from tests.training.test_adversarial import CHANNELS, LATENT, SIZE, batches, networks, run_ours
 
 EXAMPLE = Path(__file__).parent.parent / "examples" / "mnist_dcgan.py"
 

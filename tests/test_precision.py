@@ -12,8 +12,8 @@ from nanogan.optim import SGD, Adam
 from nanogan.training import adversarial_step
 from tests import strict_cupy
 from tests.conftest import GPU_PROBLEM
+from tests.games.test_adversarial import batches, networks
 from tests.helpers import relative_error
-from tests.training.test_adversarial import batches, networks
 
 HALF = {"fp16": torch.float16, "bf16": torch.bfloat16}
 

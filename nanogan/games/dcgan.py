@@ -1,14 +1,23 @@
-"""One step of the game: the discriminator learns to tell real from fake, then the generator learns to fool it."""
+"""The DCGAN: one discriminator, which learns to tell real from fake, and one generator, which learns to fool it.
 
+:func:`adversarial_step` is the lesson, line by line; :class:`DCGAN` is what trains with it.
+A. Radford, L. Metz, S. Chintala, arXiv:1511.06434; the networks are in :mod:`nanogan.models.dcgan`.
+"""
+
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from nanogan import ops
+from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.errors import UserError
-from nanogan.games.drawing import with_noise
+from nanogan.games.drawing import draw_noise, draw_z, sample, with_noise
+from nanogan.games.game import Game, Options, option
+from nanogan.models import dcgan
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
+from nanogan.optim import Adam, Ema, linear_decay
 
 # Name: D's loss, then G's, each a pair of nanogan.ops that takes logits and a label. D is given REAL for real pictures
 # and FAKE for drawn ones; G gives its own the label REAL.
@@ -119,3 +128,156 @@ def losses_of(name, label_smoothing=0.0):
     if name == "hinge" and label_smoothing:
         raise UserError("label_smoothing moves a label, and the hinge loss has none: leave it out, or use another loss")
     return LOSSES[name]
+
+
+# -------------------------------------------------------------------------------------------------------- the game
+
+
+@dataclass(frozen=True)
+class DCGANOptions(Options):
+    """The DCGAN's options, which are its flags."""
+
+    image_size: int = option(64, "pixels: 28, 32, 64, 128, ...", low=1)
+    latent: int = option(100, "elements of z", low=1)
+    width: int = option(64, "channels of the largest map (torch's ngf, ndf)", low=1)
+    lr: float = option(2e-4, "Adam's; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
+    loss: str = option(
+        "bce",
+        "what D and G minimise: bce, the usual one; saturating, the minimax game of 2014; lsgan, squared distance "
+        "to 1 and 0, against vanishing slopes; hinge, a margin, usual in larger networks",
+        choices=tuple(LOSSES),
+    )
+    label_smoothing: float = option(
+        0.0, "D's label for real is 1 - A: keeps D from being too sure", low=0, high=0.5, metavar="A"
+    )
+    instance_noise: float = option(
+        0.0,
+        "noise on all images that D sees, falling to 0 over the run: keeps D from winning early",
+        low=0,
+        high=100,
+        metavar="SIGMA",
+    )
+    d_steps: int = option(
+        1,
+        "updates of D, a batch each, for every one of G, which --log-every and --sample-every count",
+        low=1,
+        high=1000,
+        metavar="N",
+    )
+    ema: float | None = option(
+        None,
+        "sample and save with an average of G's weights over about 1 / (1 - BETA) steps: steadier images; 0.999",
+        low=0,
+        high=0.999999,
+        metavar="BETA",
+    )
+    lr_decay: str = option(
+        "none",
+        "linear: the learning rates fall to 0 over the run, for a calm end",
+        choices=("none", "linear"),
+    )
+    upsample: str = option(
+        "deconv",
+        "how G doubles a map: deconv, transposed convolutions; resize, repeated pixels and a 3x3 convolution, "
+        "against checkerboards",
+        choices=dcgan.UPSAMPLES,
+    )
+    z: str = option(
+        "normal",
+        "what z is drawn from: N(0, 1), or -1 to 1 as in the paper; the same with --generate",
+        choices=("normal", "uniform"),
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        losses_of(self.loss, self.label_smoothing)
+        dcgan.plan(self.image_size)
+
+
+class DCGAN(Game):
+    """G and D of one size, trained by :func:`adversarial_step`; with ``d_steps``, D is updated alone first.
+
+    shapes: {"images": (C, H, H), ...}. Attributes: g, d, opt_g, opt_d, ema (:class:`nanogan.optim.Ema` or None).
+    """
+
+    Options = DCGANOptions
+    exports = {"generator.safetensors": "averaged_g", "discriminator.safetensors": "d"}
+    curves = {"losses": ("loss_d", "loss_g"), "how real D finds images (1: real, 0: fake)": ("d_real", "d_fake_before")}
+    labels = {"loss_d": "Loss_D", "loss_g": "Loss_G", "d_real": "D(x), real", "d_fake_before": "D(G(z)), fake"}
+
+    def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
+        C, size, _ = shapes["images"]
+        self.options, self.device, self.dtype = options, get_device(device), dtype
+        self.batches = options.d_steps
+        rng = seeded_rng(seed, "weights")
+        shape = {"image_size": size, "channels": C, "width": options.width, "rng": rng, "dtype": dtype}
+        self.g = dcgan.generator(latent=options.latent, upsample=options.upsample, **shape).to(self.device)
+        self.d = dcgan.discriminator(**shape).to(self.device)
+        settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
+        self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
+        self.ema = None if options.ema is None else Ema(self.g, beta=options.ema)
+
+    @property
+    def averaged_g(self):
+        """The generator whose images are shown and saved: the average of G's weights if there is one."""
+        return self.g if self.ema is None else self.ema.average
+
+    def draw(self, batches, rng, at):
+        options, there = self.options, {"device": self.device, "dtype": self.dtype}
+        sigma = options.instance_noise * max(0.0, 1 - at.done)
+        reals = [batch["images"] for batch in batches]
+        return {
+            "reals": reals,
+            "zs": [draw_z(rng, len(real), options.latent, options.z, **there) for real in reals],
+            "noises": [
+                tuple(draw_noise(rng, real.shape, sigma, **there) if sigma else None for _ in ("real", "fake"))
+                for real in reals
+            ],
+            "lr": options.lr * (linear_decay(at) if options.lr_decay == "linear" else 1),
+        }
+
+    def step(self, reals, zs, noises, lr) -> StepResult:
+        self.opt_g.lr = self.opt_d.lr = lr
+        how = {"loss": self.options.loss, "label_smoothing": self.options.label_smoothing}
+        *earlier, last = zip(reals, zs, noises, strict=True)
+        for real, z, noise in earlier:
+            discriminator_step(self.g, self.d, self.opt_d, real, z, noise=noise, **how)
+        real, z, noise = last
+        seen = adversarial_step(self.g, self.d, self.opt_g, self.opt_d, real, z, noise=noise, **how)
+        if self.ema is not None:
+            self.ema.update()
+        return seen
+
+    def objectives(self, seen):
+        return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
+
+    def fixed(self, batches, rng):
+        return draw_z(rng, 64, self.options.latent, self.options.z, self.device, self.dtype)
+
+    def sample(self, z):
+        return sample(self.averaged_g, z)
+
+    @classmethod
+    def generate(cls, network, count, options, rng, device):
+        return sample(network, draw_z(rng, count, network.latent, options.z, device))
+
+    def line(self, numbers):
+        """pytorch/examples' line, with "before" and "after" spelt out."""
+        return (
+            "Loss_D: {loss_d:.4f}  Loss_G: {loss_g:.4f}  D(x): {d_real:.4f}  "
+            "D(G(z)): {d_fake_before:.4f} before D's step, {d_fake_after:.4f} after"
+        ).format(**numbers)
+
+
+_TINY = {"latent": 3, "width": 2}
+EXAMPLES = {  # name: (class, options, shapes), what gradcheck plays
+    "DCGAN": (DCGAN, _TINY, {"images": (2, 8, 8)}),
+    "DCGAN, lsgan, ema": (DCGAN, _TINY | {"loss": "lsgan", "ema": 0.9, "label_smoothing": 0.1}, {"images": (1, 8, 8)}),
+    "DCGAN, hinge, d_steps": (
+        DCGAN,
+        _TINY | {"loss": "hinge", "d_steps": 2, "instance_noise": 0.3, "upsample": "resize", "z": "uniform"},
+        {"images": (1, 12, 12)},
+    ),
+    "DCGAN, saturating": (DCGAN, _TINY | {"loss": "saturating", "lr_decay": "linear"}, {"images": (1, 8, 8)}),
+}

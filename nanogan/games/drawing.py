@@ -11,23 +11,26 @@ def with_noise(pictures, noise):
     return pictures if noise is None else channels_last(pictures + noise)  # CuPy's sums come in another order
 
 
-def draw_z(rng, count, latent, kind="normal", device="cpu"):
-    """Draw z (count, latent), float32: "normal" from N(0, 1), "uniform" from U(-1, 1), the paper's. Then move it."""
+def draw_z(rng, count, latent, kind="normal", device="cpu", dtype=np.float32):
+    """Return z (count, latent) on ``device``: "normal" from N(0, 1), "uniform" from U(-1, 1), the paper's.
+
+    Drawn in float32 on the host, so that the values are the same for every device and dtype.
+    """
     if kind not in ("normal", "uniform"):
         raise UserError(f'z expected "normal" or "uniform", got {kind!r}')
     if kind == "normal":
         z = rng.standard_normal((count, latent), dtype=np.float32)
     else:
         z = 2 * rng.random((count, latent), dtype=np.float32) - 1
-    return to_device(z, device)
+    return to_device(z.astype(dtype, copy=False), device)
 
 
-def draw_noise(rng, shape, sigma, device="cpu"):
-    """Draw noise from N(0, sigma^2) for pictures of ``shape`` (N, C, H, W), float32, channels-last; then move it."""
+def draw_noise(rng, shape, sigma, device="cpu", dtype=np.float32):
+    """Return noise from N(0, sigma^2) for images of ``shape`` (N, C, H, W), channels-last, on ``device``."""
     N, C, H, W = shape
     noise = rng.standard_normal((N, H, W, C), dtype=np.float32)
     noise *= sigma
-    return to_device(noise.transpose(0, 3, 1, 2), device)
+    return to_device(noise.astype(dtype, copy=False).transpose(0, 3, 1, 2), device)
 
 
 def sample(g, z, *, batch_size=64):

@@ -1,17 +1,12 @@
-"""Generators that draw what they are asked for: M. Mirza, S. Osindero, arXiv:1411.1784.
+"""Generators that make what they are asked for: M. Mirza, S. Osindero, arXiv:1411.1784.
 
     labels (N,) -> hot (N, K): one-hot, a 1 in column labels[n] of row n
-    G:  z (N, L) and hot side by side, (N, L + K)                       -> pictures (N, C, H, W)
-    D:  pictures and K more channels, channel C + k all of hot[:, k]    -> logits (N, 1)
+    G:  z (N, L) and hot side by side, (N, L + K)                       -> images (N, C, H, W)
+    D:  images and K more channels, channel C + k all of hot[:, k]      -> logits (N, 1)
 
-D is to tell pictures with their labels from drawn ones with the labels that were asked for: a fine 3 that was to be a 5
-is a fake. So G learns p(picture | label). Both networks are those of :mod:`nanogan.models.dcgan` with K more inputs;
-:class:`Conditional` adds their label maps to the pictures that G draws, so the step of the game stays as it is:
-
-    g, d = conditional.generator(classes=10, ...), conditional.discriminator(classes=10, ...)
-    hot = conditional.one_hot(labels, 10)
-    adversarial_step(g, d, opt_g, opt_d, conditional.with_maps(real, hot), conditional.join(z, hot))
-    pictures = sample(g.network, conditional.join(z, hot))              (N, C, H, W), without maps
+D is to tell images with their labels from fake ones with the labels that were asked for: a fine 3 that was to be a 5 is
+a fake. So G learns p(image | label). Both networks are those of :mod:`nanogan.models.dcgan` with K more inputs; the game
+is :mod:`nanogan.games.conditional`.
 
 The authors' code (https://github.com/Newmu/dcgan_code, mnist/train_cond_dcgan.py) gives the label to every layer. Here
 it is given to the first ones alone: docs/experiments/conditional.md compares the two.
@@ -21,55 +16,49 @@ import numpy as np
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.layers import BatchNorm1d, Flatten, Layer, LeakyReLU, Linear, ReLU, Reshape, Sequential, Tanh
+from nanogan.layers import BatchNorm1d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Sequential, Tanh, init
 from nanogan.models import dcgan
 
 
-class Conditional(Layer):
-    """Pictures with the maps of their labels, (N, C + classes, H, W), from z and one-hot labels, (N, latent + classes).
+class Generator(dcgan.Generator):
+    """Images (N, C, H, W) from z and one-hot labels side by side, (N, latent + classes).
 
-    ``network`` is a generator (N, latent + classes) -> (N, C, H, W); by itself it draws the pictures without maps. The
-    number of classes is a buffer too, so that it is saved with the weights. Attributes: network, latent, classes.
+    The number of classes is a buffer, so that it is saved with the weights. Attributes: image_size, channels, latent,
+    width, upsample, classes.
     """
 
-    def __init__(self, network, *, latent, classes):
-        super().__init__()
-        self.network, self.latent, self.classes = network, latent, classes
+    def __init__(self, *layers, classes, **sizes):
+        super().__init__(*layers, **sizes)
+        self.classes, self.inputs = classes, self.latent + classes
         self.buffers["classes"] = np.array(classes, np.int64)
 
     def forward(self, z, train=True):
-        if z.ndim != 2 or z.shape[1] != self.latent + self.classes:
+        if z.ndim != 2 or z.shape[1] != self.inputs:
             expected = f"(N, {self.latent} + {self.classes})"
             raise UserError(f"a conditional generator expected z joined with one-hot labels, {expected}, got {z.shape}")
-        pictures, cache = self.network.forward(z, train=train)
-        return with_maps(pictures, z[:, self.latent :]), cache
-
-    def backward(self, dy, cache, need_dx=True, need_dw=True):
-        C = dy.shape[1] - self.classes
-        dz = self.network.backward(dy[:, :C], cache, need_dx=need_dx, need_dw=need_dw)
-        if not need_dx:
-            return None
-        # a label goes two ways: through the network, and into every pixel of its map
-        return join(dz[:, : self.latent], dz[:, self.latent :] + dy[:, C:].sum(axis=(2, 3)))
+        return super().forward(z, train=train)
 
     def load_state_dict(self, state):
         """As a layer's; raises UserError too if the other generator has as many inputs, but other classes."""
         classes = state.get("classes")
         if getattr(classes, "shape", None) == () and int(classes) != self.classes:
             raise UserError(f"these weights are of a generator of {int(classes)} classes, this one has {self.classes}")
-        super().load_state_dict(state)
+        super().load_state_dict({name.removeprefix("network."): array for name, array in state.items()})
 
 
 def one_hot(labels, classes, *, dtype=np.float32):
-    """Return (N, classes), NumPy: 1 in column ``labels[n]`` of row n, else 0.
+    """Return (N, classes) on the labels' device: 1 in column ``labels[n]`` of row n, else 0.
 
-    Raises UserError unless labels (N,), NumPy, are whole numbers from 0 to classes - 1.
+    Raises UserError unless labels (N,) are integers from 0 to classes - 1; the values of a GPU's are not looked at,
+    which would wait for it: the loader checks them once.
     """
-    labels = np.asarray(labels)
-    if labels.ndim != 1 or labels.dtype.kind not in "iu" or not ((labels >= 0) & (labels < classes)).all():
-        some = np.array2string(labels.ravel()[:4], separator=", ")
-        raise UserError(f"labels (N,) expected whole numbers from 0 to {classes - 1}, got {labels.shape} {some}")
-    return np.eye(classes, dtype=dtype)[labels]
+    labels = labels if hasattr(labels, "dtype") else np.asarray(labels)
+    xp = array_module(labels)
+    right = labels.ndim == 1 and labels.dtype.kind in "iu"
+    if not right or (xp is np and not ((labels >= 0) & (labels < classes)).all()):
+        some = np.array2string(np.asarray(labels).ravel()[:4], separator=", ") if xp is np else labels.dtype
+        raise UserError(f"labels (N,) expected integers from 0 to {classes - 1}, got {labels.shape} {some}")
+    return xp.eye(classes, dtype=dtype)[labels]
 
 
 def join(z, hot):
@@ -86,13 +75,18 @@ def with_maps(pictures, hot):
     return y.transpose(0, 3, 1, 2)
 
 
-def generator(*, classes, latent=100, **options):
-    """Return a :class:`Conditional` DCGAN; ``options`` and errors are those of :func:`nanogan.models.dcgan.generator`.
+def generator(
+    *, classes, image_size=64, channels=3, latent=100, width=64, upsample="deconv", rng=None, dtype=np.float32
+):
+    """Return a :class:`Generator`; options and errors are those of :func:`nanogan.models.dcgan.generator`.
 
     Its first layer is given latent + classes numbers.
     """
     dcgan.check_counts(classes=classes, latent=latent)
-    return Conditional(dcgan.generator(latent=latent + classes, **options), latent=latent, classes=classes)
+    rng = rng or np.random.default_rng()
+    sizes = {"image_size": image_size, "channels": channels, "width": width, "upsample": upsample}
+    layers = dcgan.generator_layers(latent=latent + classes, rng=rng, dtype=dtype, **sizes)
+    return init.dcgan_(Generator(*layers, classes=classes, latent=latent, **sizes), rng)
 
 
 def discriminator(*, classes, channels=3, **options):
@@ -110,22 +104,23 @@ def options_of(state):
     return found | {"classes": int(classes), "latent": found["latent"] - int(classes)}
 
 
-def mlp_pair(*, classes, pixels=784, latent=100, width=512, rng=None):
+def mlp_pair(*, classes, pixels=784, latent=100, width=512, rng=None, dtype=np.float32):
     """Return G and D of fully connected layers, which know nothing of neighbouring pixels: the paper's baseline.
 
     A picture is (N, pixels, 1, 1), one pixel of many channels: any order of them is as good, and a label's map is one
     number.
     """
-    rng = rng or np.random.default_rng()
+    options = {"rng": rng or np.random.default_rng(), "dtype": dtype}
     g = Sequential(
-        Linear(latent + classes, width, bias=False, rng=rng), BatchNorm1d(width), ReLU(),
-        Linear(width, width, bias=False, rng=rng), BatchNorm1d(width), ReLU(),
-        Linear(width, pixels, rng=rng), Tanh(), Reshape(pixels, 1, 1),
+        Linear(latent + classes, width, bias=False, **options), BatchNorm1d(width, dtype=dtype), ReLU(),
+        Linear(width, width, bias=False, **options), BatchNorm1d(width, dtype=dtype), ReLU(),
+        Linear(width, pixels, **options), Tanh(), Reshape(pixels, 1, 1),
     )  # fmt: skip
     d = Sequential(
         Flatten(),
-        Linear(pixels + classes, width, rng=rng), LeakyReLU(negative_slope=0.2),
-        Linear(width, width, rng=rng), LeakyReLU(negative_slope=0.2),
-        Linear(width, 1, rng=rng),
+        Linear(pixels + classes, width, **options), LeakyReLU(negative_slope=0.2),
+        Linear(width, width, **options), LeakyReLU(negative_slope=0.2),
+        Linear(width, 1, **options),
     )  # fmt: skip
-    return Conditional(g, latent=latent, classes=classes), d
+    g.latent, g.classes = latent, classes
+    return g, d

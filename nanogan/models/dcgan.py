@@ -49,11 +49,12 @@ class Generator(Sequential):
         super().__init__(*layers, prefix="main")
         self.image_size, self.channels, self.latent, self.width = image_size, channels, latent, width
         self.upsample = upsample
+        self.inputs = latent  # of the first layer
 
     def forward(self, z, train=True):
-        if z.ndim not in (2, 4) or z.shape[1] != self.latent or z.size != len(z) * self.latent:
-            raise UserError(f"the generator expected z of shape (N, {self.latent}), got {z.shape}")
-        y, caches = super().forward(z.reshape(-1, self.latent, 1, 1), train=train)
+        if z.ndim not in (2, 4) or z.shape[1] != self.inputs or z.size != len(z) * self.inputs:
+            raise UserError(f"the generator expected z of shape (N, {self.inputs}), got {z.shape}")
+        y, caches = super().forward(z.reshape(-1, self.inputs, 1, 1), train=train)
         return y, (z.shape, caches)
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):
@@ -86,10 +87,17 @@ def generator(*, image_size=64, channels=3, latent=100, width=64, upsample="deco
     upsample: how a map is doubled, "deconv" by a transposed convolution, "resize" by repeating pixels and a 3x3
     convolution. Raises UserError for a size that cannot be reached, naming the nearest ones.
     """
+    rng = rng or np.random.default_rng()
+    sizes = {"image_size": image_size, "channels": channels, "latent": latent, "width": width}
+    layers = generator_layers(**sizes, upsample=upsample, rng=rng, dtype=dtype)
+    return init.dcgan_(Generator(*layers, upsample=upsample, **sizes), rng)
+
+
+def generator_layers(image_size, channels, latent, width, upsample, rng, dtype):
+    """Return the layers from ``latent`` numbers to an image; errors are those of :func:`generator`."""
     check_counts(channels=channels, latent=latent, width=width)
     if upsample not in UPSAMPLES:
         raise UserError(f'upsample expected "deconv" or "resize", got {upsample!r}')
-    rng = rng or np.random.default_rng()
     options = {"bias": False, "rng": rng, "dtype": dtype}
 
     start, widths = _generator_widths(image_size, width)
@@ -100,8 +108,7 @@ def generator(*, image_size=64, channels=3, latent=100, width=64, upsample="deco
             layers += [Upsample(scale_factor=2), Conv2d(wide, narrow, kernel_size=3, stride=1, padding=1, **options)]
         else:
             layers += [ConvTranspose2d(wide, narrow, kernel_size=4, stride=2, padding=1, **options)]
-    sizes = {"image_size": image_size, "channels": channels, "latent": latent, "width": width}
-    return init.dcgan_(Generator(*layers, Tanh(), upsample=upsample, **sizes), rng)
+    return [*layers, Tanh()]
 
 
 def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.float32):

@@ -1,6 +1,7 @@
 """Optimisers, learning-rate schedules, averages of weights."""
 
 from nanogan.optim.ema import Ema
-from nanogan.optim.optimizers import SGD, Adam, LinearDecay, Optimizer
+from nanogan.optim.optimizers import SGD, Adam, Optimizer
+from nanogan.optim.schedules import LinearDecay, linear_decay
 
-__all__ = ["SGD", "Adam", "Ema", "LinearDecay", "Optimizer"]
+__all__ = ["SGD", "Adam", "Ema", "LinearDecay", "Optimizer", "linear_decay"]

@@ -54,6 +54,15 @@ class Ema:
             average[...] = newest
         elementwise(approach, groups)
 
+    def state_dict(self):
+        """Return what the next updates depend on besides the network: ``{"steps", "average"}``."""
+        return {"steps": self.steps, "average": self.average.state_dict()}
+
+    def load_state_dict(self, saved):
+        """Go on from :meth:`state_dict`'s result; the arrays are copied."""
+        self.average.load_state_dict(saved["average"])
+        self.steps = int(saved["steps"])
+
     def _groups(self):
         """Pairs of arrays, the average's and the network's: those to copy and those to average."""
         own, newest = self.average.state_dict(), self.network.state_dict()

@@ -171,23 +171,3 @@ class Adam(Optimizer):
     def rule(self):
         options = {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
         return ops.adam_update, {"step": self.steps, **options}
-
-
-class LinearDecay:
-    """Lower an optimiser's learning rate in a straight line to 0: constant for ``hold`` steps, then falling.
-
-        lr = optimizer.initial_lr * min(1, (total - steps) / (total - hold))
-
-    ``total`` and ``hold`` count optimiser steps, which the optimiser's state knows, so a resumed run goes on as it was.
-    Call :meth:`step` after ``optimizer.step()``. (CycleGAN holds half.)
-    """
-
-    def __init__(self, optimizer, *, total, hold=0):
-        if not 0 <= hold < total:
-            raise UserError(f"LinearDecay expected 0 <= hold < total steps, got hold={hold}, total={total}")
-        self.optimizer, self.total, self.hold = optimizer, total, hold
-
-    def step(self):
-        """Set the learning rate for the optimiser's next step."""
-        left = max(0, self.total - self.optimizer.steps)
-        self.optimizer.lr = self.optimizer.initial_lr * min(1.0, left / (self.total - self.hold))

@@ -16,9 +16,9 @@ from nanogan.errors import UserError
 from nanogan.fast.cpu import batchnorm, chunked, elementwise, linear, thin, threads, winograd
 from nanogan.gradcheck import cases, check_layer
 from nanogan.optim import SGD, Adam
+from tests.games import test_adversarial as training
 from tests.helpers import channels_last, relative_error
 from tests.ops.test_properties import makers
-from tests.training import test_adversarial as training
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-4}  # sums of the same terms in other groups
 
@@ -314,7 +314,7 @@ def test_elementwise_functions_are_the_same_to_the_bit(name, options, make, shap
 
 def test_what_elementwise_paths_do_not_serve(set_threads, monkeypatch):
     set_threads(2)
-    big = np.zeros((300, 300), np.float32)
+    big = np.zeros((900, 900), np.float32)
     assert elementwise.serves(big)
     assert batchnorm.serves(big, *[big[0]] * 4)
     assert not elementwise.serves(big[:, ::2].repeat(2, axis=0)[::2]), "gaps in memory"

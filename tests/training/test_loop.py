@@ -8,35 +8,28 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from nanogan import checkpoint
+from nanogan import checkpoint, images
 from nanogan.data import Loader
 from nanogan.errors import TrainingDiverged
-from nanogan.models import dcgan
-from nanogan.optim import SGD
-from nanogan.training import StepResult, log, loop
+from nanogan.training import LAST, Run, StepResult, earlier, log, saving, train
+from tests.games.playing import recorded
 
 
 @pytest.fixture
-def setup(tmp_path, monkeypatch):
+def setup(tmp_path):
     """A run of 2 epochs of 3 steps whose steps are only recorded; ``run(results, **options)`` starts it."""
-    rng = np.random.default_rng(0)
-    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, rng=rng)
-    d = dcgan.discriminator(image_size=8, channels=1, width=2, rng=rng)
-    pictures = rng.integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
-    seen = []
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
+    loader = Loader(pictures, batch_size=3)
+    game = recorded(loader)
 
-    def run(result=lambda step: StepResult(*np.float32([1, 2, 3, 4, 5])), **options):
-        def step(g, d, opt_g, opt_d, real, z, **game):
-            seen.append((real.copy(), z.copy()))
-            return result(len(seen))
+    def run(result=lambda step: StepResult(*np.float32([1, 2, 3, 4, 5])), *, epochs=2, max_steps=None, **options):
+        game.result = result
+        return train(game, loader, Run(tmp_path / "run", **options), epochs=epochs, seed=1, max_steps=max_steps)
 
-        monkeypatch.setattr(loop, "adversarial_step", step)
-        arguments = {"epochs": 2, "out": tmp_path / "run", "noise_rng": np.random.default_rng(1)} | options
-        fixed_z = np.random.default_rng(2).standard_normal((4, 3)).astype(np.float32)
-        loader = Loader(pictures, batch_size=3)
-        return loop.train(g, d, SGD(g, lr=0.1), SGD(d, lr=0.1), loader, fixed_z=fixed_z, **arguments)
+    return run, game.seen, game.g, game.d, tmp_path / "run"
 
-    return run, seen, g, d, tmp_path / "run"
+
+COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "seconds")
 
 
 def samples(out):
@@ -46,6 +39,7 @@ def samples(out):
 def test_every_step_gets_its_own_batch_and_fresh_noise_of_its_length(setup):
     run, seen, *_ = setup
     assert run() is True
+    seen = [(step["reals"][0], step["zs"][0]) for step in seen]
     assert [(len(real), z.shape) for real, z in seen] == [(n, (n, 3)) for n in (3, 3, 2, 3, 3, 2)]
     noise = np.concatenate([z for _, z in seen])
     assert len(np.unique(noise)) == noise.size, "no z is used twice"
@@ -69,7 +63,7 @@ def test_max_steps_ends_the_run_early_with_everything_saved(setup):
     assert run(max_steps=2) is True
     assert len(seen) == 2
     assert samples(out) == ["epoch_001_step_000002.png"]
-    for name in set(loop.PRODUCTS) - {"options.json", "skipped.txt"}:
+    for name in set(earlier.PRODUCTS) - {"options.json", "skipped.txt"}:
         assert (out / name).stat().st_size > 0, name
 
 
@@ -87,8 +81,8 @@ def test_the_csv_and_the_line_name_their_numbers_rightly(setup, capsys):
     with open(out / "log.csv", newline="") as file:
         row = list(csv.DictReader(file))[-1]
     assert {key: row[key] for key in ("epoch", "step")} == {"epoch": "2", "step": "6"}
-    numbers = {key: float(row[key]) for key in ("loss_d", "loss_g", "d_x", "d_g_z_before", "d_g_z_after")}
-    assert numbers == {"loss_d": 0.1, "loss_g": 0.2, "d_x": 0.3, "d_g_z_before": 0.4, "d_g_z_after": 0.5}
+    numbers = {key: float(row[key]) for key in ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after")}
+    assert numbers == {"loss_d": 0.1, "loss_g": 0.2, "d_real": 0.3, "d_fake_before": 0.4, "d_fake_after": 0.5}
     assert (
         "Loss_D: 0.1000  Loss_G: 0.2000  D(x): 0.3000  D(G(z)): 0.4000 before D's step, 0.5000 after"
         in capsys.readouterr().out
@@ -144,6 +138,7 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
         run(diverge)
     assert sorted(path.name for path in out.glob("*")) == [
         "checkpoints",
+        "curves.json",
         "log.csv",
         "machine.json",
         "mine.txt",
@@ -165,13 +160,13 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
 
 def test_losses_are_read_in_one_piece_and_keep_their_order(tmp_path):
     """A GPU's numbers are fetched for many steps at once."""
-    book = log.Log(tmp_path / "log.csv")
+    book = log.Log(tmp_path / "log.csv", StepResult._fields)
     for step in range(1, 4):
         book.add(1, step, StepResult(*(np.float32(10 * step + i) for i in range(5))), 0.5 * step)
     row = book.fetch()
     book.close()
-    assert row == dict(zip(log.COLUMNS, (1, 3, 30, 31, 32, 33, 34, 1.5), strict=True))
-    assert list(log.columns(book.rows)["loss_d"]) == [10, 20, 30]
+    assert row == dict(zip(COLUMNS, (1, 3, 30, 31, 32, 33, 34, 1.5), strict=True))
+    assert list(log.columns(book.rows, COLUMNS)["loss_d"]) == [10, 20, 30]
 
 
 def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypatch):
@@ -179,7 +174,7 @@ def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypa
         book.add(1, step, StepResult(*np.float32([1, 2, 3, 4, 5])), 0.5 * step)
         book.fetch()
 
-    book = log.Log(tmp_path / "log.csv")
+    book = log.Log(tmp_path / "log.csv", StepResult._fields)
     note(1)
     book.save()
     before = (tmp_path / "log.csv").read_bytes()
@@ -204,11 +199,11 @@ def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypa
     book._file = file
     book.save()
     book.close()
-    assert [row[:2] for row in log.read_rows(tmp_path / "log.csv", 9)] == [(1, 1), (1, 2), (1, 3)]
+    assert [row[:2] for row in log.read_rows(tmp_path / "log.csv", 9, COLUMNS)] == [(1, 1), (1, 2), (1, 3)]
 
 
 def test_a_log_that_somebody_removes_is_written_anew(tmp_path):
-    book = log.Log(tmp_path / "run/log.csv")
+    book = log.Log(tmp_path / "run/log.csv", StepResult._fields)
     for step in (1, 2):
         book.add(1, step, StepResult(*np.float32([1, 2, 3, 4, 5])), 0.5 * step)
         book.fetch()
@@ -216,7 +211,7 @@ def test_a_log_that_somebody_removes_is_written_anew(tmp_path):
         shutil.rmtree(tmp_path / "run")
     book.save()
     book.close()
-    assert log.read_rows(tmp_path / "run/log.csv", 9) == book.rows
+    assert log.read_rows(tmp_path / "run/log.csv", 9, COLUMNS) == book.rows
     assert len(book.rows) == 2
 
 
@@ -241,16 +236,16 @@ GOOD = "1,1,1.5,2,3,4,5,0.1"
 )
 def test_the_rows_of_a_damaged_log_are_read_as_far_as_they_go(tmp_path, lines, steps):
     path = tmp_path / "log.csv"
-    path.write_text("\n".join([",".join(log.COLUMNS), *lines]))
-    rows = log.read_rows(path, 3)
+    path.write_text("\n".join([",".join(COLUMNS), *lines]))
+    rows = log.read_rows(path, 3, COLUMNS)
     assert [row[1] for row in rows] == steps
     if steps:
         assert rows[0] == (1, 1, 1.5, 2.0, 3.0, 4.0, 5.0, 0.1)
     path.write_text("\n".join(["other,columns", *lines]))
-    assert log.read_rows(path, 3) == []
+    assert log.read_rows(path, 3, COLUMNS) == []
     path.write_bytes(b"\xff\xfe")
-    assert log.read_rows(path, 3) == []
-    assert log.read_rows(tmp_path / "nothing", 3) == []
+    assert log.read_rows(path, 3, COLUMNS) == []
+    assert log.read_rows(tmp_path / "nothing", 3, COLUMNS) == []
 
 
 # ------------------------------------------------------------------------------------------ files and their failures
@@ -259,17 +254,17 @@ def test_the_rows_of_a_damaged_log_are_read_as_far_as_they_go(tmp_path, lines, s
 def full_disk(monkeypatch, function, full):
     """Let ``function`` of the loop's modules fail, as on a full disk, where ``full(path)``."""
     module, name = {
-        "grid": (loop.images, "save_grid"),
-        "gif": (loop.images, "save_gif"),
+        "grid": (images, "save_grid"),
+        "gif": (images, "save_gif"),
         "network": (checkpoint, "save"),
         "training": (checkpoint, "save_training"),
     }[function]
     original = getattr(module, name)
 
-    def write(path, *arguments):
+    def write(path, *arguments, **options):
         if full(str(path)):
             raise OSError(errno.ENOSPC, "No space left on device")
-        return original(path, *arguments)
+        return original(path, *arguments, **options)
 
     monkeypatch.setattr(module, name, write)
 
@@ -284,8 +279,8 @@ def test_a_full_disk_is_told_as_such(setup, monkeypatch):
     assert samples(out)[-1] == "epoch_001_step_000003.png"
     message = str(caught.value)
     assert f"{out / 'samples/epoch_002_step_000004.png'} could not be written" in message
-    assert f"training stopped at step 4; the checkpoint of step 3, {out / loop.LAST}, is whole" in message
-    assert checkpoint.read_training(out / loop.LAST)[0].step == 3
+    assert f"training stopped at step 4; the checkpoint of step 3, {out / LAST}, is whole" in message
+    assert checkpoint.read_training(out / LAST)[0].step == 3
 
 
 def test_a_full_disk_before_the_first_checkpoint(setup, monkeypatch):
@@ -305,7 +300,7 @@ def test_training_goes_on_with_a_full_disk_if_asked_to(setup, monkeypatch, capsy
     told = [line for line in capsys.readouterr().err.splitlines() if "No space left on device" in line]
     assert len(told) == (4 if function == "network" else 2), "each file, or folder of them, once until it works again"
     assert all("training goes on; make room on the disk" in line for line in told)
-    assert checkpoint.read_training(out / loop.LAST)[0].step == 6
+    assert checkpoint.read_training(out / LAST)[0].step == 6
     assert len(samples(out)) == (3 if function == "grid" else 6)
 
 
@@ -325,12 +320,12 @@ def test_a_disk_with_room_for_one_more_checkpoint_keeps_the_newest(setup, monkey
 
     def result(step):
         if step == 6:
-            monkeypatch.setattr(loop.shutil, "copyfile", full)
+            monkeypatch.setattr(earlier.shutil, "copyfile", full)
         return StepResult(*np.float32([1, 2, 3, 4, 5]))
 
     with pytest.raises(OSError, match="training stopped at step 6; the checkpoint of step 6"):
         run(result, checkpoint_minutes=0)
-    assert checkpoint.read_training(out / loop.LAST)[0].step == 6
+    assert checkpoint.read_training(out / LAST)[0].step == 6
     assert sorted(path.name for path in (out / "checkpoints").iterdir()) == [
         "epoch_001.safetensors",
         "last.safetensors",
@@ -346,9 +341,9 @@ def test_the_log_is_on_the_disk_before_the_checkpoint(setup, monkeypatch):
         done.append(("log", len(book.rows), options))
         save_log(book, **options)
 
-    def note_training(path, g, d, opt_g, opt_d, progress):
+    def note_training(path, game, progress):
         done.append(("checkpoint", progress.step))
-        save_training(path, g, d, opt_g, opt_d, progress)
+        save_training(path, game, progress)
 
     monkeypatch.setattr(log.Log, "save", note_log)
     monkeypatch.setattr(checkpoint, "save_training", note_training)
@@ -381,8 +376,8 @@ def test_a_folder_that_is_removed_during_the_run_is_made_again(setup):
 
     assert run(result, sample_every=1) is True
     assert samples(out) == [f"epoch_002_step_00000{step}.png" for step in (4, 5, 6)]
-    assert [row[1] for row in log.read_rows(out / "log.csv", 9)] == [1, 2, 3, 4, 5, 6]
-    for name in ("losses.png", "training.gif", "generator.safetensors", loop.LAST):
+    assert [row[1] for row in log.read_rows(out / "log.csv", 9, COLUMNS)] == [1, 2, 3, 4, 5, 6]
+    for name in ("losses.png", "training.gif", "generator.safetensors", LAST):
         assert (out / name).exists(), name
 
 
@@ -390,9 +385,9 @@ def test_checkpoints_are_due_by_the_clock_and_take_a_fiftieth_of_it(setup, monke
     """A step takes 30 seconds; saving takes 0.1 seconds, then 3.1."""
     run, seen, _, _, out = setup
     clock, cost, saved = [1000.0], [0.1], []
-    monkeypatch.setattr(loop.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(saving.time, "perf_counter", lambda: clock[0])
 
-    def save(path, g, d, opt_g, opt_d, progress):
+    def save(path, game, progress):
         saved.append((progress.step, path.name))
         clock[0] += cost[0]
 
@@ -403,7 +398,7 @@ def test_checkpoints_are_due_by_the_clock_and_take_a_fiftieth_of_it(setup, monke
         return StepResult(*np.float32([1, 2, 3, 4, 5]))
 
     monkeypatch.setattr(checkpoint, "save_training", save)
-    monkeypatch.setattr(loop.shutil, "copyfile", lambda *paths: None)
+    monkeypatch.setattr(earlier.shutil, "copyfile", lambda *paths: None)
     run(result, epochs=8, checkpoint_minutes=1)
     assert [step for step, _ in saved] == [2, 3, 5, 6, 8, 9, 15, 21, 24]  # 9: 155 seconds without another
     assert [step for step, name in saved if name != "last.safetensors"] == [3, 6, 9, 15, 21, 24]

@@ -17,56 +17,56 @@ from nanogan import checkpoint
 from nanogan.backend import seeded_rng
 from nanogan.data import Loader
 from nanogan.errors import UserError
+from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
-from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.optim.ema import Ema
-from nanogan.training import loop, train
+from nanogan.training import LAST, Run, train
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 4  # 14 pictures in batches of 4
 
 
-def networks(seed=0, upsample="deconv"):
-    """Small ones with all kinds of state: BatchNorm's buffers, Dropout's random numbers, Adam's averages."""
-    rng = seeded_rng(seed, "weights")
-    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, upsample=upsample, rng=rng)
-    d = Sequential(
-        Conv2d(1, 4, kernel_size=4, stride=2, padding=1, rng=rng),
-        BatchNorm2d(4),
-        LeakyReLU(negative_slope=0.2),
-        Dropout(p=0.3, rng=seeded_rng(seed, "dropout")),
-        Flatten(),
-        Linear(64, 1, rng=rng),
-    )
-    return g, d, Adam(g, lr=1e-2, betas=(0.5, 0.999)), Adam(d, lr=1e-2, betas=(0.5, 0.999))
+class Forgetful(DCGAN):
+    """All kinds of state: BatchNorm's buffers, Adam's averages; D draws numbers, for its Dropout."""
+
+    def __init__(self, options, shapes, device="cpu", seed=0):
+        super().__init__(options, shapes, device, seed)
+        rng = seeded_rng(seed, "D")
+        self.d = Sequential(
+            Conv2d(1, 4, kernel_size=4, stride=2, padding=1, rng=rng),
+            BatchNorm2d(4),
+            LeakyReLU(negative_slope=0.2),
+            Dropout(p=0.3, rng=np.random.default_rng()),
+            Flatten(),
+            Linear(64, 1, rng=rng),
+        )
+        self.opt_d = Adam(self.d, lr=options.lr, betas=(0.5, 0.999))
 
 
-def weight(g):
+def weight(game):
     """A metric that goes up and down."""
-    return float(np.sin(1e4 * g.layers[0].params["weight"].sum()))
+    return float(np.sin(1e4 * game.g.layers[0].params["weight"].sum()))
 
 
-def run(out, *, resume=None, seed=0, beta=None, upsample="deconv", **options):
-    """Train, or go on from a checkpoint with networks that start otherwise, and return what train returns."""
-    members = networks(seed if resume is None else 99, upsample)
-    ema = None if beta is None else Ema(members[0], beta=beta)
+RUN = {"sample_every": 3, "checkpoint_minutes": 0, "metric": weight, "keep": 2}
+
+
+def loader_of(count=14):
+    return Loader(seeded_rng(0, "pictures").integers(0, 256, (count, 8, 8, 1)).astype(np.uint8), batch_size=4)
+
+
+def game_of(seed=0, **options):
+    return Forgetful(DCGANOptions(image_size=8, latent=3, width=2, lr=1e-2, **options), loader_of().shapes, seed=seed)
+
+
+def run(out, *, resume=None, seed=0, epochs=EPOCHS, max_steps=None, **options):
+    """Train, or go on from a checkpoint with a game that starts otherwise, and return what train returns."""
+    of_the_run = RUN | {name: options.pop(name) for name in list(options) if name in RUN}
+    game = game_of(seed if resume is None else 99, **options)
     if resume is not None:
-        resume = checkpoint.load_training(resume, *members, ema)
-    pictures = seeded_rng(0, "pictures").integers(0, 256, (14, 8, 8, 1)).astype(np.uint8)
-    arguments = {"epochs": EPOCHS, "sample_every": 3, "checkpoint_minutes": 0, "metric": weight, "keep": 2} | options
-    return train(
-        *members,
-        Loader(pictures, batch_size=4),
-        out=out,
-        noise_rng=np.random.default_rng(5 if resume is None else 98),
-        instance_rng=np.random.default_rng(7 if resume is None else 97),
-        ema=ema,
-        fixed_z=np.random.default_rng(6).standard_normal((4, 3), dtype=np.float32),
-        options={"a": 1},
-        resume=resume,
-        **arguments,
-    )
+        resume = checkpoint.load_training(resume, game)
+    folder = Run(out, options={"a": 1}, **of_the_run)
+    return train(game, loader_of(), folder, epochs=epochs, seed=seed, max_steps=max_steps, resume=resume)
 
 
 def training_in(path):
@@ -139,7 +139,7 @@ def child(out, kill_at, half):
     last = out / "checkpoints/last.safetensors"
     resume = last if last.exists() else None
     if half:
-        checkpoint.open = lambda *arguments: HalfWritten(open(*arguments))
+        checkpoint.safetensors_files.open = lambda *arguments: HalfWritten(open(*arguments))
     else:
         sys.addaudithook(hook)
     run(out, resume=resume)
@@ -191,12 +191,12 @@ def test_a_run_that_is_killed_again_and_again_ends_as_one_that_was_not(tmp_path,
 OPTIONS = [
     ({}, STEPS),
     ({"loss": "saturating", "label_smoothing": 0.1}, STEPS),
-    ({"loss": "lsgan", "beta": 0.9}, STEPS),
-    ({"loss": "hinge", "z_kind": "uniform", "upsample": "resize"}, STEPS),
+    ({"loss": "lsgan", "ema": 0.9}, STEPS),
+    ({"loss": "hinge", "z": "uniform", "upsample": "resize"}, STEPS),
     ({"instance_noise": 0.5}, STEPS),
     ({"lr_decay": "linear"}, STEPS),
     ({"d_steps": 3}, 2),  # 3 batches and 1
-    ({"d_steps": 2, "instance_noise": 0.5, "lr_decay": "linear", "beta": 0.6, "loss": "lsgan"}, 2),
+    ({"d_steps": 2, "instance_noise": 0.5, "lr_decay": "linear", "ema": 0.6, "loss": "lsgan"}, 2),
 ]
 
 
@@ -206,8 +206,8 @@ def test_a_run_can_be_resumed_at_any_step(tmp_path, options, per_epoch):
     for step in range(1, EPOCHS * per_epoch):
         out = tmp_path / f"stopped{step}"
         assert run(out, max_steps=step, sample_every=None, **options) is True
-        assert training_in(out / loop.LAST)[1]["step"] == step
-        assert run(out, resume=out / loop.LAST, sample_every=None, **options) is True
+        assert training_in(out / LAST)[1]["step"] == step
+        assert run(out, resume=out / LAST, sample_every=None, **options) is True
         epoch = (step - 1) // per_epoch + 1
         extra = [] if step % per_epoch == 0 else [f"samples/epoch_{epoch:03d}_step_{step:06d}.png"]
         assert_same(out, tmp_path / "whole", but=["training.gif", *extra])
@@ -225,7 +225,7 @@ def test_each_option_changes_the_run(tmp_path, options):
 def test_a_longer_run_is_the_same_as_one_that_was_long_from_the_start(tmp_path):
     run(tmp_path / "long")
     run(tmp_path / "short", epochs=2)
-    run(tmp_path / "short", resume=tmp_path / "short" / loop.LAST)
+    run(tmp_path / "short", resume=tmp_path / "short" / LAST)
     assert_same(tmp_path / "short", tmp_path / "long")
 
 
@@ -242,7 +242,7 @@ def test_what_came_after_the_checkpoint_is_removed_and_comes_again(tmp_path):
         "last.safetensors",
     ]
     assert max(path.name for path in (tmp_path / "again/samples").iterdir()) == "epoch_002_step_000008.png"
-    run(tmp_path / "again", keep=0, resume=tmp_path / "again" / loop.LAST)
+    run(tmp_path / "again", keep=0, resume=tmp_path / "again" / LAST)
     assert_same(tmp_path / "again", tmp_path / "whole")
 
 
@@ -267,28 +267,19 @@ def test_the_run_before_is_not_lost_by_resuming_it(tmp_path):
     run(tmp_path / "run", epochs=1, seed=1)
     files = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="cannot take up the run in .*previous.*use another folder"):
-        run(tmp_path / "run", resume=tmp_path / "run/previous" / loop.LAST)
+        run(tmp_path / "run", resume=tmp_path / "run/previous" / LAST)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == files
-    run(tmp_path / "run/previous", resume=tmp_path / "run/previous" / loop.LAST)
+    run(tmp_path / "run/previous", resume=tmp_path / "run/previous" / LAST)
     run(tmp_path / "whole")
     assert_same(tmp_path / "run/previous", tmp_path / "whole")
 
 
 def test_other_batches_are_refused(tmp_path):
     run(tmp_path / "run", epochs=1)
-    members = networks()
-    resume = checkpoint.load_training(tmp_path / "run" / loop.LAST, *members)
-    pictures = np.zeros((20, 8, 8, 1), np.uint8)
-    with pytest.raises(UserError, match="it had 4 in an epoch, now there are 5; use the same pictures and batch size"):
-        train(
-            *members,
-            Loader(pictures, batch_size=4),
-            epochs=2,
-            out=tmp_path / "run",
-            noise_rng=np.random.default_rng(0),
-            fixed_z=np.zeros((4, 3), np.float32),
-            resume=resume,
-        )
+    game = game_of()
+    resume = checkpoint.load_training(tmp_path / "run" / LAST, game)
+    with pytest.raises(UserError, match="it had 4 in an epoch, now there are 5; use the same images and batch size"):
+        train(game, loader_of(20), Run(tmp_path / "run"), epochs=2, resume=resume)
 
 
 def test_nothing_left_to_do_leaves_everything(tmp_path):
@@ -296,13 +287,13 @@ def test_nothing_left_to_do_leaves_everything(tmp_path):
     files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
     (tmp_path / "run/training.gif").rename(tmp_path / "run/.training-abcdefgh.gif")  # killed while it was drawn
     for epochs in (3, 2):
-        assert run(tmp_path / "run", resume=tmp_path / "run" / loop.LAST, epochs=epochs) is True
+        assert run(tmp_path / "run", resume=tmp_path / "run" / LAST, epochs=epochs) is True
         assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
 
 
 def test_the_best_epoch_is_kept_and_the_newest_ones(tmp_path):
     values = iter([3.0, 1.0, np.nan, -np.inf, 1.0, 0.5, 0.7])
-    run(tmp_path / "run", epochs=5, metric=lambda g: next(values))
+    run(tmp_path / "run", epochs=5, metric=lambda game: next(values))
     folder = tmp_path / "run/checkpoints"
     assert sorted(path.name for path in folder.iterdir()) == [
         "best.safetensors",
@@ -312,17 +303,17 @@ def test_the_best_epoch_is_kept_and_the_newest_ones(tmp_path):
     ]
     assert training_in(folder / "best.safetensors")[1]["epoch"] == 2
     assert training_in(folder / "best.safetensors")[1]["best"] == 1.0
-    run(tmp_path / "run", epochs=7, metric=lambda g: next(values), resume=tmp_path / "run" / loop.LAST)
+    run(tmp_path / "run", epochs=7, metric=lambda game: next(values), resume=tmp_path / "run" / LAST)
     assert training_in(folder / "best.safetensors")[1]["epoch"] == 6
     assert training_in(folder / "last.safetensors")[1]["best"] == 0.5
 
 
 def test_a_best_epoch_that_never_was_is_forgotten(tmp_path):
     values = iter([3.0, 1.0, 2.0, 5.0, 4.0])
-    run(tmp_path / "run", keep=0, metric=lambda g: next(values))
+    run(tmp_path / "run", keep=0, metric=lambda game: next(values))
     folder = tmp_path / "run/checkpoints"
     assert training_in(folder / "best.safetensors")[1]["epoch"] == 2
-    run(tmp_path / "run", metric=lambda g: next(values), resume=folder / "epoch_001.safetensors")
+    run(tmp_path / "run", metric=lambda game: next(values), resume=folder / "epoch_001.safetensors")
     assert training_in(folder / "best.safetensors")[1]["epoch"] == 3
     assert training_in(folder / "last.safetensors")[1]["best"] == 4.0
 
@@ -346,7 +337,7 @@ def test_damaged_history_is_no_reason_to_stop(tmp_path, capsys):
     (tmp_path / "run/log.csv").write_text("\n".join([*text[:4], "1,4,torn", *text[5:]]))
     (tmp_path / "run/checkpoints/best.safetensors").write_bytes(b"no checkpoint")
     (tmp_path / "run/checkpoints/.last-abcdefgh.safetensors").write_bytes(b"left by a killed run")
-    assert run(tmp_path / "run", resume=tmp_path / "run" / loop.LAST) is True
+    assert run(tmp_path / "run", resume=tmp_path / "run" / LAST) is True
     assert "log up to step 8 is not whole: log.csv starts with 3 rows" in capsys.readouterr().out
     with open(tmp_path / "run/log.csv", newline="") as file:
         assert [int(row["step"]) for row in csv.DictReader(file)] == [1, 2, 3, 9, 10, 11, 12]

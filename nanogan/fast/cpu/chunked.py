@@ -16,8 +16,8 @@ from nanogan.ops import conv
 from nanogan.ops._layout import check_dy, check_input, column_sum, pair
 
 COLS = 256 * 1024  # numbers of cols at a time
-SMALL = 100 * 1000  # multiplications, up to which the book is as fast
-WORTHWHILE = 4 * 1000 * 1000  # multiplications for which waking up other threads pays
+SMALL = 16 * 1000 * 1000  # multiplications, up to which the book is as fast
+WORTHWHILE = 4 * 1000 * 1000  # multiplications of a chunked pass for which waking up other threads pays
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):

@@ -8,16 +8,17 @@ import torch
 
 from benchmarks import torch_dcgan
 from nanogan import checkpoint
-from nanogan.backend import to_device, to_numpy
+from nanogan.backend import seeded_rng, to_device, to_numpy
 from nanogan.data import Loader
 from nanogan.errors import UserError
+from nanogan.games import dcgan as games_dcgan
 from nanogan.games.drawing import draw_noise, draw_z
-from nanogan.models import dcgan
+from nanogan.games.game import At
 from nanogan.optim import SGD, Adam
-from nanogan.optim.ema import Ema
-from nanogan.training import LOSSES, StepResult, adversarial_step, discriminator_step, loop, train
+from nanogan.training import LOSSES, Run, adversarial_step, discriminator_step, sample, train
+from tests.games.playing import dcgan_of, recorded
+from tests.games.test_adversarial import BATCH, LATENT, batches, networks
 from tests.helpers import channels_last, relative_error
-from tests.training.test_adversarial import BATCH, LATENT, batches, networks
 
 F = torch.nn.functional
 
@@ -214,48 +215,44 @@ def test_z_is_normal_or_uniform_and_the_same_on_every_device(kind, std, largest,
 # ------------------------------------------------------------------------------------------------------- the loop
 
 
+PICTURES = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
+
+
 @pytest.fixture
-def record(tmp_path, monkeypatch):
-    """Run 2 epochs of 3 batches whose steps are only recorded: ("g" or "d", real, z, noise, options, opt_g, opt_d)."""
-    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, rng=np.random.default_rng(0))
-    d = dcgan.discriminator(image_size=8, channels=1, width=2, rng=np.random.default_rng(1))
-    pictures = np.random.default_rng(2).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
+def record(tmp_path):
+    """Run 2 epochs of 3 batches whose steps are only recorded; return their inputs and the log's epochs and steps."""
 
-    def run(name="run", **options):
-        seen = []
-        opt_g, opt_d = SGD(g, lr=0.5), SGD(d, lr=0.1)
-
-        def whole(g, d, opt_g, opt_d, real, z, *, noise, **game):
-            seen.append(("g", real.copy(), z.copy(), noise, game, opt_g.lr, opt_d.lr))
-            opt_g.steps += 1
-            opt_d.steps += 1
-            return StepResult(*np.float32([1, 2, 0.5, 0.5, 0.5]))
-
-        def alone(g, d, opt_d, real, z, *, noise, **game):
-            seen.append(("d", real.copy(), z.copy(), noise, game, opt_g.lr, opt_d.lr))
-            opt_d.steps += 1
-
-        monkeypatch.setattr(loop, "adversarial_step", whole)
-        monkeypatch.setattr(loop, "discriminator_step", alone)
-        arguments = {
-            "epochs": 2, "out": tmp_path / name, "noise_rng": np.random.default_rng(1),
-            "instance_rng": np.random.default_rng(9), "fixed_z": np.zeros((4, 3), np.float32),
-        }  # fmt: skip
-        train(g, d, opt_g, opt_d, Loader(pictures, batch_size=3), **arguments | options)
+    def run(name="run", *, max_steps=None, **options):
+        loader = Loader(PICTURES, batch_size=3)
+        game = recorded(loader, **options)
+        train(game, loader, Run(tmp_path / name), epochs=2, seed=1, max_steps=max_steps)
         with open(tmp_path / name / "log.csv", newline="") as file:
-            return seen, [(int(row["epoch"]), int(row["step"])) for row in csv.DictReader(file)]
+            return game.seen, [(int(row["epoch"]), int(row["step"])) for row in csv.DictReader(file)]
 
     return run
 
 
 def test_nothing_is_added_unless_asked_for(record):
-    seen, _ = record()
-    for kind, _, z, noise, game, lr_g, lr_d in seen:
-        assert (kind, game, lr_g, lr_d) == ("g", {"loss": "bce", "label_smoothing": 0.0}, 0.5, 0.1)
-        assert noise == [None, None]
-        assert z.dtype == np.float32
-    expected = np.random.default_rng(1).standard_normal((3, 3), dtype=np.float32)
-    np.testing.assert_array_equal(seen[0][2], expected)
+    seen, _ = record(lr=0.5)
+    for step in seen:
+        assert step["lr"] == 0.5
+        assert step["noises"] == [(None, None)]
+        assert step["zs"][0].dtype == np.float32
+    expected = seeded_rng(1, "step 1").standard_normal((3, 3), dtype=np.float32)
+    np.testing.assert_array_equal(seen[0]["zs"][0], expected)
+
+
+def test_a_step_is_told_what_to_minimise(monkeypatch):
+    """By the options of its game, for D alone too."""
+    loader, told = Loader(PICTURES, batch_size=3), []
+    monkeypatch.setattr(games_dcgan, "discriminator_step", lambda *arrays, **how: told.append(how))
+    monkeypatch.setattr(games_dcgan, "adversarial_step", lambda *arrays, **how: told.append(how))
+    game = dcgan_of(loader, d_steps=2, loss="lsgan", label_smoothing=0.2)
+    batches = [batch for batch, _ in zip(loader.epoch(1), range(2), strict=False)]
+    game.step(**game.draw(batches, seeded_rng(1, "step 1"), At(1, 1, 2, 2)))
+    assert len(told) == 2
+    for how in told:
+        assert (how["loss"], how["label_smoothing"]) == ("lsgan", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -268,21 +265,25 @@ def test_nothing_is_added_unless_asked_for(record):
 )
 def test_d_takes_every_batch_once_an_epoch_and_g_every_nth(record, d_steps, kinds, rows):
     plain, _ = record("plain")
-    seen, logged = record(d_steps=d_steps, loss="lsgan", label_smoothing=0.2)
-    assert "".join(kind for kind, *_ in seen) == kinds
+    seen, logged = record(d_steps=d_steps)
+    assert "".join("d" * (len(step["reals"]) - 1) + "g" for step in seen) == kinds
     assert logged == rows, "a step is one of g"
-    for (_, real, z, *_), (_, plain_real, plain_z, *_) in zip(seen, plain, strict=True):
-        np.testing.assert_array_equal(real, plain_real)
-        np.testing.assert_array_equal(z, plain_z)
-    assert all(game == {"loss": "lsgan", "label_smoothing": 0.2} for *_, game, _, _ in seen)
+    reals = [real for step in seen for real in step["reals"]]
+    for real, step in zip(reals, plain, strict=True):
+        np.testing.assert_array_equal(real, step["reals"][0])
+    zs = [z for step in seen for z in step["zs"]]
+    assert [len(z) for z in zs] == [len(real) for real in reals]
+    assert len(np.unique(np.concatenate(zs))) == sum(z.size for z in zs), "each update of D has a z of its own"
 
 
 def test_noise_is_drawn_anew_for_each_batch_and_falls_to_nothing(record):
     seen, _ = record(instance_noise=0.6)
-    rng = np.random.default_rng(9)
-    for step, (_, real, _, noise, *_) in enumerate(seen):
-        N = len(real)
-        for added in noise:  # on real pictures, then on drawn ones
+    for step, inputs in enumerate(seen):
+        rng = seeded_rng(1, f"step {step + 1}")
+        N = len(inputs["reals"][0])
+        rng.standard_normal((N, 3), dtype=np.float32)  # z
+        ((on_real, on_fake),) = inputs["noises"]
+        for added in (on_real, on_fake):
             drawn = rng.standard_normal((N, 8, 8, 1), dtype=np.float32).transpose(0, 3, 1, 2)
             np.testing.assert_allclose(added, 0.6 * (6 - step) / 6 * drawn, rtol=1e-6)
 
@@ -291,27 +292,38 @@ def test_noise_and_decay_follow_the_planned_run_not_where_it_stops(record):
     whole, _ = record("whole", instance_noise=0.6, lr_decay="linear")
     short, _ = record("short", instance_noise=0.6, lr_decay="linear", max_steps=4)
     assert len(short) == 4
-    for (*_, noise, _, lr_g, lr_d), (*_, other, _, other_g, other_d) in zip(short, whole, strict=False):
-        assert (lr_g, lr_d) == (other_g, other_d)
-        np.testing.assert_array_equal(noise[0], other[0])
+    for step, other in zip(short, whole, strict=False):
+        assert step["lr"] == other["lr"]
+        np.testing.assert_array_equal(step["noises"][0][0], other["noises"][0][0])
 
 
-@pytest.mark.parametrize(("d_steps", "of_g"), [(1, [6, 5, 4, 3, 2, 1]), (2, [4, 4, 3, 2, 2, 1])])
-def test_learning_rates_fall_in_a_straight_line(record, d_steps, of_g):
-    seen, _ = record(lr_decay="linear", d_steps=d_steps)
-    updates = of_g[0]
-    for i, (kind, *_, lr_g, lr_d) in enumerate(seen):
-        assert lr_d == pytest.approx(0.1 * (6 - i) / 6)
-        if kind == "g":
-            assert lr_g == pytest.approx(0.5 * of_g[i] / updates)
+@pytest.mark.parametrize(("d_steps", "steps"), [(1, 6), (2, 4)])
+def test_learning_rates_fall_in_a_straight_line(record, d_steps, steps):
+    seen, _ = record(lr_decay="linear", d_steps=d_steps, lr=0.5)
+    assert [step["lr"] for step in seen] == pytest.approx([0.5 * (steps - i) / steps for i in range(steps)])
+
+
+def test_the_step_takes_the_learning_rate_that_it_is_given():
+    """With gradients of any size Adam's first step moves by about lr."""
+    loader = Loader(PICTURES, batch_size=4)
+    for lr in (1e-3, 1e-2):
+        game = dcgan_of(loader, lr=0.123)
+        before = {name: array.copy() for name, array, _ in (*game.g.named_parameters(), *game.d.named_parameters())}
+        inputs = game.draw([next(loader.epoch(1))], seeded_rng(1, "step 1"), At(1, 1, 2, 2))
+        assert inputs["lr"] == 0.123
+        game.step(**inputs | {"lr": lr})
+        for network in (game.g, game.d):
+            moved = [abs(array - before[name]).max() for name, array, _ in network.named_parameters()
+                     if before[name].shape == array.shape]  # fmt: skip
+            assert max(moved) == pytest.approx(lr, rel=0.01)
 
 
 def test_z_of_the_run_is_uniform_if_asked_for(record):
-    seen, _ = record(z_kind="uniform")
-    z = np.concatenate([z for _, _, z, *_ in seen])
+    seen, _ = record(z="uniform")
+    z = np.concatenate([step["zs"][0] for step in seen])
     assert np.abs(z).max() <= 1
     assert z.std() == pytest.approx(3**-0.5, rel=0.3)
-    assert np.abs(np.concatenate([z for _, _, z, *_ in record("normal")[0]])).max() > 1
+    assert np.abs(np.concatenate([step["zs"][0] for step in record("normal")[0]])).max() > 1
 
 
 @pytest.mark.parametrize(
@@ -319,17 +331,17 @@ def test_z_of_the_run_is_uniform_if_asked_for(record):
     [
         ({"loss": "wgan"}, "unknown loss 'wgan'"),
         ({"loss": "hinge", "label_smoothing": 0.1}, "the hinge loss has none"),
-        ({"instance_noise": -1}, "instance_noise expected a standard deviation of at least 0, got -1"),
-        ({"instance_noise": float("nan")}, "of at least 0, got nan"),
-        (
-            {"instance_noise": 0.1, "instance_rng": None},
-            "instance_noise expected instance_rng=numpy.random.default_rng",
-        ),
-        ({"instance_rng": np.random.Generator(np.random.MT19937(0))}, "default_rng .PCG64., got MT19937"),
-        ({"lr_decay": "cosine"}, 'lr_decay expected "none" or "linear", got \'cosine\''),
-        ({"d_steps": 0}, "d_steps expected a whole number of at least 1, got 0"),
-        ({"d_steps": 1.5}, "d_steps expected a whole number of at least 1, got 1.5"),
-        ({"z_kind": "cauchy"}, 'z expected "normal" or "uniform", got \'cauchy\''),
+        ({"instance_noise": -1.0}, "instance_noise expected a number of at least 0 and at most 100, got -1.0"),
+        ({"instance_noise": float("nan")}, "at most 100, got nan"),
+        ({"lr": 0.0}, "lr expected a number above 0, got 0.0"),
+        ({"lr": float("inf")}, "lr expected a number above 0, got inf"),
+        ({"lr_decay": "cosine"}, "unknown lr_decay 'cosine': use one of none, linear"),
+        ({"d_steps": 0}, "d_steps expected an integer of at least 1 and at most 1000, got 0"),
+        ({"d_steps": 1.5}, "got 1.5"),
+        ({"d_steps": True}, "got True"),
+        ({"z": "cauchy"}, "unknown z 'cauchy'"),
+        ({"image_size": 30}, "30"),
+        ({"ema": 1.0}, "ema expected a number of at least 0 and at most 0.999999, got 1.0"),
     ],
 )
 def test_options_that_are_none_get_one_sentence_before_anything_is_written(record, tmp_path, options, message):
@@ -340,28 +352,24 @@ def test_options_that_are_none_get_one_sentence_before_anything_is_written(recor
 
 
 def test_the_average_is_what_is_drawn_saved_and_measured(tmp_path):
-    rng = np.random.default_rng(0)
-    g = dcgan.generator(image_size=8, channels=1, latent=3, width=2, rng=rng)
-    d = dcgan.discriminator(image_size=8, channels=1, width=2, rng=rng)
-    opt_g, opt_d = Adam(g, lr=1e-2), Adam(d, lr=1e-2)
-    ema, measured = Ema(g, beta=0.9), []
-    pictures = rng.integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
+    loader, measured = Loader(PICTURES, batch_size=2), []
+    game = dcgan_of(loader, lr=1e-2, ema=0.9)
 
-    def metric(network):
-        measured.append(network)
+    def metric(game):
+        measured.append(game.exported()["generator.safetensors"])
         return 1.0
 
-    train(
-        g, d, opt_g, opt_d, Loader(pictures, batch_size=2),
-        epochs=1, out=tmp_path, noise_rng=rng, fixed_z=np.zeros((4, 3), np.float32), ema=ema, metric=metric,
-    )  # fmt: skip
-    assert ema.steps == 4
-    assert measured == [ema.average]
+    train(game, loader, Run(tmp_path, metric=metric), epochs=1, seed=3)
+    average = game.ema.average
+    assert game.ema.steps == 4
+    assert measured == [average]
+    z = game.fixed([], seeded_rng(3, "fixed noise"))
+    np.testing.assert_array_equal(game.sample(z), sample(average, z))
     saved = checkpoint.read(tmp_path / "generator.safetensors")
     training = checkpoint.read_training(tmp_path / "checkpoints/last.safetensors")[1]
-    for name, array in ema.average.state_dict().items():
+    for name, array in average.state_dict().items():
         np.testing.assert_array_equal(saved[name], array)
-        np.testing.assert_array_equal(training[f"ema.{name}"], array)
-        np.testing.assert_array_equal(training[f"g.{name}"], g.state_dict()[name])
+        np.testing.assert_array_equal(training[f"ema.average.{name}"], array)
+        np.testing.assert_array_equal(training[f"g.{name}"], game.g.state_dict()[name])
         if array.ndim == 4:
-            assert np.abs(array - g.state_dict()[name]).max() > 1e-4
+            assert np.abs(array - game.g.state_dict()[name]).max() > 1e-4

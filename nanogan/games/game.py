@@ -1,0 +1,228 @@
+"""What is trained: networks, their optimisers, and one step of the game that they play.
+
+    class MyGAN(Game):
+        Options = MyOptions                                     its flags: see :class:`Options`
+        def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
+            self.g, self.d = ...                                networks
+            self.opt_g, self.opt_d = Adam(self.g, lr=...), Adam(self.d, lr=...)
+        def draw(self, batches, rng, at): return {"real": batches[0]["images"], "z": ...}     host: everything random
+        def step(self, real, z): ...; return Seen(loss_d, loss_g)                             device: the lesson
+        def fixed(self, batches, rng): return z                                               what is shown each time
+        def sample(self, z): return images
+
+A GAN is three files: its networks in ``models/``, its game here, its script in ``examples/``. There is no list of games:
+``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``, {name: (class, options, shapes)}.
+"""
+
+import dataclasses
+from dataclasses import dataclass
+
+import numpy as np
+
+from nanogan.backend import Device, seeded_rng
+from nanogan.errors import UserError
+from nanogan.layers import Layer
+from nanogan.optim import Optimizer
+
+
+def option(default, help, *, low=None, above=None, high=None, choices=None, metavar=None, may_change=False):
+    """Return a field of :class:`Options`.
+
+    help: a line for ``--help``. low, above, high: the least value, what it must be above, the greatest one. choices:
+    the values that there are. may_change: whether a resumed run may have another value.
+    """
+    limits = {"low": low, "above": above, "high": high, "choices": choices}
+    return dataclasses.field(
+        default=default, metadata={"help": help, "metavar": metavar, "may_change": may_change, **limits}
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """A game's options. A subclass is a frozen dataclass of :func:`option` fields, each with its type.
+
+    From the fields come the flags (``d_steps`` is ``--d-steps``), ``--help``, what a resumed run may not change, and
+    what checkpoints and reports show. Raises UserError for a value that a field does not allow.
+    """
+
+    def __post_init__(self):
+        for field in dataclasses.fields(self):
+            problem = wrong_value(field, getattr(self, field.name))
+            if problem:
+                raise UserError(problem)
+
+    @classmethod
+    def of(cls, values):
+        """Return the options among ``values``, {name: value}; defaults for those that are missing."""
+        return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
+
+
+def wrong_value(field, value):
+    """What is wrong with the value of an option, in a sentence; None if nothing is."""
+    kind, limits = option_type(field), field.metadata
+    if value is None and field.default is None:
+        return None
+    if limits.get("choices"):
+        known = ", ".join(map(str, limits["choices"]))
+        return None if value in limits["choices"] else f"unknown {field.name} {value!r}: use one of {known}"
+    if kind is float and isinstance(value, (int, np.floating)) and not isinstance(value, bool):
+        value = float(value)
+    if kind is int and isinstance(value, np.integer):
+        value = int(value)
+    low, above, high = (limits.get(name) for name in ("low", "above", "high"))
+    fits = type(value) is kind and (kind not in (int, float) or abs(value) < float("inf"))
+    fits = fits and (low is None or value >= low) and (above is None or value > above)
+    if fits and (high is None or value <= high):
+        return None
+    noun = {int: "an integer", float: "a number", bool: "True or False", str: "a text"}[kind]
+    bounds = [f"{word} {limit}" for word, limit in (("of at least", low), ("above", above), ("at most", high))
+              if limit is not None]  # fmt: skip
+    return f"{field.name} expected {' '.join([noun, ' and '.join(bounds)]).strip()}, got {value!r}"
+
+
+def option_type(field):
+    """int, float, bool or str: the type of an option's values; that of ``float | None`` is float."""
+    kinds = getattr(field.type, "__args__", (field.type,))
+    return next(kind for kind in kinds if kind is not type(None))
+
+
+@dataclass(frozen=True)
+class At:
+    """Where a run stands when a step is drawn: all that a schedule may depend on."""
+
+    step: int  # from 1
+    epoch: int  # from 1
+    of: int  # steps planned for the whole run
+    steps_per_epoch: int = 1
+
+    @property
+    def done(self):
+        """The share of the planned steps that lie before this one, 0 to below 1."""
+        return (self.step - 1) / self.of
+
+    @property
+    def step_in_epoch(self):
+        """From 1."""
+        return self.step - (self.epoch - 1) * self.steps_per_epoch
+
+    @property
+    def ends_epoch(self):
+        """Whether this is an epoch's last step."""
+        return self.step_in_epoch == self.steps_per_epoch
+
+
+class Game:
+    """Networks that play against each other. What is an attribute belongs to the run, as a layer's attributes do:
+
+        Layer        moved, checked, saved and resumed under the attribute's name
+        Optimizer    saved and resumed; a network without one is frozen
+        anything else with state_dict and load_state_dict (an average of weights, a pool of images): saved and resumed
+
+    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}.
+    """
+
+    Options = Options
+    batches = 1  # that one step takes: 1 + extra updates of D
+    exports = {}  # {"generator.safetensors": "g"}: networks that a run leaves as files; the first one generates
+    curves = {}  # {"losses": ("loss_d", "loss_g")}: the panels in which step's numbers are drawn
+    labels = {}  # {"loss_d": "Loss_D"}: how the numbers are called there; by their own names if not given
+    real = "images"  # the loader's column of real images, for real.png and to compare samples with
+    images_per_row = None  # of the sample grids; about as many as there are rows if not given
+    device = Device("cpu")  # where its arrays are
+
+    # ---- what a game writes itself
+
+    def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
+        raise TypeError(
+            f"{type(self).__name__} expected its own __init__, which makes networks and optimisers: write it"
+        )
+
+    def draw(self, batches, rng, at):
+        """Return step's keyword arguments, on the device, for ``batches``, a list of the loader's dictionaries.
+
+        On the host: everything random comes from ``rng``, a numpy.random.Generator that depends on the run's seed and
+        the step alone; everything scheduled from ``at``. The last group of an epoch may have fewer than ``self.batches``.
+        """
+        raise TypeError(f"{type(self).__name__} expected its own draw(batches, rng, at): write it")
+
+    def step(self, **inputs):
+        """Update every network; return a NamedTuple of 0-d arrays, whose fields are the columns of log.csv.
+
+        Its class is the method's annotation: ``def step(self, real, z) -> Seen``. Deterministic: a function of its inputs and of the game's state alone. It reads nothing back to the host. The
+        run stops if a field whose name starts with "loss" is not finite; fields d_real and d_fake_after, mean
+        probabilities, are watched for a discriminator that wins.
+        """
+        raise TypeError(f"{type(self).__name__} expected its own step(**inputs): write it")
+
+    def objectives(self, seen):
+        """Return {attribute of an optimiser: the loss that it minimises}, numbers of step's result.
+
+        The gradient with which an optimiser takes its last step of a step is the slope of that loss: gradcheck
+        compares them.
+        """
+        raise TypeError(f"{type(self).__name__} expected its own objectives(seen): write it")
+
+    def fixed(self, batches, rng):
+        """Return what :meth:`sample` is given each time: z, labels, source images. Drawn once, at a run's start."""
+        raise TypeError(f"{type(self).__name__} expected its own fixed(batches, rng): write it")
+
+    def sample(self, fixed):
+        """Return images (N, C, H, W), -1 to 1, in rows of ``images_per_row`` each."""
+        raise TypeError(f"{type(self).__name__} expected its own sample(fixed): write it")
+
+    @classmethod
+    def generate(cls, network, count, options, rng, device):
+        """Return ``count`` images (N, C, H, W) of a network as the first of ``exports``: what ``--generate`` writes."""
+        raise TypeError(f"{cls.__name__} expected its own generate(network, count, options, rng, device): write it")
+
+    def line(self, numbers):
+        """Return what the log says of a step, whose result is the dictionary ``numbers``."""
+        return "  ".join(f"{self.labels.get(name, name)}: {value:.4f}" for name, value in numbers.items())
+
+    # ---- what every game has
+
+    @classmethod
+    def fields(cls):
+        """The names of the numbers that :meth:`step` returns."""
+        seen = cls.step.__annotations__.get("return")
+        if not hasattr(seen, "_fields"):
+            raise TypeError(f"{cls.__name__}.step expected a NamedTuple as its annotation: def step(self, ...) -> Seen")
+        return seen._fields
+
+    def networks(self):
+        """{attribute: network}, in the order in which they were made."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Layer)}
+
+    def optimizers(self):
+        """{attribute: optimiser}, in the order in which they were made."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Optimizer)}
+
+    def members(self):
+        """{attribute: whatever has a state}: networks, optimisers and the rest, in the order in which they were made."""
+        return {name: value for name, value in vars(self).items() if hasattr(value, "load_state_dict")}
+
+    def state_dict(self):
+        """Return {attribute: its state}: all that later steps depend on besides their inputs; arrays, not copies."""
+        return {name: member.state_dict() for name, member in self.members().items()}
+
+    def load_state_dict(self, state):
+        """Go on from :meth:`state_dict`'s result; arrays are copied. Raises UserError if it is of another game."""
+        members = self.members()
+        if state.keys() != members.keys():
+            raise UserError(
+                f"this state belongs to another game: {type(self).__name__} has {', '.join(members)}, "
+                f"got {', '.join(map(str, state))}"
+            )
+        for name, member in members.items():
+            member.load_state_dict(state[name])
+
+    def exported(self):
+        """{file name: network} of ``exports``."""
+        return {file: getattr(self, attribute) for file, attribute in self.exports.items()}
+
+    def reseed(self, seed, step):
+        """Let layers that draw numbers (Dropout) draw those of step number ``step``, whatever was drawn before."""
+        for prefix, network in self.networks().items():
+            for name, layer in network.named_layers(prefix):
+                if isinstance(getattr(layer, "rng", None), np.random.Generator):
+                    layer.rng = seeded_rng(seed, f"{name} in step {step}")

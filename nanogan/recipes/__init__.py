@@ -1,0 +1,23 @@
+"""From a command line to a trained GAN: what the example scripts share. A script names its game and loads its images:
+
+    def load_data(args):
+        return "my images", images  # a name to print; uint8 (N, image_size, image_size, C), or {"images": ..., "labels": ...}
+
+    def main():
+        parser = recipes.parser("Train a DCGAN on my images.", game=DCGAN, out="runs/mine")
+        parser.add_argument("--data-dir", ...)
+        return recipes.run(parser, load_data)
+
+    cli.run(main)
+
+A game's options are flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a default,
+or stand by position and may be left out (nargs="?"): a resumed run takes them from its checkpoint.
+"""
+
+from nanogan.recipes.flags import images_needed, parser, progress_bar
+from nanogan.recipes.generate import generate
+from nanogan.recipes.train import run, train
+
+pictures_needed = images_needed  # its name in earlier versions
+
+__all__ = ["generate", "images_needed", "parser", "pictures_needed", "progress_bar", "run", "train"]

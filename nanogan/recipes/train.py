@@ -1,0 +1,147 @@
+"""From options to a run: the data, the game, the folder."""
+
+import sys
+from contextlib import suppress
+
+import numpy as np
+
+from nanogan import backend, checkpoint, cli, training
+from nanogan.analysis.classifier import load_classifier
+from nanogan.analysis.scores import frechet_metric
+from nanogan.data import Loader
+from nanogan.disk import replacing, writable_folder
+from nanogan.errors import UserError
+from nanogan.recipes import resume
+from nanogan.recipes.flags import DRY_STEPS
+from nanogan.recipes.generate import generate
+from nanogan.version import __version__
+
+SCORED = 2000  # images that --best-by compares after each epoch
+
+
+def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generator):
+    """Do what the command line says; return the exit status.
+
+    ``load_data(args)`` returns a name to print and the images, uint8 (N, image_size, image_size, C), or a dictionary of
+    columns, {"images": ..., "labels": ...}. ``fixed`` names options of the script that may not change when a run is
+    resumed. ``check(args)`` may call ``parser.error``. ``load(path)`` returns the network that ``--generate`` takes.
+    """
+    args = parser.parse_args()
+    if args.generate is None and (args.single_files or args.checkpoint is not None):
+        parser.error("--single-files and --checkpoint generate with a trained network: add --generate N")
+    if args.generate is not None and args.resume is not None:
+        parser.error("--generate generates and --resume trains: leave one of them out")
+    if check is not None:
+        check(args)
+    if args.generate is not None:
+        args.checkpoint = args.checkpoint or f"{parser.get_default('out')}/{next(iter(parser.game.exports))}"
+        return generate(args, parser.game, load)
+    progress = None if args.resume is None else resume.resume(parser, args, fixed)
+    return train(args, parser.game, load_data, progress)
+
+
+def train(args, game, load_data, progress=None):
+    """Train a Game class with the options ``args`` and return the exit status; ``progress`` is a checkpoint's."""
+    device = backend.get_device(args.device)
+    _choose_precision(args, device)
+    options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
+    out = writable_folder(args.out)
+    name, columns = load_data(args)
+    columns = columns if isinstance(columns, dict) else {"images": columns}
+    images = next(iter(columns.values()))
+    facts = resume.facts_of(images)
+    if progress is not None:
+        resume.compare_images(progress, name, facts)
+    loader = Loader(columns, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last, device=device)
+    playing = game(options, loader.shapes, device, args.seed)
+    metric = None if args.best_by is None else _metric(args, options, images, device)
+
+    _, H, W = loader.shapes[playing.real]
+    print(f"{name}: {len(images)} images of {W} x {H}, on {device}")
+    print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(playing)))
+    if progress is not None:
+        progress = checkpoint.load_training(progress.path, playing)
+        _tell_resumed(progress)
+    if device.kind == "gpu":
+        print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
+    epochs, max_steps = (1, DRY_STEPS) if args.dry_run else (args.epochs, None)
+    folder = training.Run(
+        out,
+        log_every=1 if args.dry_run else args.log_every,
+        sample_every=args.sample_every,
+        checkpoint_minutes=args.checkpoint_every,
+        keep=args.keep,
+        metric=metric,
+        on_disk_full=args.on_disk_full,
+        options=vars(args) | facts | {"nanogan": __version__, "numpy": np.__version__},
+    )
+    try:
+        completed = training.train(
+            playing, loader, folder, epochs=epochs, seed=args.seed, max_steps=max_steps, resume=progress
+        )
+    finally:
+        _tell_skipped(images, out)
+    plan = training.Plan(loader, playing.batches, epochs, max_steps)
+    return _tell_end(args, out, playing, plan, progress, completed)
+
+
+def _named(game):
+    """(what is printed, network): pytorch/examples' two by their names, others by their attributes."""
+    usual = {"g": "generator", "d": "discriminator"}
+    return [(usual.get(name, name), network) for name, network in game.networks().items()]
+
+
+def _metric(args, options, images, device):
+    """Return metric(game): how far its samples are from the images in the classifier's features."""
+    classifier = load_classifier(args.best_by).to(device)
+    inner = frechet_metric(classifier, images[:SCORED], latent=options.latent, seed=args.seed, z_kind=options.z)
+    return lambda game: inner(next(iter(game.exported().values())))
+
+
+def _choose_precision(args, device):
+    """Set what matrix products read, as ``--tf32`` or ``--amp`` ask."""
+    if args.tf32 and device.kind == "cpu":
+        raise UserError("--tf32 expected a GPU, whose way of multiplying it is: leave it out, or add --device gpu")
+    if args.amp and device.kind == "cpu":
+        print(f"--amp {args.amp} on the CPU only imitates the rounding, and is slower", file=sys.stderr)
+    backend.set_matmul_precision("tf32" if args.tf32 else args.amp or "float32")
+
+
+# ------------------------------------------------------------------------------------------------- what is printed
+
+
+def _tell_resumed(progress):
+    print(f"resumed at step {progress.step}, batch {progress.batch} of epoch {progress.epoch}: {progress.path}")
+    if (progress.nanogan, progress.numpy) != (__version__, np.__version__):
+        print(
+            f"it was saved by nanogan {progress.nanogan} with NumPy {progress.numpy}, this is nanogan {__version__} "
+            f"with NumPy {np.__version__}: the run goes on, but its last digits may differ"
+        )
+
+
+def _tell_end(args, out, game, plan, progress, completed):
+    """Say where everything is and how to go on; return the exit status."""
+    if progress is not None and completed and progress.step >= plan.total:
+        print(f"nothing was left to do: {progress.path} is of step {progress.step}")
+    state = "done" if completed else "stopped"
+    exported = "".join(f", {name}" for name in list(game.exports)[:1])
+    print(f"{state}: {out} holds report.html, samples/, training.gif, losses.png{exported}")
+    if not completed:
+        print(f"to go on: {cli.command('--resume', out / training.LAST)}")
+    elif not args.dry_run:
+        more = 2 * max(args.epochs, progress.epoch if progress is not None else 0)
+        print(f"to train longer: {cli.command('--resume', out / training.LAST, '--epochs', more)}")
+    return 0 if completed else 130
+
+
+def _tell_skipped(images, out):
+    """Say which images could not be used; all of them are listed in ``out``/skipped.txt."""
+    skipped = getattr(images, "skipped", None)
+    if not skipped:
+        return
+    with suppress(OSError), replacing(out / "skipped.txt") as temporary:
+        lines = [f"{path}: {reason}" for path, reason in skipped.items()]
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
+    first = "; ".join(f"{path} ({reason})" for path, reason in list(skipped.items())[:3])
+    more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
+    print(f"{len(skipped)} could not be used, see {out / 'skipped.txt'}: {first}{more}", file=sys.stderr)

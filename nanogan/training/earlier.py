@@ -1,0 +1,162 @@
+"""What a run finds in its folder: its own files up to a checkpoint, or those of an earlier run."""
+
+import csv
+import json
+import re
+import shutil
+from contextlib import suppress
+from pathlib import Path
+
+from PIL import Image
+from tqdm import tqdm
+
+from nanogan import checkpoint
+from nanogan.disk import clear_temporaries, replacing
+from nanogan.errors import UserError
+from nanogan.training.log import read_rows
+
+PRODUCTS = (
+    "options.json",
+    "curves.json",
+    "real.png",
+    "log.csv",
+    "losses.png",
+    "training.gif",
+    "report.html",
+    "machine.json",
+    "warnings.csv",
+    "skipped.txt",
+    "generator.safetensors",
+    "discriminator.safetensors",
+)  # and the networks that curves.json names
+SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of which there are many
+LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))
+MAX_NAMES = 1 << 20  # bytes of a curves.json
+
+
+def set_aside(out):
+    """Move what an earlier run left in ``out`` to ``out``/previous, so that all files in ``out`` are of one run."""
+    clear_all_temporaries(out)
+    earlier = _products(out)
+    if not earlier:
+        return
+    previous = out / "previous"
+    for path in _products(previous):
+        path.unlink()
+    for path in earlier:
+        target = previous / path.relative_to(out)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        path.replace(target)
+    tqdm.write(f"the earlier run in {out} is kept in {previous}")
+
+
+def take_up(out, resume, columns):
+    """Bring ``out`` to where it was at ``resume``'s step; return the log's rows and the sample grids up to there."""
+    source = folder_of(resume)
+    same = same_folder(source, out)
+    if same_folder(source, out / "previous"):
+        raise UserError(f"{out} cannot take up the run in {source}, whose place its own run needs: use another folder")
+    if not same:
+        set_aside(out)
+    if resume.path is not None and not ((out / LAST).exists() and resume.path.samefile(out / LAST)):
+        copy(resume.path, out / LAST)  # first of all: from here on the files belong to this checkpoint
+    if same:
+        _cut_back(out, resume)
+    elif source is not None:
+        (out / "samples").mkdir(parents=True, exist_ok=True)
+        kept = [path for step, path in samples_in(source) if step <= resume.step]
+        for path in [*kept, *source.glob("real.png")]:
+            shutil.copyfile(path, out / path.relative_to(source))
+    rows = read_rows(source / "log.csv", resume.step, columns) if source is not None else []
+    if len(rows) < resume.step:
+        tqdm.write(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
+    return rows, [path for _, path in samples_in(out)]
+
+
+def _cut_back(out, resume):
+    """Remove what came after ``resume``'s step."""
+    clear_all_temporaries(out)
+    for step, path in samples_in(out):
+        if step > resume.step:
+            path.unlink()
+    for number, path in epochs_in(out / LAST.parent).items():
+        if number * resume.steps_per_epoch > resume.step:
+            path.unlink()
+    with suppress(UserError):  # a damaged one is none
+        if checkpoint.read_training(out / BEST)[0].step > resume.step:
+            (out / BEST).unlink()
+
+
+def folder_of(resume):
+    """The folder of the run that a checkpoint was loaded from; None if it is not in one."""
+    return resume.path.parent.parent if resume.path and resume.path.parent.name == LAST.parent.name else None
+
+
+def same_folder(one, other):
+    return one is not None and one.exists() and other.exists() and one.samefile(other)
+
+
+def epochs_in(folder):
+    """Return {number: path} of a folder's epoch_003.safetensors, ..."""
+    found = {path: re.fullmatch(r"epoch_(\d{1,15})\.safetensors", path.name) for path in folder.glob("epoch_*")}
+    return {int(match[1]): path for path, match in found.items() if match}
+
+
+def samples_in(out):
+    """Return [(step, path)] of the sample grids that can be opened, in order."""
+    found = []
+    for path in (out / "samples").glob("epoch_*.png"):
+        match = re.fullmatch(r"epoch_\d{1,15}_step_(\d{1,15})\.png", path.name)
+        with suppress(OSError, SyntaxError):  # what Pillow raises for damaged files
+            if match:
+                with Image.open(path) as image:
+                    image.verify()
+                found.append((int(match[1]), path))
+    return sorted(found)
+
+
+def copy(path, name):
+    """Copy a checkpoint; no link, because overwriting one name would change the other."""
+    with replacing(name, durable=True) as temporary:
+        shutil.copyfile(path, temporary)
+
+
+def clear_all_temporaries(out):
+    """Remove what a killed process left half written."""
+    for name in (*PRODUCTS, *SERIES, *_exported(out)):
+        clear_temporaries(out / name)
+
+
+def read_warnings(out, step):
+    """Return [(step, message)] of warnings.csv up to ``step``; None if there is none yet."""
+    try:
+        with open(out / "warnings.csv", newline="", encoding="utf-8") as file:
+            return [(int(at), message) for at, message in list(csv.reader(file))[1:] if int(at) <= step]
+    except (OSError, ValueError):
+        return None
+
+
+def write_warnings(out, told):
+    with replacing(out / "warnings.csv") as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([("step", "message"), *told])
+
+
+def _products(out):
+    """All files of a run that are in ``out``."""
+    files = [path for pattern in (*PRODUCTS, *SERIES) for path in out.glob(pattern)]
+    files += [out / name for name in _exported(out) if (out / name).is_file()]
+    return [path for path in dict.fromkeys(files) if not path.name.startswith(".")]
+
+
+def _exported(out):
+    """The files of networks that the run in ``out`` says to have written, plain names of .safetensors files alone."""
+    try:
+        text = (
+            (out / "curves.json").read_text(encoding="utf-8")
+            if (out / "curves.json").stat().st_size < MAX_NAMES
+            else ""
+        )
+        names = json.loads(text)["exports"]
+        return [name for name in names if re.fullmatch(r"\w[\w.-]*\.safetensors", name)]
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+        return []

@@ -1,0 +1,3 @@
+"""The version of nanogan, which files and reports name."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,184 @@
+"""The contract of games: every game of nanogan.games is checked, and the check notices what it is for."""
+
+import dataclasses
+import importlib
+import pkgutil
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+
+from nanogan import games, ops
+from nanogan.errors import UserError
+from nanogan.games.game import At, Game, Options, option
+from nanogan.gradcheck.games import check_game, random_batches
+from nanogan.layers import BatchNorm1d, Dropout, LeakyReLU, Linear, Sequential, Tanh
+from nanogan.optim import SGD
+
+MODULES = [importlib.import_module(f"nanogan.games.{module.name}") for module in pkgutil.iter_modules(games.__path__)]
+EXAMPLES = {name: example for module in MODULES for name, example in getattr(module, "EXAMPLES", {}).items()}
+
+
+def test_every_game_has_an_example():
+    defined = {
+        value
+        for module in MODULES
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Game)
+        and value is not Game
+        and value.__module__ == module.__name__
+    }
+    assert defined
+    assert defined == {game for game, _, _ in EXAMPLES.values()}
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_its_optimisers_step_with_the_slopes_of_their_losses(name, device):
+    game, options, shapes = EXAMPLES[name]
+    check_game(game, options, shapes, device=device, subject=name).raise_if_wrong()
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_what_a_run_needs_of_it(name):
+    """Files, curves, samples, the line and the state: all by the names of its attributes and of what a step returns."""
+    game_class, options, shapes = EXAMPLES[name]
+    game = game_class(game_class.Options.of(options), shapes)
+    batches = random_batches(shapes, game.batches, np.random.default_rng(0))
+    batches = [{k: a.astype(np.float32) if a.dtype.kind == "f" else a for k, a in batch.items()} for batch in batches]
+    seen = game.step(**game.draw(batches, np.random.default_rng(1), At(1, 1, 1)))
+    assert seen._fields == game.fields()
+    assert any(field.startswith("loss") for field in seen._fields)
+    assert isinstance(game.line({field: float(value) for field, value in seen._asdict().items()}), str)
+    assert {column for columns in game.curves.values() for column in columns} <= set(game.fields())
+    assert all(network in game.networks().values() or network for network in game.exported().values())
+    assert set(game.objectives(seen)) == set(game.optimizers())
+    images = game.sample(game.fixed(batches, np.random.default_rng(2)))
+    assert images.ndim == 4
+    assert abs(images).max() <= 1
+    exported = next(iter(game.exported().values()))
+    generated = game_class.generate(exported, 5, game.options, np.random.default_rng(3), "cpu")
+    assert len(generated) == 5
+    other = game_class(game_class.Options.of(options), shapes, seed=1)
+    other.load_state_dict(game.state_dict())
+    fixed = game.fixed(batches, np.random.default_rng(2))
+    np.testing.assert_array_equal(other.sample(fixed), game.sample(fixed))
+
+
+def test_a_state_of_another_game_is_refused():
+    (game_class, options, shapes), *_ = EXAMPLES.values()
+    game = game_class(game_class.Options.of(options), shapes)
+    state = game.state_dict()
+    del state["d"]
+    with pytest.raises(UserError, match="belongs to another game: .* has g, d, opt_g, opt_d, got g, opt_g, opt_d"):
+        game.load_state_dict(state)
+
+
+# ------------------------------------------------------------------------------------------- the check can be failed
+
+
+class Seen(NamedTuple):
+    loss_d: np.ndarray
+    loss_g: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyOptions(Options):
+    lr: float = option(0.1, "learning rate", above=0)
+
+
+class Toy(Game):
+    """The smallest GAN: two small networks on vectors; ``mistake`` names what is wrong with its step."""
+
+    Options, mistake = ToyOptions, None
+
+    def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
+        rng = np.random.default_rng(seed)
+        size, how = shapes["images"][0], {"rng": rng, "dtype": dtype}
+        self.options, self.remembered = options, 0.0
+        self.g = Sequential(Linear(3, 4, **how), BatchNorm1d(4, dtype=dtype), Tanh(), Linear(4, size, **how))
+        self.d = Sequential(Linear(size, 4, **how), LeakyReLU(negative_slope=0.2), Dropout(p=0.3), Linear(4, 1, **how))
+        self.judge = Linear(size, 1, **how)  # frozen: it has no optimiser
+        self.opt_g, self.opt_d = SGD(self.g, lr=options.lr), SGD(self.d, lr=options.lr)
+        self.noise = np.random.default_rng(0)
+
+    def draw(self, batches, rng, at):
+        real = batches[0]["images"]
+        return {"real": real, "z": rng.standard_normal((len(real), 3)).astype(real.dtype)}
+
+    def objectives(self, seen):
+        return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
+
+    def step(self, real, z) -> Seen:
+        wrong = self.mistake
+        forward, backward = ops.bce_with_logits_forward, ops.bce_with_logits_backward
+        if wrong != "D's gradients are not zeroed":
+            self.d.zero_grad()
+        logits, cache = self.d.forward(real)
+        loss_real, loss_cache = forward(logits, 1.0)
+        self.d.backward(backward(1.0, loss_cache), cache, need_dx=False)
+        fake, g_cache = self.g.forward(z)
+        logits, cache = self.d.forward(fake)
+        loss_fake, loss_cache = forward(logits, 1.0 if wrong == "another label in the loss that is told" else 0.0)
+        if wrong != "the fake batch is forgotten":
+            self.d.backward(backward(-1.0 if wrong == "a sign" else 1.0, loss_cache), cache, need_dx=False)
+        if wrong == "another label in the loss that is told":
+            loss_fake, _ = forward(logits, 0.0)
+        if wrong != "D takes no step":
+            self.opt_d.step()
+
+        self.g.zero_grad()
+        if wrong == "another loss than the one told":
+            logits, cache = self.d.forward(2 * fake)
+        else:
+            logits, cache = self.d.forward(fake)
+        loss_g, loss_cache = forward(logits, 1.0)
+        verdict, judge_cache = self.judge.forward(fake)
+        loss_judge, judge_loss_cache = forward(verdict, 1.0)
+        dfake = self.d.backward(backward(1.0, loss_cache), cache, need_dw=wrong == "D gathers gradients in G's turn")
+        if wrong != "a term of G's loss has no gradient":
+            dfake = dfake + self.judge.backward(backward(1.0, judge_loss_cache), judge_cache, need_dw=False)
+        self.g.backward(dfake, g_cache, need_dx=False)
+        if wrong == "random inside a step":
+            self.g.layers[0].grads["bias"] += self.noise.standard_normal(4)
+        if wrong == "remembers outside its state":
+            self.remembered += 1.0
+            loss_real = loss_real + self.remembered
+        if wrong == "a frozen network moves":
+            self.judge.params["weight"] += 1e-3
+        if wrong == "G is moved by hand":
+            self.g.layers[0].params["weight"] *= 0.9
+        self.opt_g.step()
+        if wrong == "D moves twice":
+            self.d.layers[0].params["weight"] *= 0.9
+        return Seen(loss_real + loss_fake, loss_g + loss_judge)
+
+
+MISTAKES = {
+    "D's gradients are not zeroed": "d0.weight|opt_d",
+    "another label in the loss that is told": "opt_d",
+    "the fake batch is forgotten": "opt_d",
+    "a sign": "opt_d",
+    "D takes no step": "opt_d takes no step",
+    "another loss than the one told": "opt_g",
+    "D gathers gradients in G's turn": "the gradients of opt_d's network change after its step",
+    "a term of G's loss has no gradient": "opt_g",
+    "random inside a step": "two steps from one state differ",
+    "remembers outside its state": "two steps from one state differ",
+    "a frozen network moves": "the parameters of judge change",
+    "G is moved by hand": "the parameters of g change before opt_g.step",
+    "D moves twice": "the parameters of d change after the last",
+}
+
+
+def test_a_right_toy_passes():
+    check_game(Toy, {}, {"images": (5,)}).raise_if_wrong()
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_noticed_and_named(mistake):
+    wrong = type("Wrong", (Toy,), {"mistake": mistake})
+    report = check_game(wrong, {}, {"images": (5,)})
+    assert not report.passed
+    with pytest.raises(AssertionError, match=MISTAKES[mistake]):
+        report.raise_if_wrong()
