@@ -5,6 +5,7 @@ from nanogan.layers import init
 from nanogan.version import __version__
 
 __all__ = [
+    "__version__",
     "backend",
     "checkpoint",
     "data",

@@ -1,6 +1,6 @@
 """The conditional DCGAN: G makes what it is asked for, D tells whether an image is real *and* what its label says.
 
-M. Mirza, S. Osindero, arXiv:1411.1784; the networks, and how labels reach them, are in :mod:`nanogan.models.conditional`.
+M. Mirza, S. Osindero, arXiv:1411.1784; how labels reach the networks is in :mod:`nanogan.models.conditional`.
 """
 
 from dataclasses import dataclass

@@ -10,8 +10,8 @@
         def fixed(self, batches, rng): return z                                               what is shown each time
         def sample(self, z): return images
 
-A GAN is three files: its networks in ``models/``, its game here, its script in ``examples/``. There is no list of games:
-``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``, {name: (class, options, shapes)}.
+A GAN is three files: its networks in ``models/``, its game here, its script in ``examples/``. There is no list of
+games: ``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``, {name: (class, options, shapes)}.
 """
 
 import dataclasses
@@ -133,24 +133,24 @@ class Game:
     # ---- what a game writes itself
 
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
-        raise TypeError(
-            f"{type(self).__name__} expected its own __init__, which makes networks and optimisers: write it"
-        )
+        raise TypeError(f"{type(self).__name__} expected its own __init__ with networks and optimisers: write it")
 
     def draw(self, batches, rng, at):
         """Return step's keyword arguments, on the device, for ``batches``, a list of the loader's dictionaries.
 
         On the host: everything random comes from ``rng``, a numpy.random.Generator that depends on the run's seed and
-        the step alone; everything scheduled from ``at``. The last group of an epoch may have fewer than ``self.batches``.
+        the step alone; everything scheduled from ``at``. The last group of an epoch may have fewer than
+        ``self.batches``.
         """
         raise TypeError(f"{type(self).__name__} expected its own draw(batches, rng, at): write it")
 
     def step(self, **inputs):
         """Update every network; return a NamedTuple of 0-d arrays, whose fields are the columns of log.csv.
 
-        Its class is the method's annotation: ``def step(self, real, z) -> Seen``. Deterministic: a function of its inputs and of the game's state alone. It reads nothing back to the host. The
-        run stops if a field whose name starts with "loss" is not finite; fields d_real and d_fake_after, mean
-        probabilities, are watched for a discriminator that wins.
+        Its class is the method's annotation: ``def step(self, real, z) -> Seen``. A step is deterministic, a function
+        of its inputs and of the game's state alone, and reads nothing back to the host. The run stops if a field whose
+        name starts with "loss" is not finite; fields d_real and d_fake_after, mean probabilities, are watched for a
+        discriminator that wins.
         """
         raise TypeError(f"{type(self).__name__} expected its own step(**inputs): write it")
 
@@ -198,7 +198,7 @@ class Game:
         return {name: value for name, value in vars(self).items() if isinstance(value, Optimizer)}
 
     def members(self):
-        """{attribute: whatever has a state}: networks, optimisers and the rest, in the order in which they were made."""
+        """{attribute: whatever has a state}: networks, optimisers and the rest, in the order of their making."""
         return {name: value for name, value in vars(self).items() if hasattr(value, "load_state_dict")}
 
     def state_dict(self):

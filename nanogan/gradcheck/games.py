@@ -138,7 +138,7 @@ class _Run:
         """Return {"opt_d: main.0.weight": the Mismatch of its gradient along a random direction, ...}."""
         rng, worst = np.random.default_rng(self.seed), {}
         step = float(np.finfo(np.float64).eps) ** (1 / 3)
-        for name, optimizer in self.game.optimizers().items():
+        for name in self.game.optimizers():
             gradients = self.notes[name][-1][0]
             for parameter, gradient in gradients.items():
                 xp = array_module(gradient)
@@ -160,7 +160,7 @@ class _Run:
         return worst
 
     def _loss(self, moved, parameter, offset):
-        """The loss that the optimiser ``moved`` minimises, with one parameter moved by ``offset`` until its last update."""
+        """The loss that the optimiser ``moved`` minimises, a parameter moved by ``offset`` until its last update."""
         calls = dict.fromkeys(self.notes, 0)
 
         def noted(name, step):

@@ -5,8 +5,8 @@
     D:  images and K more channels, channel C + k all of hot[:, k]      -> logits (N, 1)
 
 D is to tell images with their labels from fake ones with the labels that were asked for: a fine 3 that was to be a 5 is
-a fake. So G learns p(image | label). Both networks are those of :mod:`nanogan.models.dcgan` with K more inputs; the game
-is :mod:`nanogan.games.conditional`.
+a fake. So G learns p(image | label). Both networks are those of :mod:`nanogan.models.dcgan` with K more inputs; the
+game is :mod:`nanogan.games.conditional`.
 
 The authors' code (https://github.com/Newmu/dcgan_code, mnist/train_cond_dcgan.py) gives the label to every layer. Here
 it is given to the first ones alone: docs/experiments/conditional.md compares the two.

@@ -1,7 +1,7 @@
 """From a command line to a trained GAN: what the example scripts share. A script names its game and loads its images:
 
     def load_data(args):
-        return "my images", images  # a name to print; uint8 (N, image_size, image_size, C), or {"images": ..., "labels": ...}
+        return "my images", images  # a name to print; uint8 (N, image_size, image_size, C), or {"images": ..., ...}
 
     def main():
         parser = recipes.parser("Train a DCGAN on my images.", game=DCGAN, out="runs/mine")
@@ -10,8 +10,8 @@
 
     cli.run(main)
 
-A game's options are flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a default,
-or stand by position and may be left out (nargs="?"): a resumed run takes them from its checkpoint.
+A game's options are flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a
+default, or stand by position and may be left out (nargs="?"): a resumed run takes them from its checkpoint.
 """
 
 from nanogan.recipes.flags import images_needed, parser, progress_bar
