@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanogan import checkpoint, images
-from nanogan.backend import array_module, get_device, seeded_rng
+from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
 from nanogan.disk import replacing
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
@@ -255,10 +255,14 @@ class Run:
 
 
 def check_finite(game, step):
-    """Raise TrainingDiverged if a parameter or a running statistic is NaN or infinite."""
-    for network in {
-        id(network): network for network in (*game.networks().values(), *game.exported().values())
-    }.values():
-        for name, array in network.state_dict().items():
-            if not bool(array_module(array).isfinite(array).all()):
-                raise TrainingDiverged(f"after step {step} {name} was no longer finite; try a lower learning rate")
+    """Raise TrainingDiverged if a parameter or a running statistic is NaN or infinite. Reads once from each network."""
+    networks = [*game.networks().values(), *game.exported().values()]
+    for network in {id(network): network for network in networks}.values():
+        arrays = {name: array for name, array in network.state_dict().items() if array.dtype.kind == "f"}
+        if not arrays:
+            continue
+        xp = array_module(next(iter(arrays.values())))
+        finite = to_numpy(xp.stack([xp.isfinite(array).all() for array in arrays.values()]))
+        if not finite.all():
+            name = list(arrays)[int(np.argmin(finite))]
+            raise TrainingDiverged(f"after step {step} {name} was no longer finite; try a lower learning rate")
