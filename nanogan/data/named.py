@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import images
-from nanogan.data.cifar10 import load_cifar10
-from nanogan.data.digits import builtin_digits
-from nanogan.data.faces import builtin_faces
-from nanogan.data.folder import PictureFolder
-from nanogan.data.mnist import load_mnist
-from nanogan.data.npz import load_npz
-from nanogan.data.svhn import load_svhn
+from nanogan.data.formats.npz import load_npz
+from nanogan.data.sets.cifar10 import load_cifar10
+from nanogan.data.sets.digits import builtin_digits
+from nanogan.data.sets.faces import builtin_faces
+from nanogan.data.sets.folder import PictureFolder
+from nanogan.data.sets.mnist import load_mnist
+from nanogan.data.sets.svhn import load_svhn
 from nanogan.errors import UserError
 
 NAMES = ("mnist", "fashion-mnist", "cifar10", "digits", "faces")
-CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
+CIFAR10 = ("cifar-10-batches-bin", "cifar-10-batches-py")  # what its archives unpack to; the second is refused
 SVHN = "train_32x32.mat"
 
 

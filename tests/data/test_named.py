@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanogan.data.faces import builtin_faces
 from nanogan.data.named import is_set, load_pictures
+from nanogan.data.sets.faces import builtin_faces
 from nanogan.errors import UserError
 
 
@@ -61,7 +61,7 @@ def test_real_mnist(real_data, monkeypatch):
 
 
 def test_svhn_by_its_folder_or_its_file_has_a_test_split_beside_it(tmp_path):
-    svhn = pytest.importorskip("tests.data.test_svhn", reason="SciPy writes such files")
+    svhn = pytest.importorskip("tests.data.sets.test_svhn", reason="SciPy writes such files")
     for split, count in (("train", 7), ("test", 4)):
         svhn.write(tmp_path / f"{split}_32x32.mat", count=count)
     for given in (tmp_path, tmp_path / "train_32x32.mat"):

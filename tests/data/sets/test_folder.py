@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from nanogan import images
-from nanogan.data import Loader, PictureFolder, folder
+from nanogan.data import Loader, PictureFolder
+from nanogan.data.sets import folder
 from nanogan.errors import DataNotFound, UserError
 
 
