@@ -20,22 +20,24 @@ SVHN = "train_32x32.mat"
 
 
 def load_pictures(name, *, size, channels, split="train", count=None, seed=0, progress=None):
-    """Return pictures, uint8 (N, size, size, channels), and their labels, uint8 (N,), or None for a folder.
+    """Return images, uint8 (N, size, size, channels), and their labels, integers (N,), or None if they have none.
 
     ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's train_32x32.mat or its folder, an .npz file (see
-    :func:`nanogan.data.load_npz`), or a folder of pictures, which is returned as a PictureFolder, decoded when it is
-    indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
-    (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of attribute i times 2^i; a
-    folder of that name in the working directory comes first.
+    :func:`nanogan.data.load_npz`), or a folder of images, which is returned as a PictureFolder, decoded when it is
+    indexed; it has labels if all its images lie in class subfolders. ``count`` takes the first ones; ``progress``
+    wraps what takes long (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of
+    attribute i times 2^i; a folder of that name in the working directory comes first.
 
-    Raises UserError if it is not to be had, or has other channels.
+    Raises UserError if the data set cannot be found, or has other channels.
     """
     load = _set(name, size, count, seed, progress)
     if load is None:
         if split != "train":
             raise UserError(f"{name} is a folder, which has no {split} split: give a folder of its own")
         folder = PictureFolder(name, size=size, channels=channels, progress=progress)
-        return (folder if count is None else folder[:count]), None
+        if count is None:
+            return folder, folder.labels
+        return folder[:count], None if folder.labels is None else folder.labels[:count]
     pictures, labels = load(split)
     pictures, labels = pictures[:count], labels[:count]
     if pictures.shape[3] == 1 and channels == 3:
