@@ -20,8 +20,8 @@ def as_numbers(batch):
     return np.rint((batch[:, 0, 0, 0] + 1) * 127.5).astype(int).tolist()
 
 
-def seen(loader, epoch):
-    return [as_numbers(batch) for batch in loader.epoch(epoch)]
+def seen(loader, epoch, **options):
+    return [as_numbers(batch["images"]) for batch in loader.epoch(epoch, **options)]
 
 
 def test_an_epoch_shows_every_picture_once_in_an_order_of_its_own():
@@ -46,7 +46,8 @@ def test_the_last_batch_is_kept_or_dropped():
 def test_batches_run_from_minus_one_to_one_with_channels_last(rng):
     images = rng.integers(0, 256, (4, 5, 6, 3)).astype(np.uint8)
     images[0, 0, 0, 0], images[0, 0, 0, 1] = 0, 255
-    (batch,) = Loader(images, batch_size=4, shuffle=False).epoch(1)
+    ((name, batch),) = next(Loader(images, batch_size=4, shuffle=False).epoch(1)).items()
+    assert name == "images"
     assert batch.dtype == np.float32
     assert batch.shape == (4, 3, 5, 6)
     assert (batch.min(), batch.max()) == (-1, 1)
@@ -59,8 +60,8 @@ def test_batches_run_from_minus_one_to_one_with_channels_last(rng):
     [
         (lambda: Loader(numbered(5), batch_size=6), "a batch of 6 was asked for, but there are 5 pictures"),
         (lambda: Loader(numbered(5), batch_size=0), "batch size of at least 1"),
-        (lambda: Loader(numbered(5)[..., 0], batch_size=1), r"uint8 pictures \(N, H, W, C\), got uint8 of shape"),
-        (lambda: Loader(numbered(5) / 255, batch_size=1), r"uint8 pictures \(N, H, W, C\), got float64"),
+        (lambda: Loader(numbered(5)[..., 0], batch_size=1), r"uint8 images \(N, H, W, C\), got uint8 of shape"),
+        (lambda: Loader(numbered(5) / 255, batch_size=1), r"uint8 images \(N, H, W, C\), got float64"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):
@@ -72,10 +73,101 @@ def test_an_epoch_is_taken_up_after_any_of_its_batches():
     for loader in (Loader(numbered(20), batch_size=6, seed=1), Loader(Slow(numbered(20)), batch_size=6, seed=1)):
         whole = seen(loader, 3)
         for start in range(5):
-            assert list(map(as_numbers, loader.epoch(3, start=start))) == whole[start:]
+            assert seen(loader, 3, start=start) == whole[start:]
         for start in (-1, 5):
-            with pytest.raises(UserError, match=f"an epoch of 4 batches was to start after {start} of them"):
+            with pytest.raises(UserError, match=f"start must be between 0 and 4, the number of batches, got {start}"):
                 next(loader.epoch(1, start=start))
+
+
+# ---------------------------------------------------------------------------------------------------------- columns
+
+
+def test_columns_stay_together_in_one_order():
+    """In batches with and without other columns, images come in the same order."""
+    count = np.arange(20)
+    columns = {"images": numbered(20), "labels": count.astype(np.uint8), "where": np.stack([count, -count], 1) * 0.5}
+    loader = Loader(columns, batch_size=6, seed=1)
+    assert loader.shapes == {"images": (1, 2, 3), "labels": 20, "where": (2,)}
+    for epoch in (1, 2):
+        batches = list(loader.epoch(epoch))
+        shown = [as_numbers(batch["images"]) for batch in batches]
+        assert shown == seen(Loader(numbered(20), batch_size=6, seed=1), epoch)
+        for numbers, batch in zip(shown, batches, strict=True):
+            assert list(batch) == ["images", "labels", "where"]
+            assert batch["labels"].tolist() == numbers
+            assert batch["labels"].dtype == np.int64
+            assert batch["where"].dtype == np.float32
+            np.testing.assert_array_equal(batch["where"], np.stack([numbers, np.negative(numbers)], 1) * 0.5)
+
+
+def test_the_order_of_a_seed_is_fixed():
+    """Runs that earlier versions began are resumed in the order that they had."""
+    assert sum(seen(Loader(numbered(10), batch_size=4, seed=0), 1), []) == [1, 8, 4, 2, 7, 9, 6, 0, 3, 5]
+    assert sum(seen(Loader(numbered(10), batch_size=4, seed=5), 3), []) == [8, 9, 2, 7, 6, 3, 0, 5, 4, 1]
+
+
+def test_columns_are_known_by_what_they_hold(rng):
+    a, b = (rng.integers(0, 256, (6, *shape), dtype=np.uint8) for shape in ((4, 4, 1), (8, 4, 3)))
+    half = rng.random((6, 2, 5)).astype(np.float16)
+    columns = {"a": a, "b": b, "kind": [3, 0, 1, 0, 0, 1], "score": rng.random(6), "half": half}
+    loader = Loader(columns, batch_size=3, shuffle=False, dtype=np.float64)
+    assert loader.shapes == {"a": (1, 4, 4), "b": (3, 8, 4), "kind": 4, "score": (), "half": (2, 5)}
+    first, second = loader.epoch(1)
+    assert {name: array.shape for name, array in first.items()} == {
+        "a": (3, 1, 4, 4), "b": (3, 3, 8, 4), "kind": (3,), "score": (3,), "half": (3, 2, 5)
+    }  # fmt: skip
+    assert {name: array.dtype for name, array in first.items()} == {
+        "a": np.float64, "b": np.float64, "kind": np.int64, "score": np.float64, "half": np.float64
+    }  # fmt: skip
+    assert second["kind"].tolist() == [0, 0, 1]
+    np.testing.assert_array_equal(second["half"], half[3:])
+    np.testing.assert_allclose(second["b"], b[3:].transpose(0, 3, 1, 2) / 127.5 - 1)
+
+
+def test_the_number_of_classes_may_be_given():
+    labels = np.array([0, 2, 1, 2, 0])
+    assert Loader(numbered(5), labels=labels, batch_size=5).shapes["labels"] == 3
+    assert Loader(numbered(5), labels=labels, batch_size=5, classes=10).shapes["labels"] == 10
+    columns = {"images": numbered(5), "labels": labels, "colour": labels}
+    loader = Loader(columns, batch_size=5, classes={"colour": 4})
+    assert loader.shapes == {"images": (1, 2, 3), "labels": 3, "colour": 4}
+
+
+def test_labels_of_a_slow_source_belong_to_its_images():
+    source = Slow(numbered(23))
+    for batch in Loader(source, labels=np.arange(23), batch_size=5, seed=4).epoch(1):
+        assert as_numbers(batch["images"]) == batch["labels"].tolist()
+    assert threading.current_thread() not in source.threads
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"labels": np.arange(4)}, "columns of one length, got images 5, labels 4"),
+        ({"labels": np.array([0, 1, 2, -1, 0])}, "expected labels of at least 0, got -1 to 2"),
+        ({"labels": np.array([0, 1, 2, 10, 0]), "classes": 10}, "expected labels from 0 to 9, got 0 to 10"),
+        ({"labels": np.array([0, -1, 2, 3, 0]), "classes": 10}, "expected labels from 0 to 9, got -1 to 3"),
+        ({"labels": np.arange(5.0)}, r"expected integers \(N,\) as labels, got float64 of shape \(5,\)"),
+        ({"labels": np.eye(5, dtype=int)}, r"expected integers \(N,\) as labels, got int64 of shape \(5, 5\)"),
+        ({"labels": ["cat"] * 5}, r"expected integers \(N,\) as labels, got <U3 of shape \(5,\)"),
+        ({"labels": [None] * 5}, r"expected integers \(N,\) as labels, got object"),
+        ({"classes": 10}, "Loader got classes=10, but no column labels"),
+        ({"images": {"a": numbered(5)}, "classes": {"a": 3}}, "got classes=3, but the column a holds images"),
+        (
+            {"images": {"images": numbered(5), "labels": [0] * 5}, "labels": [0] * 5},
+            "one column of labels, got labels=",
+        ),
+        ({"images": {"images": numbered(5) / 255}}, r"expected uint8 images \(N, H, W, C\), got float64"),
+        ({"images": {"a": np.eye(5, dtype=int)}}, r"floats \(N, ...\) in the column a, got int64 of shape \(5, 5\)"),
+        ({"images": {"a": np.zeros(5, bool)}}, "in the column a, got bool"),
+        ({"images": {"a": np.float32(1)}}, r"in the column a, got float32 of shape \(\)"),
+        ({"images": {}}, "columns of one length, got none"),
+    ],
+)
+def test_wrong_columns_get_one_sentence(options, message):
+    options = {"images": numbered(5)} | options
+    with pytest.raises(UserError, match=message):
+        Loader(batch_size=2, **options)
 
 
 # ------------------------------------------------------------------------------------- the loader and slow sources
@@ -116,9 +208,9 @@ def test_batches_of_a_slow_source_are_those_of_an_array(rng, options):
         direct = list(Loader(images, batch_size=5, seed=4, **options).epoch(epoch))
         assert len(ahead) == len(direct)
         for one, other in zip(ahead, direct, strict=True):
-            assert one.dtype == other.dtype
-            assert one.strides == other.strides
-            np.testing.assert_array_equal(one, other)
+            assert one["images"].dtype == other["images"].dtype
+            assert one["images"].strides == other["images"].strides
+            np.testing.assert_array_equal(one["images"], other["images"])
     assert threading.current_thread() not in source.threads
     assert not loader_threads()
 
@@ -153,7 +245,7 @@ def test_batches_before_the_start_are_not_decoded():
 def test_what_a_slow_source_raises_is_raised_in_its_turn():
     source = Slow(numbered(20), bad=13)
     batches = Loader(source, batch_size=6, shuffle=False).epoch(1)
-    assert [as_numbers(next(batches)) for _ in range(2)] == [list(range(6)), list(range(6, 12))]
+    assert [as_numbers(next(batches)["images"]) for _ in range(2)] == [list(range(6)), list(range(6, 12))]
     with pytest.raises(UserError, match="picture 13 cannot be had"):
         next(batches)
     assert not loader_threads()
