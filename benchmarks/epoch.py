@@ -64,7 +64,8 @@ class Nanogan:
 
     def epoch(self, number, train=True, steps=None):
         backend.set_matmul_precision(self.form.precision)
-        for i, real in enumerate(self.loader.epoch(number), start=1):
+        for i, batch in enumerate(self.loader.epoch(number), start=1):
+            real = batch["images"]
             z = self.noise.standard_normal((len(real), LATENT), dtype=np.float32)
             z = backend.to_device(z, self.target.device)
             if train:

@@ -49,7 +49,7 @@ def train(library, pictures, seed, *, epochs, max_steps=None, shape=SHAPE, progr
         optimizers = [torch.optim.Adam(network.parameters(), lr=LR, betas=BETAS) for network in theirs]
     loader = Loader(pictures, batch_size=BATCH, seed=seed)
     noise, losses = backend.seeded_rng(seed, "noise"), []
-    batches = (real for epoch in range(1, epochs + 1) for real in loader.epoch(epoch))
+    batches = (batch["images"] for epoch in range(1, epochs + 1) for batch in loader.epoch(epoch))
     steps = epochs * len(loader)
     for _ in progress(range(steps if max_steps is None else min(steps, max_steps))):
         real = next(batches)

@@ -154,6 +154,7 @@ class Part:
 
     def __init__(self, folder, numbers):
         self.folder, self.numbers = folder, numbers
+        self.shape = (len(numbers), *folder.shape[1:])
 
     def __len__(self):
         return len(self.numbers)
@@ -279,7 +280,7 @@ def train(g, d, pictures, args, seed, device, bar):
     """
     opt_g, opt_d = (Adam(network, lr=args.lr, betas=(0.5, 0.999)) for network in (g, d))
     loader = Loader(pictures, batch_size=args.batch_size, seed=seed, drop_last=True, device=device)
-    batches = itertools.chain.from_iterable(map(loader.epoch, itertools.count()))
+    batches = (batch["images"] for epoch in itertools.count() for batch in loader.epoch(epoch))
     rng = backend.seeded_rng(seed, "noise")
     every, seconds = -(-args.steps // MOMENTS), np.zeros(2)
     start = now()

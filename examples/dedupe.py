@@ -31,8 +31,8 @@ from PIL import Image
 from nanogan import backend, cli, images
 from nanogan.analysis import codes, common, neighbours, planted
 from nanogan.data import PictureFolder
-from nanogan.data.folder import FORMATS, decode
 from nanogan.data.named import is_set, load_pictures
+from nanogan.data.sets.folder import FORMATS, decode
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
 

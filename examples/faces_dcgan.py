@@ -11,7 +11,7 @@ steps.
 """
 
 from nanogan import cli, images, recipes
-from nanogan.data.faces import builtin_faces
+from nanogan.data.sets.faces import builtin_faces
 
 COUNT = 20_000
 

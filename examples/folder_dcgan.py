@@ -3,7 +3,7 @@
 
     python examples/folder_dcgan.py photos                           train; look at runs/folder_dcgan/report.html
     python examples/folder_dcgan.py photos --cache photos-64.npy     decode each picture once, for all epochs and runs
-    python examples/folder_dcgan.py cifar-10-python.tar.gz --image-size 32            or SVHN's train_32x32.mat
+    python examples/folder_dcgan.py cifar-10-binary.tar.gz --image-size 32            or SVHN's train_32x32.mat
     python examples/folder_dcgan.py --resume                         go on after Ctrl-C, a crash, a power cut
     python examples/folder_dcgan.py --generate 64 --out pictures     draw, with runs/folder_dcgan/generator.safetensors
 

@@ -28,7 +28,7 @@ import numpy as np
 from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import arithmetic, attributes, common, forgetting
 from nanogan.analysis.classifier import classify, load_classifier
-from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
+from nanogan.data.sets.faces import ATTRIBUTES, SIZES, builtin_faces
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import arithmetic, attributes, common
-from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
+from nanogan.data.sets.faces import ATTRIBUTES, SIZES, builtin_faces
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.training import sample

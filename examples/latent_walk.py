@@ -56,7 +56,7 @@ def main():
         seed=args.seed,
         progress=common.progress_bar("pictures"),
     )
-    known = backend.to_device(known.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1, device)
+    known = images.from_uint8(backend.to_device(known, device))
     out = writable_folder(args.out)
 
     rng = backend.seeded_rng(args.seed, "walk")

@@ -17,7 +17,7 @@ import threadpoolctl
 
 from nanogan import backend, cli, dispatch
 from nanogan.backend.diagnosis import several_cupys
-from nanogan.data.mnist import cache_dir
+from nanogan.data.sets.mnist import cache_dir
 from nanogan.errors import DeviceError, UserError
 from nanogan.version import __version__
 

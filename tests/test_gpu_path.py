@@ -165,7 +165,8 @@ def test_memory_does_not_grow_over_1000_steps(tmp_path):
     opt_g, opt_d = Adam(g), Adam(d)
     pictures = np.random.default_rng(0).integers(0, 256, (8 * 1000, SIZE, SIZE, CHANNELS)).astype(np.uint8)
     noise, log, seen = np.random.default_rng(1), Log(tmp_path / "log.csv"), []
-    for step, real in enumerate(Loader(pictures, batch_size=8, device="gpu").epoch(1), start=1):
+    for step, batch in enumerate(Loader(pictures, batch_size=8, device="gpu").epoch(1), start=1):
+        real = batch["images"]
         z = backend.to_device(noise.standard_normal((8, LATENT), dtype=np.float32), "gpu")
         log.add(1, step, adversarial_step(g, d, opt_g, opt_d, real, z), 0.0)
         if step % 100 == 0:
@@ -187,6 +188,26 @@ def test_batches_that_travel_ahead_arrive_whole_and_in_order(gpu, ahead, rng):
     for there, batch in zip(held, sent, strict=True):
         assert isinstance(there, gpu.ndarray)
         np.testing.assert_array_equal(backend.to_numpy(there), batch)
+
+
+@pytest.mark.parametrize("ahead", [1, 3])
+def test_every_column_of_a_batch_travels(gpu, ahead, rng):
+    """Each in memory of its own: columns of other sizes, types and dimensions, in batches of other lengths."""
+    size = 4 if is_double(gpu) else 2_000
+    sent = [
+        {"images": rng.integers(0, 256, (n, 5, size, 3), dtype=np.uint8),
+         "more": rng.integers(0, 256, (n, 2, size, 1), dtype=np.uint8),
+         "labels": rng.integers(0, 10, n), "points": rng.random((n, 2))}
+        for n in (300, 400, 300, 300, 300, 20)
+    ]  # fmt: skip
+    held = list(backend.copied_ahead(iter(sent), "gpu", ahead=ahead))
+    assert len(held) == len(sent)
+    for there, batch in zip(held, sent, strict=True):
+        assert list(there) == list(batch)
+        for name, array in batch.items():
+            assert isinstance(there[name], gpu.ndarray)
+            assert there[name].dtype == array.dtype
+            np.testing.assert_array_equal(backend.to_numpy(there[name]), array)
 
 
 def test_a_batch_is_used_at_once(gpu, rng):
@@ -248,12 +269,15 @@ def test_the_next_batch_leaves_before_the_last_one_is_used(double, rng):
 
 def test_a_loader_gives_the_cpus_batches_to_the_bit(gpu, rng):
     pictures = rng.integers(0, 256, (11, 6, 5, 3)).astype(np.uint8)
-    there = list(Loader(pictures, batch_size=4, device="gpu").epoch(1))
-    here = list(Loader(pictures, batch_size=4).epoch(1))
-    for a, b in zip(there, here, strict=True):
-        assert a.shape == b.shape
-        assert a.transpose(0, 2, 3, 1).flags.c_contiguous
-        np.testing.assert_array_equal(backend.to_numpy(a), b)
+    columns = {"images": pictures, "labels": np.arange(11), "points": rng.random((11, 2))}
+    there = list(Loader(columns, batch_size=4, device="gpu").epoch(1))
+    here = list(Loader(columns, batch_size=4).epoch(1))
+    for batch, expected in zip(there, here, strict=True):
+        assert batch["images"].transpose(0, 2, 3, 1).flags.c_contiguous
+        for name, array in expected.items():
+            assert batch[name].shape == array.shape
+            assert batch[name].dtype == array.dtype
+            np.testing.assert_array_equal(backend.to_numpy(batch[name]), array)
 
 
 def test_checkpoints_cross_over_and_draw_the_same(gpu, tmp_path, rng):

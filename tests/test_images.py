@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanogan import images
+from nanogan import backend, images
 from nanogan.errors import UserError
 from nanogan.images import plots as plot
 
@@ -14,10 +14,35 @@ def test_pixels_from_minus_one_to_one():
     assert images.to_uint8(x).ravel().tolist() == [0, 0, 1, 128, 255, 255]
 
 
-def test_a_picture_survives_the_way_through_the_loader(rng):
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_uint8_becomes_floats_from_minus_one_to_one_with_channels_last(device, dtype, rng):
     pixels = rng.integers(0, 256, (3, 4, 5, 3)).astype(np.uint8)
-    floats = (pixels.astype(np.float32) / 127.5 - 1).transpose(0, 3, 1, 2)
-    np.testing.assert_array_equal(images.to_uint8(floats), pixels)
+    pixels[0, 0, 0] = 0, 255, 51
+    x = images.from_uint8(backend.to_device(pixels, device), dtype)
+    assert x.dtype == dtype
+    assert x.shape == (3, 3, 4, 5)
+    assert x.transpose(0, 2, 3, 1).flags.c_contiguous
+    x = backend.to_numpy(x)
+    assert x[0, :, 0, 0] == pytest.approx([-1, 1, -0.6])
+    for n, h, w, c in np.ndindex(pixels.shape):
+        assert x[n, c, h, w] == pytest.approx(pixels[n, h, w, c] / 127.5 - 1, abs=1e-6)
+    np.testing.assert_array_equal(images.to_uint8(x), pixels)
+
+
+def test_from_uint8_has_channels_last_whatever_the_order_of_its_input(rng):
+    pixels = rng.integers(0, 256, (3, 4, 5, 3)).astype(np.uint8)
+    x = images.from_uint8(np.asfortranarray(pixels))
+    assert x.transpose(0, 2, 3, 1).flags.c_contiguous
+    np.testing.assert_array_equal(x, images.from_uint8(pixels))
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype"), [((2, 3, 4), np.uint8), ((2, 3, 4, 1), np.float64), ((2, 3, 4, 1), np.int8)]
+)
+def test_from_uint8_says_what_it_expects(shape, dtype):
+    pixels = np.zeros(shape, dtype)
+    with pytest.raises(UserError, match=r"expected uint8 images \(N, H, W, C\), got"):
+        images.from_uint8(pixels)
 
 
 @pytest.mark.parametrize(

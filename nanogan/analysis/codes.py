@@ -80,7 +80,7 @@ def fit(network, pictures, *, steps=400, batch_size=64, noise=3.0, lr=1e-3, seed
     schedule = LinearDecay(optimizer, total=steps)
     rng = seeded_rng(seed, "noise of the autoencoder")
     losses = []
-    batches = (batch for number in range(steps) for batch in loader.epoch(number))
+    batches = (batch["images"] for number in range(steps) for batch in loader.epoch(number))
     for _, batch in zip((progress or iter)(range(steps)), batches, strict=False):
         x = prepared(network, batch.astype(like.dtype, copy=False))  # (B, inputs)
         drawn = rng.standard_normal(x.shape, dtype=np.float32)

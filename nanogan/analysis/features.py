@@ -103,7 +103,7 @@ def train(d, pictures, *, epochs, batch_size=128, latent=100, lr=2e-4, seed=0, d
     rng = seeded_rng(seed, "noise")
     batches = itertools.chain.from_iterable(map(loader.epoch, range(epochs)))
     for _ in (progress or iter)(range(epochs * len(loader))):
-        real = next(batches)
+        real = next(batches)["images"]
         z = to_device(rng.standard_normal((len(real), latent), dtype=np.float32), device)
         adversarial_step(g, d, opt_g, opt_d, real, z)
     return g

@@ -23,7 +23,7 @@ from nanogan.layers import Conv2d, ConvTranspose2d, Linear, ReLU, Sequential
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
 from nanogan.optim import Adam, LinearDecay
 
-# Where an attribute of nanogan.data.faces is to be seen: boxes in shares of the picture's side
+# Where an attribute of nanogan.data.sets.faces is to be seen: boxes in shares of the picture's side
 FACE_BOXES = {
     "smile": [(0.34, 0.60, 0.66, 0.80)],
     "glasses": [(0.22, 0.37, 0.78, 0.62)],

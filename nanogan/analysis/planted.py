@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from nanogan.data.folder import FORMATS, upright
+from nanogan.data.sets.folder import FORMATS, upright
 from nanogan.errors import UserError
 
 KINDS = ("copied", "recompressed", "resized", "brightened", "shifted", "cropped", "flipped")

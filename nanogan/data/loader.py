@@ -9,63 +9,143 @@ import numpy as np
 
 from nanogan.backend import copied_ahead, get_device, seeded_rng
 from nanogan.errors import UserError
+from nanogan.images import from_uint8
 
 AHEAD = 3  # batches of a slow source that are made, or waiting, while the one before them is trained on
 
 
 class Loader:
-    """Cut pictures into batches of floating-point numbers from -1 to 1, on a device.
+    """Cut images, labels and other columns into batches on a device: dictionaries {column: array}.
 
     images: uint8 (N, H, W, C), 0 to 255; an array, or what can be indexed like one, such as a PictureFolder, whose
-    batches are then made ahead in a thread of their own. A batch is (batch_size, C, H, W), channels-last in memory; the
-    last one of an epoch is shorter, or left out with ``drop_last``. The order depends on ``seed`` and the number of the
-    epoch alone, so that a run can be resumed at any batch of any epoch. ``len(loader)`` is the number of batches.
+    batches are then made ahead in a thread of their own. ``labels``: integers (N,), or None. Or ``images`` is itself a
+    dictionary of columns, all of one length N, each of which is known by what it holds:
 
-    Raises UserError if there are fewer pictures than a batch holds.
+        column                              in a batch                                               in ``shapes``
+        uint8 (N, H, W, C): images          ``dtype`` (B, C, H, W), -1 to 1, channels-last in memory  (C, H, W)
+        integers (N,): labels               int64 (B,)                                               K
+        floats (N, ...)                     ``dtype`` (B, ...), as they are                           (...)
+
+    Labels run from 0 to K - 1. K is the largest + 1, or ``classes``: a number for the column "labels", or a dictionary
+    {column: number}. ``shapes`` is a dictionary of what a sample of each column is.
+
+    A batch has ``batch_size`` samples; the last one of an epoch is shorter, or left out with ``drop_last``. The order
+    depends on ``seed`` and the number of the epoch alone, so that a run can be resumed at any batch of any epoch.
+    ``len(loader)`` is the number of batches.
+
+    Raises UserError for columns of other kinds or of different lengths, for labels below 0 or above K - 1, and if there
+    are fewer samples than a batch holds. When a batch is made, it raises UserError if none of a class's images in a
+    PictureFolder can be read: others would stand under its label.
     """
 
-    def __init__(self, images, *, batch_size, seed=0, shuffle=True, drop_last=False, device="cpu", dtype=np.float32):
-        if images.ndim != 4 or images.dtype != np.uint8:
-            raise UserError(f"Loader expected uint8 pictures (N, H, W, C), got {images.dtype} of shape {images.shape}")
+    def __init__(
+        self, images, *, labels=None, batch_size, seed=0, shuffle=True, drop_last=False, device="cpu",
+        dtype=np.float32, classes=None,
+    ):  # fmt: skip
+        columns = dict(images) if isinstance(images, dict) else {"images": images}
+        if labels is not None and "labels" in columns:
+            raise UserError("Loader expected one column of labels, got labels=... and a column of that name")
+        if labels is not None:
+            columns["labels"] = labels
+        self.device, self.dtype = get_device(device), np.dtype(dtype)
+        classes = classes if isinstance(classes, dict) else {} if classes is None else {"labels": classes}
+        for name in classes.keys() - columns.keys():
+            raise UserError(f"Loader got classes={classes[name]}, but no column {name}")
+        checked = {name: _checked(name, column, classes.get(name)) for name, column in columns.items()}
+        self.columns = {name: column for name, (column, _) in checked.items()}
+        self.shapes = {name: shape for name, (_, shape) in checked.items()}
+        lengths = {name: len(column) for name, column in self.columns.items()}
+        if len(set(lengths.values())) != 1:
+            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
+            raise UserError(f"Loader expected columns of one length, got {found or 'none'}")
+        self._N = next(iter(lengths.values()))
         if batch_size < 1:
             raise UserError(f"Loader expected a batch size of at least 1, got {batch_size}")
-        if len(images) < batch_size:
+        if self._N < batch_size:
             raise UserError(
-                f"a batch of {batch_size} was asked for, but there are {len(images)} pictures: "
-                f"use batches of {len(images)} or less, or more pictures"
+                f"a batch of {batch_size} was asked for, but there are {self._N} pictures: "
+                f"use batches of {self._N} or less, or more pictures"
             )
-        self.images, self.batch_size, self.seed = images, batch_size, seed
-        self.shuffle, self.drop_last = shuffle, drop_last
-        self.device, self.dtype = get_device(device), np.dtype(dtype)
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
 
     def __len__(self):
-        whole, rest = divmod(len(self.images), self.batch_size)
+        whole, rest = divmod(self._N, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
     def epoch(self, number, start=0):
         """Yield the batches of epoch ``number``, without the first ``start`` ones, which are not even decoded."""
         if not 0 <= start <= len(self):
-            raise UserError(f"an epoch of {len(self)} batches was to start after {start} of them")
+            raise UserError(f"start must be between 0 and {len(self)}, the number of batches, got {start}")
         with (
             closing(self._host_batches(number, start)) as batches,
             closing(copied_ahead(batches, self.device)) as arrived,
         ):
-            for pixels in arrived:  # bytes travel, a quarter of what they become
-                batch = pixels.astype(self.dtype)  # (B, H, W, C)
-                batch /= 127.5
-                batch -= 1
-                yield batch.transpose(0, 3, 1, 2)  # (B, C, H, W)
+            for batch in arrived:  # images travel as bytes, a quarter of what they become
+                yield {
+                    name: from_uint8(array, self.dtype) if array.dtype == np.uint8 else array
+                    for name, array in batch.items()
+                }
 
     def _host_batches(self, number, start):
-        """Yield batches of pixels, uint8 (B, H, W, C), in the host's memory."""
-        N = len(self.images)
+        """Yield batches in the host's memory, in which images are still uint8 (B, H, W, C)."""
+        N = self._N
         order = seeded_rng(self.seed, f"order of epoch {number}").permutation(N) if self.shuffle else np.arange(N)
+        are_arrays = all(isinstance(column, np.ndarray) for column in self.columns.values())
 
         def make(i):
-            return self.images[order[i * self.batch_size : (i + 1) * self.batch_size]]
+            return self._samples(order[i * self.batch_size : (i + 1) * self.batch_size])
 
         numbers = range(start, len(self))
-        yield from map(make, numbers) if isinstance(self.images, np.ndarray) else _made_ahead(make, numbers)
+        yield from map(make, numbers) if are_arrays else _made_ahead(make, numbers)
+
+    def _samples(self, indices):
+        """Return {column: its samples at ``indices``}, in the host's memory."""
+        batch = {}
+        for name, column in self.columns.items():
+            samples = column[indices]
+            batch[name] = samples.astype(self.dtype, copy=False) if samples.dtype.kind == "f" else samples
+        if any(isinstance(shape, int) for shape in self.shapes.values()):
+            for column in self.columns.values():
+                for name, reason in getattr(column, "lost_classes", {}).items():
+                    raise UserError(f"none of the images of class {name!r} can be read ({reason}): remove its folder")
+        return batch
+
+
+def _checked(name, column, classes):
+    """Return a column as it is kept, and what ``Loader.shapes`` says of it. Raises UserError if it is of no known kind.
+
+    Labels are checked here, once, so that no step and no loss has to.
+    """
+    if not hasattr(column, "dtype"):
+        column = np.asarray(column)
+    kind, shape = column.dtype.kind, column.shape
+    if name == "images" or (column.dtype == np.uint8 and len(shape) == 4):
+        if column.dtype != np.uint8 or len(shape) != 4:
+            raise UserError(f"Loader expected uint8 images (N, H, W, C), got {column.dtype} of shape {shape}")
+        if classes is not None:
+            raise UserError(f"Loader got classes={classes}, but the column {name} holds images")
+        N, H, W, C = shape
+        return column, (C, H, W)
+    if name == "labels" or classes is not None or (kind in "iu" and len(shape) == 1):
+        return _checked_labels(name, column, classes)
+    if kind != "f" or not shape:
+        raise UserError(
+            f"Loader expected uint8 images (N, H, W, C), integer labels (N,) or floats (N, ...) in the column {name}, "
+            f"got {column.dtype} of shape {shape}"
+        )
+    return column, shape[1:]
+
+
+def _checked_labels(name, labels, classes):
+    """Return labels as int64 and the number of classes."""
+    if labels.dtype.kind not in "iu" or labels.ndim != 1:
+        raise UserError(f"Loader expected integers (N,) as {name}, got {labels.dtype} of shape {labels.shape}")
+    low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
+    K = high + 1 if classes is None else classes
+    if low < 0 or high >= K:
+        expected = f"from 0 to {K - 1}" if classes is not None else "of at least 0"
+        raise UserError(f"Loader expected {name} {expected}, got {low} to {high}")
+    return labels.astype(np.int64), K
 
 
 def _made_ahead(make, numbers):

@@ -5,37 +5,39 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import images
-from nanogan.data.cifar10 import load_cifar10
-from nanogan.data.digits import builtin_digits
-from nanogan.data.faces import builtin_faces
-from nanogan.data.folder import PictureFolder
-from nanogan.data.mnist import load_mnist
-from nanogan.data.npz import load_npz
-from nanogan.data.svhn import load_svhn
+from nanogan.data.formats.npz import load_npz
+from nanogan.data.sets.cifar10 import load_cifar10
+from nanogan.data.sets.digits import builtin_digits
+from nanogan.data.sets.faces import builtin_faces
+from nanogan.data.sets.folder import PictureFolder
+from nanogan.data.sets.mnist import load_mnist
+from nanogan.data.sets.svhn import load_svhn
 from nanogan.errors import UserError
 
 NAMES = ("mnist", "fashion-mnist", "cifar10", "digits", "faces")
-CIFAR10 = ("cifar-10-batches-py", "cifar-10-batches-bin")  # what its archives unpack to
+CIFAR10 = ("cifar-10-batches-bin", "cifar-10-batches-py")  # what its archives unpack to; the second is refused
 SVHN = "train_32x32.mat"
 
 
 def load_pictures(name, *, size, channels, split="train", count=None, seed=0, progress=None):
-    """Return pictures, uint8 (N, size, size, channels), and their labels, uint8 (N,), or None for a folder.
+    """Return images, uint8 (N, size, size, channels), and their labels, integers (N,), or None if they have none.
 
     ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's train_32x32.mat or its folder, an .npz file (see
-    :func:`nanogan.data.load_npz`), or a folder of pictures, which is returned as a PictureFolder, decoded when it is
-    indexed. ``count`` takes the first ones; ``progress`` wraps what takes long
-    (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of attribute i times 2^i; a
-    folder of that name in the working directory comes first.
+    :func:`nanogan.data.load_npz`), or a folder of images, which is returned as a PictureFolder, decoded when it is
+    indexed; it has labels if all its images lie in class subfolders. ``count`` takes the first ones; ``progress``
+    wraps what takes long (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of
+    attribute i times 2^i; a folder of that name in the working directory comes first.
 
-    Raises UserError if it is not to be had, or has other channels.
+    Raises UserError if the data set cannot be found, or has other channels.
     """
     load = _set(name, size, count, seed, progress)
     if load is None:
         if split != "train":
             raise UserError(f"{name} is a folder, which has no {split} split: give a folder of its own")
         folder = PictureFolder(name, size=size, channels=channels, progress=progress)
-        return (folder if count is None else folder[:count]), None
+        if count is None:
+            return folder, folder.labels
+        return folder[:count], None if folder.labels is None else folder.labels[:count]
     pictures, labels = load(split)
     pictures, labels = pictures[:count], labels[:count]
     if pictures.shape[3] == 1 and channels == 3:

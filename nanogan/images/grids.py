@@ -23,6 +23,19 @@ def to_uint8(pictures):
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
 
+def from_uint8(pixels, dtype=np.float32):
+    """uint8 (N, H, W, C) -> (N, C, H, W) of ``dtype`` from -1 to 1, channels-last in memory, on the same device.
+
+    Raises UserError for anything but uint8 of 4 dimensions.
+    """
+    if pixels.ndim != 4 or pixels.dtype != np.uint8:
+        raise UserError(f"expected uint8 images (N, H, W, C), got {pixels.dtype} of shape {pixels.shape}")
+    x = pixels.astype(dtype, order="C")  # (N, H, W, C)
+    x /= 127.5
+    x -= 1
+    return x.transpose(0, 3, 1, 2)
+
+
 def grid(pictures, *, columns=None, margin=2, background=0):
     """Lay N pictures out in rows and return one picture, uint8 (H, W, C). The last row may be short.
 

@@ -5,7 +5,7 @@ import pytest
 
 from nanogan import backend
 from nanogan.analysis import arithmetic, attributes
-from nanogan.data.faces import builtin_faces
+from nanogan.data.sets.faces import builtin_faces
 from nanogan.errors import UserError
 from nanogan.layers import Linear, Reshape, Sequential
 from nanogan.training import sample

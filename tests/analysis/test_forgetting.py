@@ -8,7 +8,7 @@ from scipy.optimize import minimize
 
 from nanogan.analysis import forgetting
 from nanogan.backend import array_module, to_device, to_numpy
-from nanogan.data.faces import builtin_faces
+from nanogan.data.sets.faces import builtin_faces
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, ReLU, Sequential, Tanh
 from nanogan.models import dcgan

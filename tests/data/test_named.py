@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanogan.data.faces import builtin_faces
 from nanogan.data.named import is_set, load_pictures
+from nanogan.data.sets.faces import builtin_faces
 from nanogan.errors import UserError
 
 
@@ -53,6 +53,18 @@ def test_a_folder_is_read_when_it_is_indexed_unless_some_are_asked_for(tmp_path,
         load_pictures(str(tmp_path), size=8, channels=1, split="test")
 
 
+def test_a_folder_of_class_subfolders_has_labels(tmp_path, rng):
+    for name in ("b/0", "a/x/1", "a/2"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / f"{name}.png")
+    folder, labels = load_pictures(str(tmp_path), size=8, channels=3)
+    assert labels.tolist() == [0, 0, 1]
+    assert folder.classes == ("a", "b")
+    some, labels = load_pictures(str(tmp_path), size=8, channels=3, count=2)
+    assert len(some) == 2
+    assert labels.tolist() == [0, 0]
+
+
 def test_real_mnist(real_data, monkeypatch):
     monkeypatch.setenv("NANOGAN_DATA", real_data)
     pictures, labels = load_pictures("mnist", size=28, channels=1, split="test", count=3)
@@ -61,7 +73,7 @@ def test_real_mnist(real_data, monkeypatch):
 
 
 def test_svhn_by_its_folder_or_its_file_has_a_test_split_beside_it(tmp_path):
-    svhn = pytest.importorskip("tests.data.test_svhn", reason="SciPy writes such files")
+    svhn = pytest.importorskip("tests.data.sets.test_svhn", reason="SciPy writes such files")
     for split, count in (("train", 7), ("test", 4)):
         svhn.write(tmp_path / f"{split}_32x32.mat", count=count)
     for given in (tmp_path, tmp_path / "train_32x32.mat"):

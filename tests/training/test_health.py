@@ -254,8 +254,9 @@ def test_real_trainings(real_data, tmp_path, illness):
     spread = np.float32(illness != "collapsed")  # of z: without it every picture is the same
     fixed_z = spread * rng.standard_normal((64, 16), dtype=np.float32)
     log, health, told = Log(tmp_path / "log.csv"), Health(window=100, warm_up=200), []
-    data = next(iter(Loader(pictures, batch_size=64).epoch(1)))
-    for step, real in enumerate(Loader(pictures[:6400], batch_size=16).epoch(1), start=1):
+    data = next(Loader(pictures, batch_size=64).epoch(1))["images"]
+    for step, batch in enumerate(Loader(pictures[:6400], batch_size=16).epoch(1), start=1):
+        real = batch["images"]
         z = spread * rng.standard_normal((16, 16), dtype=np.float32)
         log.add(1, step, adversarial_step(g, d, opt_g, opt_d, real, z), 0.0)
         if step % 50 == 0:

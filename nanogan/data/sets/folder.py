@@ -1,7 +1,9 @@
 """Any folder of pictures, however large: listed once, decoded when a batch asks for it, or packed for good."""
 
+import bisect
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -41,8 +43,16 @@ class PictureFolder:
     ``folder[i]`` is a picture, ``folder[indices]`` (1-D array or slice) a batch (B, size, size, channels). They are
     decoded by then and not kept, in ``workers`` threads (as many as there are cores, 16 at most, if not given).
 
-    A picture that cannot be decoded, or has more than MAX_PIXELS pixels, is left out: the next good one in order (after
-    the last comes the first) stands in its place too. ``folder.skipped``, {path: reason}, names those met so far.
+    If all images lie in class subfolders (photos/cats/1.jpg, photos/dogs/old/2.jpg), ``folder.classes`` is the names of
+    those, a tuple, sorted as torchvision's ImageFolder sorts them, and ``folder.labels``, int64 (N,), says for each
+    image which of them it lies in, at whatever depth. If any image lies in the folder itself, ``labels`` is None and
+    ``classes`` is empty. A subfolder without images is no class.
+
+    An image that cannot be decoded, or has more than MAX_PIXELS pixels, is left out: the next good one of its class, or
+    of the folder where there are no classes, stands in its place too (after the last comes the first); so its label
+    stays right. In place of a class of which none is good stands the next good image of another: those are named in
+    ``folder.lost_classes``, and a Loader with labels refuses them. ``folder.skipped``, {path: reason}, names the images
+    met so far that were left out.
 
     ``cache`` is a file, such as faces-64.npy, from which all is read once :meth:`pack` has written it; beside it,
     faces-64.npy.json tells whether it still fits the folder: if not, the folder is decoded until it is packed again.
@@ -65,7 +75,8 @@ class PictureFolder:
         self.cache = None if cache is None else Path(cache)
         self._bad = {}  # index of a picture, or path of a folder -> why it is left out; only ever added to
         self._pool = self._pool_owner = self._packed = None
-        self._names, self._starts, self._fingerprint = self._list(progress or iter)
+        self._names, self._starts, self._fingerprint, runs = self._list(progress or iter)
+        self.classes, self.labels, self._class_starts = _classes(runs)
         if self.cache is not None:
             self._open_cache()
 
@@ -83,6 +94,23 @@ class PictureFolder:
         bad = sorted(self._bad.copy().items(), key=lambda item: (isinstance(item[0], str), item[0]))
         return {self.file(i) if isinstance(i, int) else i: reason for i, reason in bad}
 
+    @property
+    def lost_classes(self):
+        """{class: why, for one of its images} of classes of which no image can be read, as far as it is known."""
+        if not self.classes or not self._bad:
+            return {}
+        bad = self._bad.copy()
+        known = {self.labels[i]: i for i in bad if isinstance(i, int)}  # an unreadable image of each class
+        lost = [known[label] for label in sorted(known) if all(i in bad for i in self._class_of(known[label]))]
+        return {self.classes[self.labels[i]]: f"{self.file(i)}: {bad[i]}" for i in lost}
+
+    def _class_of(self, index):
+        """The range of the images in the class of image ``index``; of all images where there are no classes."""
+        if not self.classes:
+            return range(len(self))
+        at = bisect.bisect(self._class_starts, index)
+        return range(self._class_starts[at - 1], self._class_starts[at])
+
     def __getitem__(self, indices):
         if isinstance(indices, (int, np.integer)):
             return self[np.array([indices])][0]
@@ -99,9 +127,10 @@ class PictureFolder:
     # ------------------------------------------------------------------------------------------------- the listing
 
     def _list(self, progress):
-        """Return all paths, joined, where each starts (N + 1 numbers), and the fingerprint, or None without a cache.
+        """Return all paths, joined, where each starts (N + 1 integers), the fingerprint, and the runs of classes.
 
-        A million paths are one string of bytes and one array, not a million objects.
+        A million paths are one string of bytes and one array, not a million objects; and their classes are runs of
+        images, [name, count], since they are listed folder by folder. An image in the folder itself is of class None.
         """
         if not self.path.is_dir():
             found = "a file" if self.path.exists() else "nothing"
@@ -109,7 +138,12 @@ class PictureFolder:
         root, names, starts, digest = os.fsencode(self.path), bytearray(), bytearray(), hashlib.sha256()
         options = (1, self.size, self.channels, self.background, MAX_PIXELS, MAX_BYTES)  # 1: this decoder's version
         digest.update(repr(options).encode())
+        runs = []
         for name in progress(self._scan()):
+            top, slash, _ = name.partition(b"/")
+            if not runs or runs[-1][0] != (top if slash else None):
+                runs.append([top if slash else None, 0])
+            runs[-1][1] += 1
             starts += len(names).to_bytes(8, "little")
             names += name
             if self.cache is not None:
@@ -119,7 +153,7 @@ class PictureFolder:
         if not starts:
             raise DataNotFound(f"{self.path} holds no picture (.jpg, .png, .webp, .bmp or .gif), itself or below")
         starts += len(names).to_bytes(8, "little")
-        return bytes(names), np.frombuffer(bytes(starts), "<i8"), digest.hexdigest()
+        return bytes(names), np.frombuffer(bytes(starts), "<i8"), digest.hexdigest(), runs
 
     def _scan(self):
         """Yield each picture's path below the folder, bytes, sorted. A folder's path ends in a slash."""
@@ -178,9 +212,15 @@ class PictureFolder:
         return self._pool
 
     def _good_one(self, index):
-        """Return the picture at ``index``, or the next good one. Depends on the files alone, not on who came first."""
-        for i in range(index, index + len(self)):
-            i %= len(self)
+        """Return the image at ``index``, or the next good one, of its class if there is one.
+
+        Depends on the files alone, not on who came first.
+        """
+        index %= len(self)
+        alike = self._class_of(index)
+        for i in itertools.chain(
+            range(index, alike.stop), range(alike.start, index), range(alike.stop, len(self)), range(alike.start)
+        ):
             if i in self._bad:
                 continue
             try:
@@ -215,7 +255,8 @@ class PictureFolder:
                 note.unlink(missing_ok=True)  # until the new one is there, the pictures count for nothing
             bad = {str(i): reason for i, reason in self._bad.items() if isinstance(i, int)}
             with replacing(note) as temporary:
-                temporary.write_text(json.dumps({"fingerprint": self._fingerprint, "skipped": bad}), encoding="utf-8")
+                contents = {"fingerprint": self._fingerprint, "skipped": bad, "within_classes": True}
+                temporary.write_text(json.dumps(contents), encoding="utf-8")
         except OSError as error:
             raise UserError(f"the cache {self.cache} cannot be written ({error.strerror or error})") from None
         self._open_cache()
@@ -231,12 +272,28 @@ class PictureFolder:
             if note["fingerprint"] != self._fingerprint:
                 return
             bad = {int(i): str(reason) for i, reason in note["skipped"].items()}
+            if bad and self.classes and not note.get("within_classes"):  # packed before images stood in for their class
+                return
             packed = np.lib.format.open_memmap(self.cache, mode="r")  # np.load would open zip files and pickles too
             if packed.shape == self.shape and packed.dtype == np.uint8 and packed.flags.c_contiguous:
                 self._packed = packed
                 self._bad.update((i, reason) for i, reason in bad.items() if 0 <= i < len(self))
         except Exception:  # of many kinds, for the many ways in which the two files can be missing or damaged
             return
+
+
+def _classes(runs):
+    """Return the sorted names of the classes, all labels, int64 (N,), and where each run of a class starts, and N.
+
+    ``runs`` are [name of the top folder, in bytes, or None; count]. With a None among them there are no classes.
+    """
+    if any(name is None for name, _ in runs):
+        return (), None, []
+    names = sorted(os.fsdecode(name) for name, _ in runs)
+    number = {name: i for i, name in enumerate(names)}
+    counts = [count for _, count in runs]
+    labels = np.repeat([number[os.fsdecode(name)] for name, _ in runs], counts).astype(np.int64)
+    return tuple(names), labels, [0, *itertools.accumulate(counts)]
 
 
 def _usable_cores():

@@ -13,7 +13,8 @@ import pytest
 from PIL import Image, PngImagePlugin
 
 from nanogan import images
-from nanogan.data import Loader, PictureFolder, folder
+from nanogan.data import Loader, PictureFolder
+from nanogan.data.sets import folder
 from nanogan.errors import DataNotFound, UserError
 
 
@@ -326,6 +327,98 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypa
         PictureFolder(tmp_path, size=2)[:]
 
 
+# ---------------------------------------------------------------------------------------------------------- classes
+
+
+def classed(path, names, bad=()):
+    """A folder of the images ``names``; the i-th of the sorted ones is all i, those of ``bad`` are no images."""
+    for i, name in enumerate(sorted(names)):
+        painted(path / name, i)
+        if name in bad:
+            (path / name).write_bytes(b"no picture")
+    return path
+
+
+def test_class_subfolders_are_labels_as_in_torchvision(tmp_path):
+    """ "a-b/" is listed before "a/", but the class "a" comes before "a-b"; deeper folders belong to the top one."""
+    names = ["a/1.png", "a/deep/er/2.png", "a-b/3.png", "zä/4.png", "B/5.png", "B/a/6.png"]
+    classed(tmp_path, names)
+    (tmp_path / "empty" / "below").mkdir(parents=True)
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.txt").write_text("no picture")
+    pictures = PictureFolder(tmp_path, size=2)
+    assert pictures.classes == ("B", "a", "a-b", "zä")
+    assert pictures.labels.dtype == np.int64
+    tops = [sorted(names)[value].split("/")[0] for value in values(pictures[:])]
+    assert [pictures.classes[label] for label in pictures.labels] == tops
+    assert tops == ["B", "B", "a-b", "a", "a", "zä"]
+    assert values(pictures[2:4]) == [2, 3]
+    assert [pictures.classes[label] for label in pictures.labels[2:4]] == ["a-b", "a"]
+
+
+@pytest.mark.parametrize(
+    "names", [["1.png", "2.png"], ["a/1.png", "b/2.png", "c.png"], ["a.png", "b/2.png", "c/3.png"]]
+)
+def test_a_folder_with_an_image_outside_of_subfolders_has_no_labels(tmp_path, names):
+    pictures = PictureFolder(classed(tmp_path, names), size=2)
+    assert pictures.labels is None
+    assert pictures.classes == ()
+    assert pictures.lost_classes == {}
+
+
+def test_an_image_of_the_same_class_stands_in_for_a_bad_one(tmp_path):
+    names = [f"{top}/{i}.png" for top in "abc" for i in range(3)]
+    bad = ("a/2.png", "b/0.png", "b/2.png")
+    for workers in (1, 4):
+        pictures = PictureFolder(classed(tmp_path, names, bad), size=2, workers=workers)
+        assert values(pictures[:]) == [0, 1, 0, 4, 4, 4, 6, 7, 8]
+        assert values(pictures[np.array([-7, -4])]) == [0, 4]
+        assert pictures.labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+        assert list(pictures.skipped) == [str(tmp_path / name) for name in bad]
+        assert pictures.lost_classes == {}
+
+
+def test_a_class_without_a_good_image_is_refused_where_labels_are_used(tmp_path):
+    """Without labels the next good image of the folder stands in, as in a folder without classes."""
+    names = ["a/0.png", "b/0.png", "b/1.png", "c/0.png"]
+    pictures = PictureFolder(classed(tmp_path, names, bad=("b/0.png", "b/1.png")), size=2)
+    assert pictures.lost_classes == {}, "nothing was looked at"
+    assert values(pictures[:]) == [0, 3, 3, 3]
+    assert list(pictures.lost_classes) == ["b"]
+    assert pictures.lost_classes["b"].startswith(str(tmp_path / "b"))
+    (batch,) = Loader(pictures, batch_size=4, shuffle=False).epoch(1)
+    assert set(batch) == {"images"}
+    pictures = PictureFolder(tmp_path, size=2)
+    with pytest.raises(
+        UserError, match="none of the images of class 'b' can be read .*: cannot identify .* remove its"
+    ):
+        list(Loader(pictures, labels=pictures.labels, batch_size=4).epoch(1))
+    last = PictureFolder(classed(tmp_path / "last", ["a/0.png", "b/0.png"], bad=("b/0.png",)), size=2)
+    assert values(last[:]) == [0, 0], "after the last comes the first"
+
+
+def test_a_batch_with_a_bad_image_has_the_right_labels(tmp_path):
+    names = [f"{top}/{i}.png" for top in "abc" for i in range(4)]
+    pictures = PictureFolder(classed(tmp_path, names, bad=("a/3.png", "c/3.png")), size=2)
+    loader = Loader(pictures, labels=pictures.labels, batch_size=5, seed=3)
+    assert loader.shapes == {"images": (3, 2, 2), "labels": 3}
+    for batch in loader.epoch(1):
+        shown = np.rint((batch["images"][:, 0, 0, 0] + 1) * 127.5).astype(int)
+        assert (shown // 4).tolist() == batch["labels"].tolist()
+
+
+def test_a_packed_folder_has_its_labels_and_the_replacements_of_its_classes(tmp_path):
+    names = [f"{top}/{i}.png" for top in "ab" for i in range(2)]
+    root, cache = classed(tmp_path / "p", names, bad=("a/1.png",)), tmp_path / "p.npy"
+    another(root, cache).pack()
+    packed = another(root, cache)
+    assert packed._packed is not None
+    assert values(packed[:]) == [0, 0, 2, 3]
+    assert packed.labels.tolist() == [0, 0, 1, 1]
+    change_note(cache, within_classes=False)  # packed when the next image of any class stood in
+    assert another(root, cache)._packed is None
+
+
 # -------------------------------------------------------------------------------------------------------- the cache
 
 
@@ -489,8 +582,8 @@ pictures = PictureFolder({str(tmp_path)!r}, size=4, workers=3)
 batches = Loader(pictures, batch_size=5).epoch(1)
 first = next(batches)
 pid = os.fork()
-rest = [batch.tobytes() for batch in batches]
-whole = [batch.tobytes() for batch in Loader(pictures[:], batch_size=5).epoch(1)]
+rest = [batch["images"].tobytes() for batch in batches]
+whole = [batch["images"].tobytes() for batch in Loader(pictures[:], batch_size=5).epoch(1)]
 assert rest == whole[1:], len(rest)
 if pid:
     assert os.waitpid(pid, 0)[1] == 0
@@ -506,7 +599,7 @@ def test_a_program_that_ends_in_the_middle_of_an_epoch_ends(tmp_path):
     program = f"""
 from nanogan.data import Loader, PictureFolder
 batches = Loader(PictureFolder({str(tmp_path)!r}, size=4, workers=3), batch_size=5).epoch(1)
-print(next(batches).shape)
+print(next(batches)["images"].shape)
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout, result.stderr) == (0, "(5, 3, 4, 4)\n", "")

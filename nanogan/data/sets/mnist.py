@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from nanogan.data.download import cache_dir as cache_dir  # its callers know it from here
-from nanogan.data.download import download_file, usual_folders
-from nanogan.data.idx import read_idx
+from nanogan.data.formats.idx import read_idx
+from nanogan.data.sets.download import cache_dir as cache_dir  # its callers know it from here
+from nanogan.data.sets.download import download_file, usual_folders
 from nanogan.errors import DataNotFound, UserError
 
 # Mirrors are tried in turn. The MD5 sums are those that the data sets' authors publish.

@@ -8,7 +8,8 @@ import zlib
 import numpy as np
 import pytest
 
-from nanogan.data import load_svhn, svhn
+from nanogan.data import load_svhn
+from nanogan.data.sets import svhn
 from nanogan.errors import DataNotFound, UserError
 
 io = pytest.importorskip("scipy.io")  # writes the files; nanogan reads them itself
@@ -98,7 +99,7 @@ def test_what_is_no_such_file_gets_one_sentence(tmp_path):
 def test_too_large_a_file_is_not_read(tmp_path, monkeypatch):
     write(tmp_path / "file")
     monkeypatch.setattr(svhn, "MAX_PICTURES", 6)
-    with pytest.raises(UserError, match="X promises 7 pictures, 1 to 6 were expected"):
+    with pytest.raises(UserError, match="X promises 7 images, 1 to 6 were expected"):
         load_svhn(tmp_path / "file")
     monkeypatch.setattr(svhn, "MAX_BYTES", 1000)
     with pytest.raises(UserError, match="it has more than the 1000 bytes"):
@@ -135,9 +136,9 @@ def test_a_zlib_bomb_is_not_unpacked(tmp_path):
         (184, 77, "but 3072 bytes of type 77"),
         (188, 3071, "but 3071 bytes of type 2"),
         (188, 2**32 - 1, "but 4294967295 bytes of type 2"),
-        (172, 2**31 - 1, "X promises 2147483647 pictures"),
-        (172, 2**32 - 1, "X promises -1 pictures"),
-        (172, 0, "X promises 0 pictures"),
+        (172, 2**31 - 1, "X promises 2147483647 images"),
+        (172, 2**32 - 1, "X promises -1 images"),
+        (172, 0, "X promises 0 images"),
         (None, 200, "it ends too early"),
         (None, 3000, "it ends too early"),
     ],

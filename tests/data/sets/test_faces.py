@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nanogan.data.faces import ATTRIBUTES, builtin_faces
+from nanogan.data.sets.faces import ATTRIBUTES, builtin_faces
 from nanogan.errors import UserError
 
 
