@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import sys
 import tempfile
 
 import hypothesis
@@ -25,6 +26,12 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default")
 if "NANOGAN_TEST_KERNELS" not in os.environ:
     os.environ["NANOGAN_TEST_KERNELS"] = tempfile.mkdtemp(prefix="nanogan-kernels-")
     atexit.register(shutil.rmtree, os.environ["NANOGAN_TEST_KERNELS"], ignore_errors=True)
+
+
+def pytest_collection_finish(session):
+    """Give torch one thread: its threads spin while they wait, and where others compute too, seconds become minutes."""
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
 
 
 def _gpu_problem():

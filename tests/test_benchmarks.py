@@ -105,7 +105,7 @@ def test_an_epoch_of_each_loop(rng):
 
 def test_a_part_of_a_session_that_hangs_is_stopped(tmp_path):
     hangs = gpu_session.Part("hangs", (sys.executable, "-c", "import time; time.sleep(600)"), 1)
-    assert gpu_session.run(hangs, 2, tmp_path) == "out of time"
+    assert gpu_session.run(hangs, 0.5, tmp_path) == "out of time"
     fails = gpu_session.Part("fails", (sys.executable, "-c", "raise SystemExit('{budget} {out}')"), 1)
     assert gpu_session.run(fails, 20, tmp_path) == 1
     assert (tmp_path / "fails.txt").read_text(encoding="utf-8") == f"16 {tmp_path / 'fails.md'}\n"

@@ -21,6 +21,7 @@ from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Sigmoid, Tanh
 from nanogan.models import dcgan
 from nanogan.training import sample
+from tests import starting
 
 SIZES = [(8, 1, 3), (16, 3, 4), (28, 1, 2), (64, 3, 2)]  # image_size, channels, width
 
@@ -46,10 +47,7 @@ def their_d(size=16, channels=3, width=4):
 
 
 def run(*arguments, **environment):
-    return subprocess.run(
-        [sys.executable, "-m", "nanogan.convert", *map(str, arguments)],
-        env={**os.environ, **environment}, capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
+    return starting.run("nanogan.convert", *arguments, **environment)
 
 
 def refused(source, *matches, target=None, **options):

@@ -1,23 +1,14 @@
 """The report on this machine: it says what is so, and never fails."""
 
 import json
-import subprocess
 import sys
 import types
 
 import pytest
 
 from nanogan import backend, dispatch, info
+from tests import starting
 from tests.test_backend import INSUFFICIENT, raise_
-
-
-def run(*arguments, **environment):
-    import os
-
-    environment = {name: v for name, v in os.environ.items() if name != "NANOGAN_FAST"} | environment
-    return subprocess.run(
-        [sys.executable, "-m", "nanogan.info", *arguments], env=environment, capture_output=True, text=True, timeout=120
-    )
 
 
 def card(index):
@@ -109,8 +100,9 @@ def test_the_columns_are_aligned():
 
 
 @pytest.mark.parametrize(("arguments", "status"), [((), 0), (("--device", "cpu"), 0), (("--device", "tpu"), 2)])
-def test_the_exit_status_is_the_device_asked_for(arguments, status):
-    result = run("--json", *arguments, NANOGAN_FAST="0")
+def test_the_exit_status_is_the_device_asked_for(monkeypatch, arguments, status):
+    monkeypatch.setattr(dispatch, "FAST", False)
+    result = starting.run("nanogan.info", "--json", *arguments, NANOGAN_FAST="0")
     assert result.returncode == status, result.stderr
     assert json.loads(result.stdout)["settings"]["fast paths"] == "off, by NANOGAN_FAST=0"
     assert "Traceback" not in result.stderr

@@ -7,7 +7,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from PIL import Image
 from nanogan import images
 from nanogan.errors import UserError
 from nanogan.report import write_report
+from tests import starting
 
 EVIL = """</script></title><script>alert("1")</script><img src=x onerror='alert(2)'>&amp;"""
 VOID = {"meta", "link", "img", "input", "br"}
@@ -474,9 +474,7 @@ def test_the_report_replaces_the_earlier_one_whole(run, monkeypatch):
 
 def test_the_command_prints_the_path_and_tells_mistakes(run, tmp_path):
     def command(folder):
-        return subprocess.run(
-            [sys.executable, "-m", "nanogan.report", folder], capture_output=True, text=True, encoding="utf-8"
-        )
+        return starting.run("nanogan.report", folder)
 
     done = command(run)
     assert (done.returncode, done.stdout) == (0, f"{run / 'report.html'}\n"), done.stderr

@@ -1,27 +1,14 @@
 """Starting an example as a user does, in a folder of the test's own."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 from PIL import Image
 
-EXAMPLES = Path(__file__).parents[2] / "examples"
+from tests import starting
+from tests.starting import EXAMPLES
 
 
 def run(script, *arguments, folder):
     """Return the exit status of ``script`` with ``arguments``, what it printed, and its errors."""
-    done = subprocess.run(
-        [sys.executable, str(EXAMPLES / script), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert "Traceback" not in done.stderr
+    done = starting.run(EXAMPLES / script, *arguments, folder=folder)
     return done.returncode, done.stdout, done.stderr
 
 

@@ -2,9 +2,7 @@
 
 import importlib.util
 import json
-import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -16,22 +14,9 @@ from nanogan import checkpoint
 from nanogan.analysis.classifier import Classifier
 from nanogan.models import conditional, dcgan
 from tests.examples import starting
-from tests.examples.starting import EXAMPLES
+from tests.starting import EXAMPLES, process
 
 TINY = ("--data", "digits", "--width", "2", "--latent", "3")
-
-
-def start(*arguments, folder):
-    return subprocess.Popen(
-        [sys.executable, str(EXAMPLES / "conditional_dcgan.py"), *map(str, arguments)],
-        cwd=folder,
-        env=os.environ,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background would ignore it
-    )
 
 
 def run(*arguments, folder):
@@ -77,15 +62,15 @@ def test_from_nothing_to_a_table_and_again_from_the_file(tmp_path):
 
 
 def test_ctrl_c_leaves_whole_files_alone(tmp_path):
-    with start(*TINY, folder=tmp_path) as process:
+    with process(EXAMPLES / "conditional_dcgan.py", *TINY, folder=tmp_path) as started:
         left = tmp_path / "runs" / "conditional_dcgan"
         deadline = time.monotonic() + 60
         while not left.is_dir() and time.monotonic() < deadline:
             time.sleep(0.05)
         time.sleep(0.3)  # the digits are being drawn
-        process.send_signal(signal.SIGINT)
-        _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+        started.send_signal(signal.SIGINT)
+        _, err = started.communicate(timeout=60)
+    assert started.returncode == 130
     assert err.endswith("conditional_dcgan.py: stopped\n")
     assert "Traceback" not in err
     assert list(left.iterdir()) == []

@@ -82,8 +82,8 @@ def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
     binary = tmp_path / "cifar-10-batches-bin"
     binary.mkdir()
     (binary / "batches.meta.txt").write_text("airplane\n")
+    rows = rng.integers(0, 10, (10_000, 3073), dtype=np.uint8)
     for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
-        rows = rng.integers(0, 10, (10_000, 3073), dtype=np.uint8)
         (binary / name).write_bytes(rows.tobytes())
     out, _ = succeed(tmp_path, *TINY, "--dry-run", "--image-size", "32", folder=tmp_path)
     assert "32 pictures of 32 x 32" in out

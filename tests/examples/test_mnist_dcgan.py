@@ -4,11 +4,11 @@ import csv
 import json
 import os
 import pickle
+import shlex
 import shutil
 import signal
 import struct
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from PIL import Image
 
 from nanogan import checkpoint
 from nanogan.data import builtin_digits
+from tests import starting
 
-SCRIPT = Path(__file__).parents[2] / "examples" / "mnist_dcgan.py"
+SCRIPT = starting.EXAMPLES / "mnist_dcgan.py"
+NO_NETWORK = {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}
 TINY = ("--data", "digits", "--width", "4", "--batch-size", "16", "--latent", "8")
 
 
@@ -39,24 +41,14 @@ def small_set(tmp_path_factory):
     return ("--data", "mnist", "--data-dir", folder, *TINY[2:])
 
 
-def start(*arguments, folder, **options):
-    environment = os.environ | {"https_proxy": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9"}  # no network
-    return subprocess.Popen(
-        [sys.executable, str(SCRIPT), *map(str, arguments)],
-        cwd=folder,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+def start(*arguments, folder):
+    """Start the script in a process of its own, to which signals can be sent."""
+    return starting.process(SCRIPT, *arguments, folder=folder)
 
 
 def run(*arguments, folder):
-    process = start(*arguments, folder=folder)
-    out, err = process.communicate(timeout=120)
-    return process.returncode, out, err
+    done = starting.run(SCRIPT, *arguments, folder=folder, **NO_NETWORK)
+    return done.returncode, done.stdout, done.stderr
 
 
 def succeed(*arguments, folder):
@@ -285,10 +277,11 @@ def test_the_command_that_is_printed_resumes(tmp_path, whole):
     assert (run_folder / "generator.safetensors").read_bytes() == (expected / "generator.safetensors").read_bytes()
     assert rows(run_folder) == rows(expected)
 
-    again = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=60)
-    assert again.returncode == 0, again.stderr
-    assert "nothing was left to do" in again.stdout
-    (longer,) = [line.removeprefix("to train longer: ") for line in again.stdout.splitlines() if " longer: " in line]
+    _, script, *arguments = shlex.split(command)
+    assert script == str(SCRIPT)
+    again = succeed(*arguments, folder=tmp_path)
+    assert "nothing was left to do" in again
+    (longer,) = [line.removeprefix("to train longer: ") for line in again.splitlines() if " longer: " in line]
     assert longer.endswith("--epochs 4")
 
 
@@ -475,7 +468,7 @@ def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
         (("--data-dir", "nowhere"), "there is no folder nowhere"),
         (("--data-dir", "."), "holds no train-images-idx3-ubyte"),
         (("--data", "mnist"), "mnist could not be downloaded"),
-        (("--data", "digits", "--batch-size", "70000"), "a batch of 70000 was asked for, but there are 60000 pictures"),
+        (("--data-dir", "set", "--batch-size", "21"), "a batch of 21 was asked for, but there are 20 pictures"),
         (("--out", "file"), "cannot write to the output folder file"),
         (("--generate", "4", "--checkpoint", "nothing"), "there is no checkpoint nothing"),
         (("--generate", "4", "--checkpoint", "file"), "not a whole safetensors file"),
@@ -498,13 +491,15 @@ def test_a_diverged_training_stops_and_keeps_the_last_good_checkpoint(tmp_path, 
 )
 def test_a_users_mistake_gets_one_sentence_and_status_2(tmp_path, arguments, message):
     (tmp_path / "file").write_text("this is no checkpoint and no folder")
+    (tmp_path / "set").mkdir()
+    write_idx(tmp_path / "set", 20)
+    before = files(tmp_path)
     code, _, err = run(*arguments, folder=tmp_path)
     assert code == 2
     assert message in err
     assert "Traceback" not in err
     assert len([line for line in err.splitlines() if "error: " in line]) == 1
-    leftovers = [name for name in files(tmp_path) if name != "file"]
-    assert leftovers == []
+    assert files(tmp_path) == before
 
 
 def test_gpu_that_is_not_there(tmp_path):

@@ -1,5 +1,7 @@
 """The watcher: an illness is told, and once; health, a run's start and too few numbers are not."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -242,10 +244,16 @@ def test_inputs_are_not_changed(rng):
 # ------------------------------------------------------------------------------------------ real trainings
 
 
+@functools.cache
+def mnist(folder):
+    pictures, _ = load_mnist("mnist", data_dir=folder)
+    return pictures[:6400]
+
+
 @pytest.mark.parametrize("illness", [None, "winning", "collapsed", "saturated"])
 def test_real_trainings(real_data, tmp_path, illness):
     """A small DCGAN on MNIST for 400 steps: healthy, or made ill as people do by mistake."""
-    pictures, _ = load_mnist("mnist", data_dir=f"{real_data}/mnist")
+    pictures = mnist(f"{real_data}/mnist")
     rng = np.random.default_rng(3)
     g = dcgan.generator(image_size=28, channels=1, latent=16, width=8, rng=rng)
     d = dcgan.discriminator(image_size=28, channels=1, width=8, rng=rng)
@@ -255,7 +263,7 @@ def test_real_trainings(real_data, tmp_path, illness):
     fixed_z = spread * rng.standard_normal((64, 16), dtype=np.float32)
     log, health, told = Log(tmp_path / "log.csv"), Health(window=100, warm_up=200), []
     data = next(Loader(pictures, batch_size=64).epoch(1))["images"]
-    for step, batch in enumerate(Loader(pictures[:6400], batch_size=16).epoch(1), start=1):
+    for step, batch in enumerate(Loader(pictures, batch_size=16).epoch(1), start=1):
         real = batch["images"]
         z = spread * rng.standard_normal((16, 16), dtype=np.float32)
         log.add(1, step, adversarial_step(g, d, opt_g, opt_d, real, z), 0.0)

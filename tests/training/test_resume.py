@@ -202,8 +202,9 @@ OPTIONS = [
 
 @pytest.mark.parametrize(("options", "per_epoch"), OPTIONS, ids=str)
 def test_a_run_can_be_resumed_at_any_step(tmp_path, options, per_epoch):
+    """At every step with the defaults; with options, whose state is the same at each, within and between epochs."""
     run(tmp_path / "whole", sample_every=None, **options)
-    for step in range(1, EPOCHS * per_epoch):
+    for step in (per_epoch - 1, 2 * per_epoch) if options else range(1, EPOCHS * per_epoch):
         out = tmp_path / f"stopped{step}"
         assert run(out, max_steps=step, sample_every=None, **options) is True
         assert training_in(out / LAST)[1]["step"] == step
