@@ -7,7 +7,7 @@ from nanogan.dispatch import dispatch
 from nanogan.errors import UserError
 from nanogan.layers import init
 from nanogan.layers.layer import Layer
-from nanogan.ops._layout import pair
+from nanogan.ops.checks import pair
 
 
 class _Affine(Layer):

@@ -46,7 +46,7 @@ from nanogan.ops.losses import (
     score_backward,
     score_forward,
 )
-from nanogan.ops.resize import (
+from nanogan.ops.shapes import (
     flatten_backward,
     flatten_forward,
     max_pool2d_backward,

@@ -7,7 +7,7 @@ import numpy as np
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_dtype
+from nanogan.ops.checks import check_dtype
 
 
 def relu_forward(x):

@@ -21,7 +21,8 @@ Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167; running s
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_input, column_sum, from_rows, to_rows
+from nanogan.ops.checks import check_input
+from nanogan.ops.rows import column_sum, from_rows, to_rows
 
 
 def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):

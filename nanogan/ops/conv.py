@@ -33,7 +33,8 @@ meanings of the options are those of torch.nn.functional.conv2d and conv_transpo
 
 from nanogan.backend import array_module, narrow, product
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_dy, check_input, column_sum, from_rows, pair, to_rows
+from nanogan.ops.checks import check_dy, check_input, pair
+from nanogan.ops.rows import column_sum, from_rows, to_rows
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):

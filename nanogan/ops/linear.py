@@ -1,7 +1,7 @@
 """The fully connected layer, and the table look-up that is its special case for one-hot inputs."""
 
 from nanogan.backend import array_module, product
-from nanogan.ops._layout import check_classes, check_input
+from nanogan.ops.checks import check_classes, check_input
 
 
 def linear_forward(x, w, b=None):

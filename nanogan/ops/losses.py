@@ -12,8 +12,8 @@ from numbers import Real
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_classes, check_dtype
 from nanogan.ops.activations import stable_sigmoid
+from nanogan.ops.checks import check_classes, check_dtype
 
 REAL, FAKE = 1.0, 0.0  # the targets of a discriminator
 

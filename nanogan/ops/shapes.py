@@ -5,8 +5,9 @@ from numbers import Integral
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_input, from_rows, pair
+from nanogan.ops.checks import check_input, pair
 from nanogan.ops.conv import col2im, conv2d_output_size, im2col
+from nanogan.ops.rows import from_rows
 
 
 def upsample_forward(x, *, scale_factor=2):
