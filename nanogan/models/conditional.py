@@ -23,6 +23,7 @@ from nanogan.backend import array_module
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm1d, Flatten, Layer, LeakyReLU, Linear, ReLU, Reshape, Sequential, Tanh
 from nanogan.models import dcgan
+from nanogan.ops.examples import normal
 
 
 class Conditional(Layer):
@@ -129,3 +130,10 @@ def mlp_pair(*, classes, pixels=784, latent=100, width=512, rng=None):
         Linear(width, 1, rng=rng),
     )  # fmt: skip
     return Conditional(g, latent=latent, classes=classes), d
+
+
+def _example():
+    return generator(classes=2, image_size=8, channels=2, latent=3, width=2, rng=np.random.default_rng(11))
+
+
+EXAMPLES = {"conditional generator": (_example, normal(4, 5))}
