@@ -13,61 +13,38 @@ import numpy as np
 import torch
 
 from benchmarks import machine
+from nanogan import ops
 from nanogan.backend import channels_last
-from nanogan.gradcheck import cases
+from nanogan.ops.batchnorm import example as batchnorm
+from nanogan.ops.examples import Example, constant, integers, normal, probabilities
 
 PRECISION = 2.0**-24  # a number rounded to float32 is off by at most this part of itself
 
 SHAPE = (16, 64, 16, 16)
+TARGET = constant(probabilities(128, 1))
 CASES = [
-    cases.conv(64, 3, 64, (64, 64), (4, 4), 2, 1, bias=False),
-    cases.conv(16, 64, 128, (16, 16), (4, 4), 2, 1),
-    cases.conv(64, 512, 1, (4, 4), (4, 4), 1, 0, bias=False),
-    cases.conv_transpose(16, 128, 64, (8, 8), (4, 4), 2, 1),
-    cases.conv_transpose(64, 100, 256, (1, 1), (4, 4), 1, 0, bias=False),
-    cases.Case(
-        "linear",
-        {"x": cases.normal(64, 1024), "w": cases.normal(256, 1024), "b": cases.normal(256)},
-        cases.linear_oracle,
-        {},
-        ("x", "w", "b"),
-        "n64-1024to256",
-    ),
-    cases.batchnorm(SHAPE, True),
-    cases.batchnorm((64, 64, 32, 32), True),
-    cases.batchnorm(SHAPE, False),
-    cases.Case("relu", {"x": cases.normal(*SHAPE)}, lambda F, x: F.relu(x)),
-    cases.Case("leaky_relu", {"x": cases.normal(*SHAPE)}, lambda F, x: F.leaky_relu(x, 0.2), {"negative_slope": 0.2}),
-    cases.Case("tanh", {"x": cases.normal(*SHAPE)}, lambda F, x: F.tanh(x)),
-    cases.Case("sigmoid", {"x": cases.normal(*SHAPE)}, lambda F, x: F.sigmoid(x)),
-    cases.Case("upsample", {"x": cases.normal(*SHAPE)}, lambda F, x: F.interpolate(x, scale_factor=2)),
-    cases.Case(
-        "max_pool2d", {"x": cases.normal(*SHAPE)}, lambda F, x: F.max_pool2d(x, 3, 2, 1),
-        {"kernel_size": 3, "stride": 2, "padding": 1},
-    ),
-    cases.loss(
-        "bce",
-        {"p": cases.probabilities(128, 1), "target": cases.probabilities(128, 1)},
-        lambda F, p, target: F.binary_cross_entropy(p, target),
-    ),
-    cases.loss(
-        "bce_with_logits",
-        {"logits": lambda rng: 5 * rng.standard_normal((128, 1)), "target": cases.probabilities(128, 1)},
-        lambda F, logits, target: F.binary_cross_entropy_with_logits(logits, target),
-    ),
-    cases.loss(
-        "mse",
-        {"x": cases.normal(*SHAPE), "target": cases.normal(*SHAPE)},
-        lambda F, x, target: F.mse_loss(x, target),
-    ),
-    cases.loss(
-        "l1", {"x": cases.normal(*SHAPE), "target": cases.normal(*SHAPE)}, lambda F, x, target: F.l1_loss(x, target)
-    ),
-    cases.loss(
-        "cross_entropy",
-        {"logits": lambda rng: 3 * rng.standard_normal((256, 10)), "labels": cases.whole(10, 256)},
-        lambda F, logits, labels: F.cross_entropy(logits, labels),
-    ),
+    Example(ops.conv2d_forward, x=normal(64, 3, 64, 64), w=normal(64, 3, 4, 4), stride=2, padding=1),
+    Example(ops.conv2d_forward, x=normal(16, 64, 16, 16), w=normal(128, 64, 4, 4), b=normal(128), stride=2, padding=1),
+    Example(ops.conv2d_forward, x=normal(64, 512, 4, 4), w=normal(1, 512, 4, 4)),
+    Example(ops.conv_transpose2d_forward, x=normal(16, 128, 8, 8), w=normal(128, 64, 4, 4), b=normal(64),
+            stride=2, padding=1),
+    Example(ops.conv_transpose2d_forward, x=normal(64, 100, 1, 1), w=normal(100, 256, 4, 4)),
+    Example(ops.linear_forward, x=normal(64, 1024), w=normal(256, 1024), b=normal(256)),
+    batchnorm(*SHAPE, train=True),
+    batchnorm(64, 64, 32, 32, train=True),
+    batchnorm(*SHAPE, train=False),
+    Example(ops.relu_forward, x=normal(*SHAPE)),
+    Example(ops.leaky_relu_forward, x=normal(*SHAPE), negative_slope=0.2),
+    Example(ops.tanh_forward, x=normal(*SHAPE)),
+    Example(ops.sigmoid_forward, x=normal(*SHAPE)),
+    Example(ops.upsample_forward, torch="interpolate", x=normal(*SHAPE), scale_factor=2),
+    Example(ops.max_pool2d_forward, x=normal(*SHAPE), kernel_size=3, stride=2, padding=1),
+    Example(ops.bce_forward, torch="binary_cross_entropy", p=probabilities(128, 1), target=TARGET),
+    Example(ops.bce_with_logits_forward, torch="binary_cross_entropy_with_logits",
+            logits=normal(128, 1, scale=5), target=TARGET),
+    Example(ops.mse_forward, torch="mse_loss", x=normal(*SHAPE), target=constant(normal(*SHAPE))),
+    Example(ops.l1_forward, torch="l1_loss", x=normal(*SHAPE), target=constant(normal(*SHAPE))),
+    Example(ops.cross_entropy_forward, logits=normal(256, 10, scale=3), labels=integers(10, 256)),
 ]  # fmt: skip
 
 
@@ -75,7 +52,7 @@ def nanogans(case, inputs, rng):
     """Return [y, *gradients] in the inputs' dtype, and the random dy that was drawn."""
     positional, named = case.split({name: channels_last(array) for name, array in inputs.items()})
     forward, backward = case.pair
-    y, cache = forward(*(array.copy() for array in positional.values()), **case.forward_options(), **named)
+    y, cache = forward(*(array.copy() for array in positional.values()), **named)
     dy = channels_last(np.asarray(rng.standard_normal(y.shape), y.dtype))
     gradients = backward(dy, cache)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
@@ -89,7 +66,7 @@ def torchs(case, inputs, dy, dtype):
         t = t.to(dtype) if t.is_floating_point() else t
         t = t.contiguous(memory_format=torch.channels_last) if t.ndim == 4 else t
         tensors[name] = t.requires_grad_(name in case.differentiable)
-    y = case.torch(torch.nn.functional, *tensors.values())
+    y = case.expected(torch.nn.functional, tensors)
     y.backward(torch.tensor(dy, dtype=dtype))
     return [y.detach().numpy(), *(tensors[name].grad.numpy() for name in case.differentiable if name is not None)]
 

@@ -11,9 +11,7 @@ alone at work.
 """
 
 import contextlib
-import importlib
 import os
-import pkgutil
 from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
@@ -21,6 +19,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanogan.backend import array_module, matmul_precision
+from nanogan.folders import modules_in
 
 FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
 
@@ -109,9 +108,7 @@ def kind_of(array):
 
 def load(kind):
     """Import the fast paths for a kind of device, each of which registers what it serves."""
-    package = importlib.import_module(f"nanogan.fast.{kind}")
-    for module in pkgutil.iter_modules(package.__path__):
-        importlib.import_module(f"{package.__name__}.{module.name}")
+    modules_in(f"nanogan.fast.{kind}")
     _loaded.add(kind)  # last: another thread waits for the imports and does not go on without them
 
 

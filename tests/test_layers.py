@@ -1,5 +1,7 @@
 """The contract of every layer: no state between calls, gradients add up, nothing is changed that should not be."""
 
+import types
+
 import numpy as np
 import pytest
 import torch
@@ -7,7 +9,8 @@ import torch
 from nanogan import layers
 from nanogan.backend import to_device, to_numpy
 from nanogan.errors import UserError
-from nanogan.gradcheck.cases import LAYERS
+from nanogan.folders import modules_in
+from nanogan.gradcheck.cases import LAYERS, NETWORKS
 from nanogan.layers import (
     BatchNorm1d,
     BatchNorm2d,
@@ -21,6 +24,7 @@ from nanogan.layers import (
     ReLU,
     Sequential,
 )
+from nanogan.layers.layer import Plain
 from tests.helpers import channels_last, directional_error, relative_error
 
 
@@ -49,8 +53,36 @@ def gradients(layer):
     return {name: to_numpy(gradient).copy() for name, _, gradient in layer.named_parameters()}
 
 
-def test_every_layer_is_tested_here():
-    assert set(layers.__all__) - {"Layer"} == set(LAYERS)
+def defined_in(modules):
+    """{name: class} of all layers that files define, but for those that other layers are made from."""
+    return {
+        name: value
+        for module in modules
+        for name, value in vars(module).items()
+        if isinstance(value, type) and issubclass(value, Layer) and value.__module__ == module.__name__
+        if value not in (Layer, Plain) and name[0] != "_"
+    }
+
+
+def test_every_layer_of_the_folder_has_an_example_and_is_offered():
+    defined = defined_in(modules_in("nanogan.layers"))
+    assert set(defined) == set(LAYERS)
+    assert set(defined) == set(layers.__all__) - {"Layer"}
+    assert all(getattr(layers, name) is defined[name] for name in defined)
+    assert all(type(make()) is defined[name] for name, (make, _) in LAYERS.items())
+
+
+def test_a_layer_in_a_new_file_would_be_missed_above():
+    """What a file of its own defines is found; what it imports is another file's."""
+    file = types.ModuleType("swish")
+    file.Swish, file.ReLU, file._Base = type("Swish", (Layer,), {"__module__": "swish"}), ReLU, layers.Linear
+    assert set(defined_in([file])) == {"Swish"}
+
+
+def test_no_two_examples_share_a_name():
+    """The later one would hide the other."""
+    files = [*modules_in("nanogan.layers"), *modules_in("nanogan.models")]
+    assert sum(len(getattr(file, "EXAMPLES", ())) for file in files) == len(LAYERS | NETWORKS)
 
 
 @every_layer
@@ -335,14 +367,49 @@ def test_layers_that_are_attributes_belong_to_the_layer_as_in_torch():
     assert (block.first.grads["bias"] == 0).all()
 
 
-def test_hyper_parameters_are_keyword_only():
-    """BatchNorm(n, 0.8) once set eps in another library, unnoticed."""
+@pytest.mark.parametrize(
+    ("kind", "arguments", "size"),
+    [
+        ("Conv2d", (3, 4, 4), 9),
+        ("Conv2d", (3, 4, 4, 2), 9),
+        ("Conv2d", (3, 4, 4, 2, 1), 9),
+        ("Conv2d", (3, 4, (3, 2), (2, 1), (0, 1)), 9),
+        ("ConvTranspose2d", (3, 4, 4), 3),
+        ("ConvTranspose2d", (3, 4, 4, 2), 3),
+        ("ConvTranspose2d", (3, 4, 5, 3, 2), 3),
+        ("ConvTranspose2d", (3, 4, 5, 3, 2, 1), 3),
+        ("MaxPool2d", (3,), 9),
+        ("MaxPool2d", (3, 2), 9),
+        ("MaxPool2d", (3, 2, 1), 9),
+        ("LeakyReLU", (0.3,), 4),
+        ("LeakyReLU", (), 4),
+    ],
+)
+def test_arguments_by_position_mean_what_they_mean_in_torch(kind, arguments, size, rng):
+    ours, theirs = getattr(layers, kind)(*arguments), getattr(torch.nn, kind)(*arguments).double()
+    ours.astype(np.float64).load_state_dict({name: t.numpy() for name, t in theirs.state_dict().items()})
+    x = rng.standard_normal((2, 3, size, size))
+    assert relative_error(ours.forward(x)[0], theirs(torch.tensor(x)).detach().numpy()) < 1e-13
+
+
+def test_dropouts_probability_may_come_by_position_as_in_torch():
+    y, _ = Dropout(0.2, rng=make_rng()).forward(np.ones((300, 300)))
+    theirs = torch.nn.Dropout(0.2)(torch.ones(300, 300))
+    assert (y == 0).mean() == pytest.approx(0.2, abs=0.007)  # five standard deviations
+    assert y.max() == pytest.approx(theirs.max().item())
+
+
+def test_what_is_dangerous_by_position_is_keyword_only():
+    """BatchNorm(n, 0.8) once set eps in another library, unnoticed. Others would mean another option than in torch."""
     for call in (
         lambda: BatchNorm2d(3, 0.8),
-        lambda: Conv2d(3, 4, 4),
-        lambda: LeakyReLU(0.2),
+        lambda: Conv2d(3, 4, 4, 2, 1, 1),  # dilation
+        lambda: ConvTranspose2d(3, 4, 4, 2, 1, 0, 1),  # groups
+        lambda: layers.MaxPool2d(2, 2, 0, 1),  # dilation
+        lambda: LeakyReLU(0.2, True),  # inplace
+        lambda: Dropout(0.5, True),  # inplace
+        lambda: layers.Upsample(2),  # size
         lambda: Linear(3, 4, False),
-        lambda: Dropout(0.5),
     ):
         with pytest.raises(TypeError, match="positional"):
             call()

@@ -11,7 +11,7 @@ from nanogan.analysis.inversion import first_layers, pictures_for
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, LeakyReLU, ReLU, Sigmoid, Tanh
-from nanogan.ops._layout import pair
+from nanogan.ops.checks import pair
 
 RULES = ("guided", "gradient", "gradient_x_input")
 

@@ -1,4 +1,4 @@
-"""``python -m nanogan.gradcheck``: check every operation, every layer and the DCGAN, and print a table.
+"""``python -m nanogan.gradcheck``: check every operation, layer and network that has EXAMPLES, and print a table.
 
 The column "cases" counts shapes, options and modes tried; --verbose names them.
 """
@@ -11,7 +11,7 @@ import traceback
 import numpy as np
 from tqdm import tqdm
 
-from nanogan import cli
+from nanogan import cli, ops
 from nanogan.backend import get_device, to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.gradcheck import Report, check_layer, check_operation
@@ -30,8 +30,8 @@ def operations(names, device, draws):
         for draw in range(draws):
             rng = np.random.default_rng(draw)
             inputs = {name: to_device(array, device) for name, array in case.draw(rng).items()}
-            positional, named = case.split(inputs)
-            options = lambda case=case, named=named: case.forward_options() | named  # noqa: E731
+            positional, _ = case.split(inputs)
+            options = lambda case=case, inputs=inputs: case.split(inputs)[1]  # noqa: E731
             report = attempt(
                 check_operation,
                 *case.pair,
@@ -86,7 +86,7 @@ def torch_error(case, inputs, functional, rng):
     torch = importlib.import_module("torch")
     positional, named = case.split(inputs)
     forward, backward = case.pair
-    y, cache = forward(*(array.copy() for array in positional.values()), **case.forward_options(), **named)
+    y, cache = forward(*(array.copy() for array in positional.values()), **named)
     dy = rng.standard_normal(y.shape)
     gradients = backward(to_device(dy, device_of(y)) if dy.ndim else float(dy), cache)
     gradients = gradients if isinstance(gradients, tuple) else (gradients,)
@@ -95,7 +95,7 @@ def torch_error(case, inputs, functional, rng):
     checked = [name for name in case.differentiable if name is not None]
     for name in checked:
         tensors[name].requires_grad_()
-    expected = case.torch(functional, *tensors.values())
+    expected = case.expected(functional, tensors)
     expected.backward(torch.tensor(dy))
     pairs = [(y, expected.detach())]
     found = zip(case.differentiable, gradients, strict=False)
@@ -128,6 +128,8 @@ def main():
     args = parser.parse_args()
     names = args.op or known
     for name in names:
+        if name not in known and f"{name}_forward" in ops.__all__:
+            raise UserError(f"{name} has no EXAMPLES: write some at the end of its file, see nanogan.ops.examples")
         if name not in known:
             raise UserError(f"there is no operation or layer {name!r}: use one of {', '.join(known)}")
     device = get_device(args.device)
@@ -158,6 +160,9 @@ def main():
         torch_column = "" if row["torch"] is None else f"{row['torch']:.1e}"
         verdict = "ok" if row["passed"] else "WRONG"
         print(f"{name:25}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
+    unchecked = sorted({name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")} - {*known})
+    if unchecked and not args.op:
+        print(f"not checked, as their files have no EXAMPLES of them: {', '.join(unchecked)}")
     print("worst relative errors in float64; differences cannot tell better than about 1e-9")
     for text in wrong:
         print(f"\nWRONG: {text}")

@@ -22,6 +22,8 @@ A layer of your own subclasses :class:`Layer`, registers its parameters, and def
             return self.params["weight"] * dy if need_dx else None
 
 It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their parameters are then its own.
+
+Each file ends with EXAMPLES, {name: (a function that makes the layer, its random input)}, for the gradient checks.
 """
 
 from nanogan.layers.activations import Dropout, LeakyReLU, ReLU, Sigmoid, Tanh

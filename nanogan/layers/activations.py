@@ -5,6 +5,7 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import dispatch
 from nanogan.layers.layer import Plain
+from nanogan.ops.examples import normal
 
 
 class ReLU(Plain):
@@ -18,7 +19,7 @@ class LeakyReLU(Plain):
 
     operation = ops.leaky_relu_forward, ops.leaky_relu_backward
 
-    def __init__(self, *, negative_slope=0.01):
+    def __init__(self, negative_slope=0.01):
         super().__init__(negative_slope=negative_slope)
 
 
@@ -39,9 +40,18 @@ class Dropout(Plain):
 
     operation = ops.dropout_forward, ops.dropout_backward
 
-    def __init__(self, *, p=0.5, rng=None):
+    def __init__(self, p=0.5, *, rng=None):
         super().__init__(p=p)
         self.rng = rng or np.random.default_rng()
 
     def forward(self, x, train=True):
         return dispatch(*self.operation, x, rng=self.rng, train=train, **self.options)
+
+
+EXAMPLES = {
+    "ReLU": (ReLU, normal(2, 3, 4, 4)),
+    "LeakyReLU": (lambda: LeakyReLU(0.2), normal(2, 3, 4, 4)),
+    "Tanh": (Tanh, normal(2, 3, 4, 4)),
+    "Sigmoid": (Sigmoid, normal(2, 3, 4, 4)),
+    "Dropout": (lambda: Dropout(0.4, rng=np.random.default_rng(11)), normal(2, 3, 4, 4)),
+}

@@ -7,7 +7,8 @@ from nanogan.dispatch import dispatch
 from nanogan.errors import UserError
 from nanogan.layers import init
 from nanogan.layers.layer import Layer
-from nanogan.ops._layout import pair
+from nanogan.ops.checks import pair
+from nanogan.ops.examples import integers, normal
 
 
 class _Affine(Layer):
@@ -49,7 +50,7 @@ class Conv2d(_Affine):
     operation = ops.conv2d_forward, ops.conv2d_backward
 
     def __init__(
-        self, in_channels, out_channels, *, kernel_size, stride=1, padding=0, bias=True, rng=None, dtype=np.float32
+        self, in_channels, out_channels, kernel_size, stride=1, padding=0, *, bias=True, rng=None, dtype=np.float32
     ):
         KH, KW = pair(kernel_size, "kernel_size", least=1)
         shape = (out_channels, in_channels, KH, KW)
@@ -69,11 +70,11 @@ class ConvTranspose2d(_Affine):
         self,
         in_channels,
         out_channels,
-        *,
         kernel_size,
         stride=1,
         padding=0,
         output_padding=0,
+        *,
         bias=True,
         rng=None,
         dtype=np.float32,
@@ -119,3 +120,15 @@ class Embedding(Layer):
 
     def __repr__(self):
         return f"Embedding{self.params['weight'].shape}"
+
+
+def _rng():
+    return np.random.default_rng(11)
+
+
+EXAMPLES = {
+    "Conv2d": (lambda: Conv2d(3, 4, 4, 2, 1, rng=_rng()), normal(2, 3, 8, 8)),
+    "ConvTranspose2d": (lambda: ConvTranspose2d(3, 4, 3, 2, 1, 1, rng=_rng()), normal(2, 3, 4, 4)),
+    "Linear": (lambda: Linear(6, 4, rng=_rng()), normal(3, 6)),
+    "Embedding": (lambda: Embedding(5, 3, rng=_rng()), integers(5, 4)),
+}

@@ -6,6 +6,7 @@ from nanogan import ops
 from nanogan.dispatch import dispatch
 from nanogan.errors import UserError
 from nanogan.layers.layer import Layer
+from nanogan.ops.examples import normal
 
 
 class BatchNorm2d(Layer):
@@ -61,3 +62,9 @@ class BatchNorm1d(BatchNorm2d):
     """Batch normalisation of (N, num_features), as torch.nn.BatchNorm1d."""
 
     ndim = 2
+
+
+EXAMPLES = {
+    "BatchNorm2d": (lambda: BatchNorm2d(3), normal(4, 3, 5, 5)),
+    "BatchNorm1d": (lambda: BatchNorm1d(3), normal(8, 3)),
+}

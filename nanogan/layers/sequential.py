@@ -1,6 +1,13 @@
 """Layers one after the other."""
 
+import numpy as np
+
+from nanogan.layers.activations import LeakyReLU
+from nanogan.layers.affine import Conv2d, Linear
 from nanogan.layers.layer import Layer, join
+from nanogan.layers.norm import BatchNorm2d
+from nanogan.layers.shapes import Flatten
+from nanogan.ops.examples import normal
 
 
 class Sequential(Layer):
@@ -42,3 +49,12 @@ class Sequential(Layer):
     def __repr__(self):
         lines = "\n".join(f"  {i}: {layer!r}".replace("\n", "\n  ") for i, layer in enumerate(self.layers))
         return f"{type(self).__name__}(\n{lines}\n)"
+
+
+def _example():
+    rng = np.random.default_rng(11)
+    end = Sequential(Flatten(), Linear(64, 2, rng=rng))
+    return Sequential(Conv2d(3, 4, 3, padding=1, rng=rng), BatchNorm2d(4), LeakyReLU(0.2), end)
+
+
+EXAMPLES = {"Sequential": (_example, normal(3, 3, 4, 4))}

@@ -2,10 +2,14 @@
 
 from nanogan import ops
 from nanogan.layers.layer import Plain
+from nanogan.ops.examples import normal
 
 
 class Upsample(Plain):
-    """Repeat every pixel: (N, C, H, W) -> (N, C, H*scale_factor, W*scale_factor)."""
+    """Repeat every pixel: (N, C, H, W) -> (N, C, H*scale_factor, W*scale_factor).
+
+    scale_factor is keyword-only, because torch's ``Upsample(2)`` makes images of 2 x 2 pixels.
+    """
 
     operation = ops.upsample_forward, ops.upsample_backward
 
@@ -18,7 +22,7 @@ class MaxPool2d(Plain):
 
     operation = ops.max_pool2d_forward, ops.max_pool2d_backward
 
-    def __init__(self, *, kernel_size, stride=None, padding=0):
+    def __init__(self, kernel_size, stride=None, padding=0):
         super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
 
 
@@ -35,3 +39,11 @@ class Reshape(Plain):
 
     def __init__(self, *shape):
         super().__init__(shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)
+
+
+EXAMPLES = {
+    "Upsample": (lambda: Upsample(scale_factor=2), normal(2, 3, 4, 4)),
+    "MaxPool2d": (lambda: MaxPool2d(2), normal(2, 3, 4, 4)),
+    "Flatten": (Flatten, normal(2, 3, 4, 4)),
+    "Reshape": (lambda: Reshape(3, 2, 2), normal(2, 12)),
+}

@@ -18,6 +18,7 @@ from nanogan.backend import array_module
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm1d, Flatten, LeakyReLU, Linear, ReLU, Reshape, Sequential, Tanh, init
 from nanogan.models import dcgan
+from nanogan.ops.examples import normal
 
 
 class Generator(dcgan.Generator):
@@ -124,3 +125,10 @@ def mlp_pair(*, classes, pixels=784, latent=100, width=512, rng=None, dtype=np.f
     )  # fmt: skip
     g.latent, g.classes = latent, classes
     return g, d
+
+
+def _example():
+    return generator(classes=2, image_size=8, channels=2, latent=3, width=2, rng=np.random.default_rng(11))
+
+
+EXAMPLES = {"conditional generator": (_example, normal(4, 5))}

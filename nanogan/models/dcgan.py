@@ -34,6 +34,7 @@ from nanogan.layers import (
     Upsample,
     init,
 )
+from nanogan.ops.examples import normal
 
 MAX_DOUBLINGS = 10  # 4096 to 7168 pixels
 UPSAMPLES = ("deconv", "resize")  # how the generator doubles
@@ -226,3 +227,14 @@ def check_counts(**counts):
     for name, count in counts.items():
         if not isinstance(count, Integral) or count < 1:
             raise UserError(f"{name} expected a whole number of at least 1, got {count!r}")
+
+
+def _example(make, **options):
+    return lambda: make(image_size=16, channels=2, width=3, rng=np.random.default_rng(11), **options)
+
+
+EXAMPLES = {
+    "DCGAN generator": (_example(generator, latent=5), normal(4, 5)),
+    "DCGAN generator, resize": (_example(generator, latent=5, upsample="resize"), normal(4, 5)),
+    "DCGAN discriminator": (_example(discriminator), normal(4, 2, 16, 16)),
+}

@@ -7,7 +7,8 @@ import numpy as np
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_dtype
+from nanogan.ops.checks import check_dtype
+from nanogan.ops.examples import Example, normal, off_zero
 
 
 def relu_forward(x):
@@ -103,3 +104,23 @@ def dropout_backward(dy, cache):
     """Return dx = dy * scale: 0 where y was dropped, dy / (1 - p) elsewhere."""
     scale = cache
     return dy if scale is None else dy * scale
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+
+def _torch_dropout(_, x, p, rng):
+    """The zeros are drawn as the operation draws them; torch's own generator would draw others."""
+    kept = rng.random(tuple(x.shape), dtype=x.detach().numpy().dtype) >= p
+    return x * x.new_tensor(kept.tolist()) / (1 - p)
+
+
+EXAMPLES = [
+    Example(relu_forward, x=off_zero(3, 4, 5, 2)),
+    Example(leaky_relu_forward, x=off_zero(3, 4, 5, 2), negative_slope=0.2),
+    Example(leaky_relu_forward, x=off_zero(3, 4)),
+    Example(tanh_forward, x=normal(3, 4, 5, 2)),
+    Example(sigmoid_forward, x=normal(3, 4, 5, 2)),
+    Example(dropout_forward, torch=_torch_dropout, x=normal(2, 3, 4, 4), p=0.3, rng=3),
+    Example(dropout_forward, torch=lambda F, x, **_: x, x=normal(6, 4), p=0.3, train=False),
+]

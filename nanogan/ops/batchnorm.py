@@ -21,7 +21,9 @@ Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167; running s
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_input, column_sum, from_rows, to_rows
+from nanogan.ops.checks import check_input
+from nanogan.ops.examples import Example, constant, normal, positive
+from nanogan.ops.rows import column_sum, from_rows, to_rows
 
 
 def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
@@ -96,3 +98,28 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
 def _like(rows, x):
     """Rows (M, C) in x's shape, (N, C) or (N, C, H, W)."""
     return rows if x.ndim == 2 else from_rows(rows, x.shape[0], x.shape[2], x.shape[3])
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+
+def example(*shape, **options):
+    """An Example for x of this shape."""
+    C = shape[1]
+    inputs = {"x": normal(*shape), "gamma": normal(C), "beta": normal(C)}
+    inputs |= {"running_mean": constant(normal(C)), "running_var": constant(positive(C))}
+    return Example(batchnorm_forward, torch=_torch, **inputs, **options)
+
+
+def _torch(F, x, gamma, beta, running_mean, running_var, train, **options):
+    return F.batch_norm(x, running_mean.clone(), running_var.clone(), gamma, beta, training=train, **options)
+
+
+EXAMPLES = [
+    example(4, 3, 5, 6, train=True),
+    example(4, 3, 5, 6, train=True, momentum=0.3, eps=1e-2),
+    example(1, 2, 3, 3, train=True),
+    example(7, 3, train=True),
+    example(4, 3, 5, 6, train=False),
+    example(7, 3, train=False),
+]

@@ -33,7 +33,9 @@ meanings of the options are those of torch.nn.functional.conv2d and conv_transpo
 
 from nanogan.backend import array_module, narrow, product
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_dy, check_input, column_sum, from_rows, pair, to_rows
+from nanogan.ops.checks import check_dy, check_input, pair
+from nanogan.ops.examples import Example, normal
+from nanogan.ops.rows import column_sum, from_rows, to_rows
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
@@ -208,3 +210,26 @@ def conv_transpose2d_output_size(input_size, kernel_size, stride, padding, outpu
             f"ConvTranspose2d would make pictures of {output_size} pixels from {tuple(input_size)}: use less padding"
         )
     return output_size
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+EXAMPLES = [
+    Example(conv2d_forward, x=normal(2, 3, 8, 8), w=normal(5, 3, 4, 4), b=normal(5), stride=2, padding=1),
+    Example(conv2d_forward, x=normal(2, 3, 8, 8), w=normal(5, 3, 4, 4), stride=2, padding=1),
+    Example(conv2d_forward, x=normal(1, 1, 5, 6), w=normal(1, 1, 3, 2), b=normal(1)),
+    Example(conv2d_forward, x=normal(3, 2, 7, 9), w=normal(4, 2, 3, 5), b=normal(4), padding=(1, 2)),
+    Example(conv2d_forward, x=normal(2, 2, 9, 7), w=normal(3, 2, 1, 1), b=normal(3), stride=3),
+    Example(conv2d_forward, x=normal(2, 3, 10, 11), w=normal(2, 3, 5, 4), b=normal(2), stride=(2, 3), padding=(2, 0)),
+    Example(conv2d_forward, x=normal(4, 6, 4, 4), w=normal(1, 6, 4, 4)),
+    Example(conv_transpose2d_forward, x=normal(2, 3, 4, 4), w=normal(3, 5, 4, 4), b=normal(5), stride=2, padding=1),
+    Example(conv_transpose2d_forward, x=normal(2, 3, 4, 4), w=normal(3, 5, 4, 4), stride=2, padding=1),
+    Example(conv_transpose2d_forward, x=normal(4, 6, 1, 1), w=normal(6, 3, 4, 4)),
+    Example(conv_transpose2d_forward, x=normal(2, 2, 4, 5), w=normal(2, 3, 5, 5), b=normal(3),
+            stride=2, padding=2, output_padding=1),
+    Example(conv_transpose2d_forward, x=normal(1, 1, 3, 3), w=normal(1, 1, 2, 3), b=normal(1)),
+    Example(conv_transpose2d_forward, x=normal(3, 2, 3, 4), w=normal(2, 4, 3, 2), b=normal(4),
+            stride=(3, 2), padding=(1, 0), output_padding=(2, 1)),
+    Example(conv_transpose2d_forward, x=normal(2, 3, 4, 3), w=normal(3, 2, 2, 2), b=normal(2),
+            stride=4, output_padding=3),
+]  # fmt: skip

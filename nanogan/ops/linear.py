@@ -1,7 +1,8 @@
 """The fully connected layer, and the table look-up that is its special case for one-hot inputs."""
 
 from nanogan.backend import array_module, product
-from nanogan.ops._layout import check_classes, check_input
+from nanogan.ops.checks import check_classes, check_input
+from nanogan.ops.examples import Example, integers, normal
 
 
 def linear_forward(x, w, b=None):
@@ -31,8 +32,8 @@ def linear_backward(dy, cache, need_dx=True, need_dw=True):
 def embedding_forward(indices, w):
     """y[..., :] = w[indices[...]]: row number ``indices`` of the table w, as torch.nn.functional.embedding.
 
-    indices: whole numbers of any shape, 0 <= index < K; w (K, F). Returns y (*indices.shape, F) and the cache for
-    :func:`embedding_backward`. Raises UserError for an index outside the table.
+    indices: integers of any shape, 0 <= index < K; w (K, F). Returns y (*indices.shape, F) and the cache for
+    :func:`embedding_backward`. Raises UserError for an index outside the table; on a GPU that is not looked for.
     """
     K = len(w)
     check_classes("Embedding", indices, K)
@@ -47,3 +48,12 @@ def embedding_backward(dy, cache, need_dx=True, need_dw=True):
     dw = array_module(w).zeros_like(w)
     array_module(w).add.at(dw, indices, dy)  # not dw[indices] += dy, which keeps one of the rows that share an index
     return None, dw
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+EXAMPLES = [
+    Example(linear_forward, x=normal(4, 3), w=normal(5, 3), b=normal(5)),
+    Example(linear_forward, x=normal(1, 3), w=normal(5, 3)),
+    Example(embedding_forward, indices=integers(4, 3, 5), w=normal(4, 6)),
+]

@@ -12,8 +12,9 @@ from numbers import Real
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_classes, check_dtype
 from nanogan.ops.activations import stable_sigmoid
+from nanogan.ops.checks import check_classes, check_dtype
+from nanogan.ops.examples import Example, constant, integers, normal, off_kinks, off_zero, positive, probabilities
 
 REAL, FAKE = 1.0, 0.0  # the targets of a discriminator
 
@@ -162,8 +163,9 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
         log p = logits - log sum e^logits        q = (1 - label_smoothing) * onehot(labels) + label_smoothing / K
         loss = sum over n, k of  -weight[k] * q[n, k] * log p[n, k]  / sum over n of weight[labels[n]]
 
-    logits (N, K); labels (N,), whole numbers from 0 to K - 1; weight (K,) or None for ones. ``reduction="sum"`` leaves
-    the division out. Returns the loss and the cache for :func:`cross_entropy_backward`.
+    logits (N, K); labels (N,), integers from 0 to K - 1; weight (K,) or None for ones. ``reduction="sum"`` leaves the
+    division out. Returns the loss and the cache for :func:`cross_entropy_backward`.
+    Raises UserError for wrong shapes and dtypes and, but on a GPU, for labels outside that range.
     """
     xp = array_module(logits)
     check_dtype("cross_entropy", logits)
@@ -249,3 +251,37 @@ def _expand(dy, slope, weight, reduction):
 def _quiet(xp):
     """NumPy warns of log 0; CuPy has no warnings, and its errstate knows no ``divide``."""
     return xp.errstate(divide="ignore") if xp.__name__ == "numpy" else contextlib.nullcontext()
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+_p, _target = probabilities(4, 3), constant(probabilities(4, 3))
+_BCE, _BCE_WITH_LOGITS = {"torch": "binary_cross_entropy"}, {"torch": "binary_cross_entropy_with_logits"}
+
+EXAMPLES = [
+    Example(bce_forward, **_BCE, p=_p, target=_target),
+    Example(bce_forward, **_BCE, p=_p, target=_target, weight=positive(4, 3), reduction="sum"),
+    Example(bce_with_logits_forward, **_BCE_WITH_LOGITS, logits=normal(4, 3), target=_target),
+    Example(bce_with_logits_forward, **_BCE_WITH_LOGITS, logits=normal(4, 3), target=_target,
+            weight=positive(4, 3), pos_weight=positive(3)),
+    Example(mse_forward, torch="mse_loss", x=normal(4, 3), target=constant(normal(4, 3))),
+    Example(l1_forward, torch=lambda F, x, target: x.abs().mean(), x=off_zero(4, 3), target=0.0),
+    Example(l1_forward, torch="l1_loss", x=normal(4, 3), target=constant(normal(4, 3)), reduction="sum"),
+    Example(hinge_forward, torch=lambda F, x, target: F.relu(1 - x).mean(), x=off_kinks(4, 3), target=1.0),
+    Example(hinge_forward, torch=lambda F, x, target, reduction: F.relu(1 + x).sum(),
+            x=off_kinks(4, 3), target=0.0, reduction="sum"),
+    Example(hinge_forward, torch=lambda F, x, target: F.relu(1 - (2 * target - 1) * x).mean(),
+            x=off_kinks(4, 3), target=integers(2, 4, 3)),
+    Example(score_forward, torch=lambda F, x, target: -x.mean(), x=normal(4, 3), target=1.0),
+    Example(score_forward, torch=lambda F, x, target, reduction: ((1 - 2 * target) * x).sum(),
+            x=normal(4, 3), target=integers(2, 4, 3), reduction="sum"),
+    Example(saturating_bce_forward, torch=lambda F, logits, target: F.logsigmoid(-logits).mean(),
+            logits=normal(4, 3), target=1.0),
+    Example(saturating_bce_forward,
+            torch=lambda F, x, target, reduction: (target * F.logsigmoid(-x) + (1 - target) * F.logsigmoid(x)).sum(),
+            logits=normal(4, 3), target=_target, reduction="sum"),
+    Example(cross_entropy_forward, logits=normal(6, 4), labels=integers(4, 6)),
+    Example(cross_entropy_forward, logits=normal(6, 4), labels=integers(4, 6), weight=positive(4), label_smoothing=0.1),
+    Example(cross_entropy_forward, logits=normal(6, 4), labels=integers(4, 6), weight=positive(4), label_smoothing=0.2,
+            reduction="sum"),
+]  # fmt: skip

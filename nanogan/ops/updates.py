@@ -5,6 +5,7 @@ gradient stays as it is. Weight decay adds the gradient of weight_decay/2 * |par
 """
 
 from nanogan.backend import array_module
+from nanogan.ops.examples import UpdateExample
 
 
 def sgd_update(parameter, gradient, velocity, *, lr, momentum=0.0, weight_decay=0.0):
@@ -43,3 +44,15 @@ def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=
     root *= v_scale**0.5  # sqrt(v'), with one pass over the array for the square root and the correction
     root += eps
     parameter -= (lr * m_scale) * m / root
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+EXAMPLES = [
+    UpdateExample(sgd_update, torch="SGD", lr=0.1),
+    UpdateExample(sgd_update, torch="SGD", lr=0.05, momentum=0.9),
+    UpdateExample(sgd_update, torch="SGD", lr=0.05, momentum=0.5, weight_decay=0.1),
+    UpdateExample(adam_update, torch="Adam", lr=1e-2),
+    UpdateExample(adam_update, torch="Adam", lr=2e-2, betas=(0.5, 0.999)),
+    UpdateExample(adam_update, torch="Adam", lr=1e-2, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.1),
+]

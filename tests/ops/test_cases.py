@@ -8,7 +8,11 @@ import torch
 
 from nanogan import ops
 from nanogan.backend import to_device, to_numpy
+from nanogan.errors import UserError
+from nanogan.folders import modules_in
 from nanogan.gradcheck.cases import OPERATIONS as CASES
+from nanogan.gradcheck.cases import UPDATES
+from nanogan.ops.examples import Example, normal
 from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
 
 # Rounding of one operation: 2^-53 and 2^-24 times the square root of the longest sum here, with a margin of 10.
@@ -21,7 +25,7 @@ dtypes = pytest.mark.parametrize("dtype", [np.float64, np.float32])
 def forward(case, inputs):
     """Run the forward on the arrays, with the same random zeros at every call."""
     positional, named = case.split(inputs)
-    return case.pair[0](*positional.values(), **case.forward_options(), **named)
+    return case.pair[0](*positional.values(), **named)
 
 
 def backward(case, dy, cache, **needs):
@@ -44,14 +48,37 @@ def torch_results(case, inputs, dy):
         if name is not None:
             tensors[name].requires_grad_()
     names = [name for name in case.differentiable if name is not None]
-    y = case.torch(torch.nn.functional, *tensors.values())
+    y = case.expected(torch.nn.functional, tensors)
     y.backward(torch.tensor(dy, dtype=y.dtype))
     return y.detach().numpy(), {name: tensors[name].grad.numpy() for name in names}
 
 
-def test_every_operation_has_a_case():
+def test_every_operation_and_every_update_has_a_case():
     operations = {name.rsplit("_", 1)[0] for name in ops.__all__ if not name.endswith("_update")}
     assert operations == {case.op for case in CASES}
+    assert {name for name in ops.__all__ if name.endswith("_update")} == {case.op for case in UPDATES}
+
+
+def lone_forward(x):
+    return x, None
+
+
+def test_a_forward_without_a_backward_gets_one_sentence():
+    with pytest.raises(UserError, match="lone_forward expected lone_backward beside it, in tests.ops.test_cases"):
+        _ = Example(lone_forward, x=normal(2)).pair
+
+
+def test_a_name_is_defined_in_one_file():
+    """Of two definitions, ``nanogan.ops`` would offer the one in the later file."""
+    defined = [
+        name
+        for module in modules_in("nanogan.ops")
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and name[0] != "_"
+    ]
+    operations = sorted(name for name in defined if name.endswith(("_forward", "_backward", "_update")))
+    assert operations == ops.__all__
+    assert {"conv2d_forward", "flatten_backward", "adam_update"} <= set(operations)
 
 
 @pytest.mark.parametrize(
@@ -174,3 +201,24 @@ def test_inputs_may_be_read_only(case, rng):
     dy = draw_dy(rng, y, "cpu")
     dy.setflags(write=False)
     assert backward(case, dy, cache)["x"].shape == inputs["x"].shape
+
+
+@pytest.mark.parametrize("case", UPDATES, ids=str)
+@pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-13), (np.float32, 1e-5)])
+def test_an_updates_steps_are_torchs(case, dtype, tolerance, device, rng):
+    """Over 20 steps; with gradients of very different size, as in a GAN, some exactly 0."""
+    start = rng.standard_normal((5, 4)).astype(dtype)
+    gradients = rng.standard_normal((20, 5, 4)) * 10.0 ** rng.integers(-6, 3, (20, 5, 4))
+    gradients[rng.random(gradients.shape) < 0.1] = 0
+    gradients = gradients.astype(dtype)
+    parameter, on_device = to_device(start.copy(), device), to_device(gradients, device)
+    case.run(parameter, on_device)
+
+    tensor = torch.tensor(start.astype(np.float64), requires_grad=True)
+    optimizer = getattr(torch.optim, case.torch)([tensor], **case.options)
+    for gradient in gradients:
+        tensor.grad = torch.tensor(gradient.astype(np.float64))
+        optimizer.step()
+    assert parameter.dtype == dtype
+    assert relative_error(to_numpy(parameter), tensor.detach().numpy()) < tolerance
+    np.testing.assert_array_equal(to_numpy(on_device), gradients)  # they are still needed: by a log of their size, say

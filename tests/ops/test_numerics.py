@@ -7,6 +7,7 @@ import torch.nn.functional as F
 
 from benchmarks import numerics
 from nanogan import ops
+from nanogan.backend import to_device
 from nanogan.errors import UserError
 from tests.helpers import relative_error
 
@@ -197,6 +198,24 @@ def test_wrong_input_gets_one_sentence(call, message):
     with pytest.raises(UserError, match=message) as caught:
         call()
     assert "\n" not in str(caught.value)
+
+
+def test_a_gpus_labels_are_not_fetched_to_check_their_range(double, monkeypatch):
+    """Each training step would wait for the device; the loader has checked them. Their dtype and shape cost nothing."""
+    indices, table = to_device(np.array([0, 2]), "gpu"), to_device(np.ones((3, 3), np.float32), "gpu")
+
+    def waits(*_):
+        raise AssertionError("the host waits for the device")
+
+    for method in ("get", "item", "tolist", "__bool__", "__int__", "__float__"):
+        monkeypatch.setattr(double.ndarray, method, waits)
+    ops.cross_entropy_forward(table[:2], indices)
+    ops.embedding_forward(indices, table)
+    ops.cross_entropy_forward(table[:2], indices + 1)  # 3 is no class
+    with pytest.raises(UserError, match="whole numbers from 0 to 2, got float32"):
+        ops.embedding_forward(table, table)
+    with pytest.raises(UserError, match=r"labels \(N,\), got shapes"):
+        ops.cross_entropy_forward(table, indices)
 
 
 NUMPY_SCALARS = {

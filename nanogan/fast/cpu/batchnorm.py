@@ -22,7 +22,8 @@ from nanogan import ops
 from nanogan.dispatch import register
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
-from nanogan.ops._layout import check_dy, check_input, column_sum
+from nanogan.ops.checks import check_dy, check_input
+from nanogan.ops.rows import column_sum
 
 CHUNK = 256 * 1024  # numbers: shorter ones would have the threads wait for Python's lock too often
 SAMPLE = 256  # rows, about

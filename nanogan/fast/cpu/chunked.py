@@ -13,7 +13,8 @@ from nanogan.dispatch import register
 from nanogan.fast.cpu import thin, threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops import conv
-from nanogan.ops._layout import check_dy, check_input, column_sum, pair
+from nanogan.ops.checks import check_dy, check_input, pair
+from nanogan.ops.rows import column_sum
 
 COLS = 256 * 1024  # numbers of cols at a time
 SMALL = 16 * 1000 * 1000  # multiplications, up to which the book is as fast

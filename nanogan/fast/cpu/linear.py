@@ -5,7 +5,7 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import register
 from nanogan.fast.cpu import threads
-from nanogan.ops._layout import check_input
+from nanogan.ops.checks import check_input
 
 WORTHWHILE = 4 * 1000 * 1000  # multiplications for which waking up other threads pays
 

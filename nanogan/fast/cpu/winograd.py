@@ -49,7 +49,8 @@ from nanogan import ops
 from nanogan.dispatch import register
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
-from nanogan.ops._layout import check_dy, column_sum, pair
+from nanogan.ops.checks import check_dy, pair
+from nanogan.ops.rows import column_sum
 
 CHANNELS = 16  # with fewer the sums cost more than the products saved
 LARGE = 60 * 1000 * 1000  # multiplications, counted without any trick, from which on it pays

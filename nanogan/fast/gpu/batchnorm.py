@@ -14,7 +14,8 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import register
 from nanogan.ops import batchnorm
-from nanogan.ops._layout import check_dy, from_rows, to_rows
+from nanogan.ops.checks import check_dy
+from nanogan.ops.rows import from_rows, to_rows
 
 SHIFTED = cupy.ElementwiseKernel("T x, T shift", "T y", "y = x - shift", "nanogan_bn_shifted")
 SQUARES = cupy.ElementwiseKernel(
@@ -35,7 +36,7 @@ BACKWARD = cupy.ElementwiseKernel(  # dx = gamma * inv_std * (dy - mean(dy) - xh
 
 
 def column_sum(rows):
-    """:func:`nanogan.ops._layout.column_sum`, with sums in place of a product by ones: cuBLAS is slow at those."""
+    """:func:`nanogan.ops.rows.column_sum`, with sums in place of a product by ones: cuBLAS is slow at those."""
     M, C = rows.shape
     block = max(1, int(M**0.5))
     whole = M // block * block

@@ -1,42 +1,11 @@
-"""The memory layout of activations, and the checks at the door that all operations share.
-
-Shapes are PyTorch's, (N, C, H, W). In memory the channels come last, as in torch's ``channels_last``: the C numbers of
-one pixel lie side by side. Seen as a matrix, such a batch is one row per pixel, and that view costs nothing:
-
-    x      (N, C, H, W)     x[n, c, h, w]
-    rows   (N*H*W, C)       rows[(n*H + h)*W + w, c]
-
-Every operation accepts any memory order; one that needs rows copies a batch that is not channels-last.
-"""
+"""The checks at the door that all operations share: what a caller can get wrong, in one sentence."""
 
 from numbers import Integral
 
+import numpy as np
+
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-
-
-def to_rows(x):
-    """(N, C, H, W) -> (N*H*W, C), one row per pixel; (N, C) is returned as it is. No copy if channels-last."""
-    return x if x.ndim == 2 else x.transpose(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def from_rows(rows, N, H, W):
-    """(N*H*W, C) -> (N, C, H, W), channels-last in memory. The inverse of :func:`to_rows`, never a copy."""
-    return rows.reshape(N, H, W, rows.shape[1]).transpose(0, 3, 1, 2)
-
-
-def column_sum(rows):
-    """Sum of each column of rows (M, C), in blocks: many short sums lose fewer digits than a long one.
-
-    Adding 65,536 numbers one after the other in float32 costs 5 of its 24 bits; adding 256 sums of 256 numbers costs 1.
-    """
-    xp = array_module(rows)
-    M, C = rows.shape
-    block = max(1, int(M**0.5))
-    whole = M // block * block
-    ones = xp.ones(block, dtype=rows.dtype)
-    sums = ones @ rows[:whole].reshape(-1, block, C)  # (M // block, C): ones @ a sums a's rows, at matmul's speed
-    return sums.sum(axis=0) + rows[whole:].sum(axis=0)
 
 
 def pair(value, name, *, least=0):
@@ -89,9 +58,12 @@ def check_dy(op, dy, y_shape, dtype):
 
 
 def check_classes(op, indices, K):
-    """Raise UserError unless ``indices`` are whole numbers from 0 to K - 1. (Waits for a GPU.)"""
-    array_module(indices)
+    """Raise UserError unless ``indices`` are integers from 0 to K - 1.
+
+    The range is checked in NumPy arrays alone: to see a GPU's smallest and largest, the host would have to wait for it.
+    """
+    xp = array_module(indices)
     if indices.dtype.kind not in "iu":
         raise UserError(f"{op} expected whole numbers from 0 to {K - 1}, got {indices.dtype}")
-    if indices.size and not (int(indices.min()) >= 0 and int(indices.max()) < K):
-        raise UserError(f"{op} expected numbers from 0 to {K - 1}, got {int(indices.min())} to {int(indices.max())}")
+    if xp is np and indices.size and not (indices.min() >= 0 and indices.max() < K):
+        raise UserError(f"{op} expected numbers from 0 to {K - 1}, got {indices.min()} to {indices.max()}")

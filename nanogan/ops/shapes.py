@@ -5,8 +5,10 @@ from numbers import Integral
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops._layout import check_input, from_rows, pair
+from nanogan.ops.checks import check_input, pair
 from nanogan.ops.conv import col2im, conv2d_output_size, im2col
+from nanogan.ops.examples import Example, all_different, normal
+from nanogan.ops.rows import from_rows
 
 
 def upsample_forward(x, *, scale_factor=2):
@@ -87,3 +89,14 @@ def flatten_forward(x):
 
 
 flatten_backward = reshape_backward
+
+
+# --------------------------------------------------------------------------- what the gradient checks and the tests try
+
+EXAMPLES = [
+    Example(upsample_forward, torch="interpolate", x=normal(2, 3, 3, 4), scale_factor=3),
+    Example(max_pool2d_forward, x=all_different(2, 3, 6, 8), kernel_size=2),
+    Example(max_pool2d_forward, x=all_different(2, 3, 7, 6), kernel_size=(3, 2), stride=(2, 1), padding=1),
+    Example(flatten_forward, torch=lambda F, x: x.flatten(1), x=normal(2, 3, 4, 5)),
+    Example(reshape_forward, torch=lambda F, x, shape: x.reshape(2, 3, 2, 2), x=normal(2, 12), shape=(3, 2, 2)),
+]
