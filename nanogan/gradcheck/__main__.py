@@ -1,6 +1,6 @@
-"""``python -m nanogan.gradcheck``: check every operation, layer and network that has EXAMPLES, and print a table.
+"""``python -m nanogan.gradcheck``: check every operation, layer, network and game that has EXAMPLES.
 
-The column "cases" counts shapes, options and modes tried; --verbose names them.
+Prints a table. The column "cases" counts shapes, options and modes tried; --verbose names them.
 """
 
 import argparse
@@ -15,7 +15,8 @@ from nanogan import cli, ops
 from nanogan.backend import get_device, to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.gradcheck import Report, check_layer, check_operation
-from nanogan.gradcheck.cases import LAYERS, NETWORKS, OPERATIONS
+from nanogan.gradcheck.cases import GAMES, LAYERS, NETWORKS, OPERATIONS
+from nanogan.gradcheck.games import check_game
 
 TORCH_TOLERANCE = 1e-11  # float64 on both sides, which add up in other orders
 DRAWS = 2  # sets of random inputs for each case
@@ -57,6 +58,16 @@ def networks(names, device, draws):
                 report = attempt(check_layer, make().to(device), x, train=train, rng=rng)
                 shape = "x".join(map(str, x.shape))
                 yield name, f"{name}, input {shape}, {'train' if train else 'eval'}", report, None
+
+
+def games(names, device, draws):
+    """Yield (name, shapes, report, None) for the games ``names``."""
+    for name, (game, options, shapes) in GAMES.items():
+        if name not in names:
+            continue
+        for draw in range(draws):
+            report = attempt(check_game, game, options, shapes, device=device, subject=name, seed=1000 * draw)
+            yield name, f"{name}, {options}, {shapes}", report, None
 
 
 def attempt(check, *args, **options):
@@ -115,14 +126,15 @@ def relative_error(ours, theirs):
 
 
 def main():
-    known = sorted({case.op for case in OPERATIONS}) + list(LAYERS) + list(NETWORKS)
+    known = [*dict.fromkeys(case.op for case in OPERATIONS), *LAYERS, *NETWORKS, *GAMES]
     parser = argparse.ArgumentParser(
         prog="python -m nanogan.gradcheck",
         description="Compare every backward pass with finite differences, and with torch where it is installed; check "
-        "that caches are independent, gradients add up, and nothing is changed in place.",
+        "that caches are independent, gradients add up, and nothing is changed in place; check a step of every game.",
         allow_abbrev=False,
     )
-    parser.add_argument("--op", action="append", metavar="NAME", help="only this operation or layer; may be repeated")
+    parser.add_argument("--op", action="append", metavar="NAME", help="only this operation, layer, network or game; "
+                        "may be repeated")  # fmt: skip
     parser.add_argument("--verbose", action="store_true", help="every case and array, not only the worst")
     parser.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N (default: cpu)")
     args = parser.parse_args()
@@ -131,13 +143,24 @@ def main():
         if name not in known and f"{name}_forward" in ops.__all__:
             raise UserError(f"{name} has no EXAMPLES: write some at the end of its file, see nanogan.ops.examples")
         if name not in known:
-            raise UserError(f"there is no operation or layer {name!r}: use one of {', '.join(known)}")
-    device = get_device(args.device)
+            raise UserError(f"there is no operation, layer or game {name!r}: use one of {', '.join(known)}")
+    rows, wrong = check_all(names, get_device(args.device), args.verbose)
+    print_table(rows)
+    unchecked = sorted({name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")} - {*known})
+    if unchecked and not args.op:
+        print(f"not checked, as their files have no EXAMPLES of them: {', '.join(unchecked)}")
+    print("worst relative errors in float64; differences cannot tell better than about 1e-9")
+    for text in wrong:
+        print(f"\nWRONG: {text}")
+    return 1 if wrong else 0
 
+
+def check_all(names, device, verbose):
+    """Check what is called ``names``; return a row of the table for each, and a text for each failed case."""
     rows, wrong = {}, []
     cases = sum(case.op in names for case in OPERATIONS) * DRAWS
-    cases += sum(name in names for name in LAYERS | NETWORKS) * DRAWS * 2
-    results = (item for group in (operations, networks) for item in group(names, device, DRAWS))
+    cases += sum(name in names for name in LAYERS | NETWORKS) * DRAWS * 2 + sum(name in names for name in GAMES) * DRAWS
+    results = (item for group in (operations, networks, games) for item in group(names, device, DRAWS))
     for name, label, report, error in tqdm(results, total=cases, leave=False, disable=None):
         if isinstance(error, Report):
             report.broken += error.broken
@@ -149,24 +172,20 @@ def main():
         if error is not None:
             row["torch"] = max(row["torch"] or 0.0, error)
         row["passed"] &= passed
-        if not passed:
-            wrong.append(f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}"))
-        if args.verbose:
-            tqdm.write(f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}"))
+        text = f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}")
+        wrong += [] if passed else [text]
+        if verbose:
+            tqdm.write(text)
+    return rows, wrong
 
+
+def print_table(rows):
     has_torch = torch_functional() is not None
     print(f"{'':25}{'cases':>6}  {'finite differences':>18}  {'torch' if has_torch else 'no torch here':>13}")
     for name, row in rows.items():
         torch_column = "" if row["torch"] is None else f"{row['torch']:.1e}"
         verdict = "ok" if row["passed"] else "WRONG"
         print(f"{name:25}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
-    unchecked = sorted({name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")} - {*known})
-    if unchecked and not args.op:
-        print(f"not checked, as their files have no EXAMPLES of them: {', '.join(unchecked)}")
-    print("worst relative errors in float64; differences cannot tell better than about 1e-9")
-    for text in wrong:
-        print(f"\nWRONG: {text}")
-    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is checked: the EXAMPLES at the end of every file of ``nanogan/ops``, ``nanogan/layers`` and ``nanogan/models``.
+"""What is checked: the EXAMPLES at the end of every file of ``ops``, ``layers``, ``models`` and ``games``.
 
 A file that is added is checked; there is no list to add it to.
 """
@@ -13,7 +13,7 @@ def _examples(package):
 
 
 def _named(package):
-    """{name: (a function that makes a layer or network, a function that draws its input)}"""
+    """{name: (a function that makes a layer or network, a function that draws its input)}; of games see there."""
     return {name: example for examples in _examples(package) for name, example in examples.items()}
 
 
@@ -22,3 +22,4 @@ OPERATIONS = [example for example in _OPS if isinstance(example, Example)]
 UPDATES = [example for example in _OPS if isinstance(example, UpdateExample)]
 LAYERS = _named("nanogan.layers")
 NETWORKS = _named("nanogan.models")
+GAMES = _named("nanogan.games")  # {name: (class, options, shapes)}
