@@ -3,7 +3,6 @@
 import csv
 import json
 import runpy
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -155,20 +154,11 @@ def test_the_untrained_network_is_the_trained_one_before_training():
     assert (network[0].params["weight"] != start).any()
 
 
-def in_this_process(monkeypatch, folder, *arguments):
-    """The exit status of the script in ``folder``: a process of its own takes a second."""
-    monkeypatch.chdir(folder)
-    monkeypatch.setattr(sys, "argv", ["dedupe.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(EXAMPLES / "dedupe.py"), run_name="__main__")
-    return end.value.code
-
-
 @pytest.mark.parametrize(
     "data",
     ["x/planted", "x/planted/below", "x/planted/links", "link", "upper", "to_upper", "beside", "lower", "one_by_one"],
 )
-def test_pictures_in_the_folder_that_is_cleared_are_refused(tmp_path, monkeypatch, capsys, data):
+def test_pictures_in_the_folder_that_is_cleared_are_refused(tmp_path, data):
     """A user's own, of names that planting gives: in OUT/planted, or below or above it, or by way of links."""
     below = tmp_path / "x" / "planted" / "below"
     below.mkdir(parents=True)
@@ -198,23 +188,22 @@ def test_pictures_in_the_folder_that_is_cleared_are_refused(tmp_path, monkeypatc
         for i in range(12):
             (tmp_path / "one_by_one" / f"{i}.png").symlink_to(below.parent / f"{i:06d}.png")
     before = state(tmp_path)
-    assert in_this_process(monkeypatch, tmp_path, "--data", data, "--out", "x", "--dry-run") == 2
+    code, _, err = run("dedupe.py", "--data", data, "--out", "x", "--dry-run", folder=tmp_path)
+    assert code == 2
     message = f"x/planted, which is cleared for a new run, lies in {data} or holds pictures of it: choose another --out"
-    assert message in capsys.readouterr().err
+    assert message in err
     assert state(tmp_path) == before
 
 
-def test_a_users_own_pictures_in_the_place_of_planted_ones_are_kept(tmp_path, monkeypatch, capsys):
+def test_a_users_own_pictures_in_the_place_of_planted_ones_are_kept(tmp_path):
     folder = tmp_path / "x" / "planted"
     folder.mkdir(parents=True)
     for i in range(12):
         (folder / f"{i:06d}.png").write_bytes(b"mine")
     before = state(tmp_path)
-    assert in_this_process(monkeypatch, tmp_path, "--out", "x", "--dry-run") == 2
-    assert (
-        "x/planted holds 000000.png, which no earlier run made: choose another --out, or remove it yourself"
-        in capsys.readouterr().err
-    )
+    code, _, err = run("dedupe.py", "--out", "x", "--dry-run", folder=tmp_path)
+    assert code == 2
+    assert "x/planted holds 000000.png, which no earlier run made: choose another --out, or remove it yourself" in err
     assert state(tmp_path) == before
 
 
@@ -239,8 +228,7 @@ def test_a_users_own_pictures_in_the_place_of_planted_ones_are_kept(tmp_path, mo
         (("one", "--distance", "-1"), "expected a whole number of at least 0 and at most 128, got '-1'"),
     ],
 )
-def test_a_users_mistake_gets_one_sentence(tmp_path, monkeypatch, capsys, arguments, message):
-    """In this process: a dozen of their own take ten seconds."""
+def test_a_users_mistake_gets_one_sentence(tmp_path, arguments, message):
     for name in ("empty", "one", "broken"):
         (tmp_path / name).mkdir()
     (tmp_path / "notes.txt").write_text("no folder")
@@ -248,6 +236,7 @@ def test_a_users_mistake_gets_one_sentence(tmp_path, monkeypatch, capsys, argume
     (tmp_path / "one" / "b.png").write_bytes(b"no picture")
     (tmp_path / "broken" / "b.png").write_bytes(b"no picture")
     before = state(tmp_path / "one")
-    assert in_this_process(monkeypatch, tmp_path, *arguments) == 2
-    assert message in capsys.readouterr().err
+    code, _, err = run("dedupe.py", *arguments, folder=tmp_path)
+    assert code == 2
+    assert message in err
     assert state(tmp_path / "one") == before
