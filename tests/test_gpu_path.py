@@ -16,11 +16,10 @@ import pytest
 from nanogan import backend, checkpoint, cli, dispatch, layers
 from nanogan.data import Loader
 from nanogan.errors import UserError
+from nanogan.games.dcgan import DCGAN, DCGANOptions, StepResult
 from nanogan.gradcheck import __main__ as gradcheck_command
-from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam
-from nanogan.optim.ema import Ema
-from nanogan.training import adversarial_step, discriminator_step, loop, sample
+from nanogan.training import Run, adversarial_step, discriminator_step, sample, train
 from nanogan.training.log import Log
 from tests import strict_cupy
 from tests.conftest import GPU_PROBLEM
@@ -69,32 +68,26 @@ def test_a_step_moves_nothing_and_waits_for_nothing(double, precision, loss_scal
         assert isinstance(array, double.ndarray) or name.endswith("num_batches_tracked"), f"{name} is on the host"
 
 
-@pytest.mark.parametrize("changed", [False, True], ids=["plain", "with options"])
-def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(
-    double, tmp_path, monkeypatch, changed
-):
-    g = dcgan.generator(image_size=SIZE, channels=1, latent=LATENT, width=2).to("gpu")
-    d = dcgan.discriminator(image_size=SIZE, channels=1, width=2).to("gpu")
-    pictures = np.random.default_rng(0).integers(0, 256, (8 * 12, SIZE, SIZE, 1)).astype(np.uint8)
-    crossed = []
+class Watched(DCGAN):
+    """Notes what crossed between the host and the device since the step before."""
 
-    def step(*arguments, **options):
-        crossed.append(list(strict_cupy.transfers))
+    def step(self, **inputs) -> StepResult:
+        self.crossed.append(list(strict_cupy.transfers))
         strict_cupy.transfers.clear()
-        return adversarial_step(*arguments, **options)
+        return super().step(**inputs)
 
-    monkeypatch.setattr(loop, "adversarial_step", step)
+
+@pytest.mark.parametrize("changed", [False, True], ids=["plain", "with options"])
+def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(double, tmp_path, changed):
+    pictures = np.random.default_rng(0).integers(0, 256, (8 * 12, SIZE, SIZE, 1)).astype(np.uint8)
     loader = Loader(pictures, batch_size=8, device="gpu")
-    fixed_z = backend.to_device(np.ones((4, LATENT), np.float32), "gpu")
-    rng, opt_g, opt_d = np.random.default_rng(1), Adam(g), Adam(d)
-    options = {"loss": "lsgan", "instance_noise": 0.1, "ema": Ema(g, beta=0.9), "lr_decay": "linear"} if changed else {}
-    loop.train(
-        g, d, opt_g, opt_d, loader, epochs=1, out=tmp_path, noise_rng=rng, fixed_z=fixed_z, device="gpu", log_every=5,
-        instance_rng=np.random.default_rng(2), **options,
-    )  # fmt: skip
+    changes = {"loss": "lsgan", "instance_noise": 0.1, "ema": 0.9, "lr_decay": "linear"} if changed else {}
+    game = Watched(DCGANOptions(latent=LATENT, width=2, **changes), loader.shapes, "gpu")
+    game.crossed = crossed = []
+    train(game, loader, Run(tmp_path, log_every=5), epochs=1)
     batch, noise = ("to device", (8, SIZE, SIZE, 1)), ("to device", (8, LATENT))
     losses = [("to host", (5 * steps,)) for steps in (4, 5)]  # those of the first step are printed at once
-    quiet = [batch, noise, *(2 * [batch] if changed else [])]  # noise on real and on drawn pictures
+    quiet = [batch, noise, *(2 * [batch] if changed else [])]  # noise on real and on fake images
     assert crossed[2:11] == [quiet] * 3 + [[losses[0], *quiet]] + [quiet] * 4 + [[losses[1], *quiet]]
 
 
@@ -314,7 +307,7 @@ def test_the_example_trains_and_draws_there(gpu, tmp_path, monkeypatch):
     rows = [list(csv.DictReader(log.splitlines())) for log in logs]
     assert len(rows[0]) == len(rows[1]) > 1
     for ours, cpus in zip(*rows, strict=True):
-        for name in ("loss_d", "loss_g", "d_x"):
+        for name in ("loss_d", "loss_g", "d_real"):
             assert float(ours[name]) == pytest.approx(float(cpus[name]), abs=1e-4)
     drawn = "--generate", "4", "--checkpoint", tmp_path / "gpu" / "generator.safetensors"
     assert run_example(monkeypatch, "--device", "gpu", "--out", tmp_path / "drawn", *drawn) == 0

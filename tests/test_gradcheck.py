@@ -193,6 +193,7 @@ def test_the_command_prints_a_row_for_everything_and_all_pass(monkeypatch, capsy
         *(case.op for case in cases.OPERATIONS),
         *cases.LAYERS,
         *cases.NETWORKS,
+        *cases.GAMES,
     }
     assert all(row[-1] == "ok" for row in rows.values())
 
@@ -208,7 +209,7 @@ def test_one_operation_with_its_cases():
 def test_an_unknown_operation_gets_one_sentence():
     result = command("--op", "conv3d")
     assert result.returncode == 2
-    assert "there is no operation or layer 'conv3d': use one of" in result.stderr
+    assert "there is no operation, layer or game 'conv3d': use one of" in result.stderr
 
 
 def test_an_operation_without_examples_is_named(monkeypatch, capsys):

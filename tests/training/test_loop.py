@@ -140,6 +140,7 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
         "checkpoints",
         "curves.json",
         "log.csv",
+        "losses.png",
         "machine.json",
         "mine.txt",
         "previous",
