@@ -9,7 +9,7 @@ import numpy as np
 
 from nanogan.backend import array_module, get_device, matmul_precision, seeded_rng
 from nanogan.errors import UserError
-from nanogan.games.dcgan import DCGAN, StepResult
+from nanogan.games.dcgan import DCGAN, StepResult, contradicting
 from nanogan.games.drawing import draw_z, sample
 from nanogan.games.game import Game, Options, option
 from nanogan.models import conditional, dcgan
@@ -28,9 +28,9 @@ MAX_SHOWN = 128  # samples in a grid
 class ConditionalOptions(Options):
     """The conditional DCGAN's options, which are its flags."""
 
-    image_size: int = option(28, "pixels: 28, 32, 64, 128, ...", low=1)
-    latent: int = option(100, "elements of z, besides the label", low=1)
-    width: int = option(32, "channels of the largest map", low=1)
+    image_size: int = option(28, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
+    latent: int = option(100, "elements of z, besides the label", low=1, high=1_000_000)
+    width: int = option(32, "channels of the largest map", low=1, high=1_000_000)
     networks: str = option(
         "dcgan",
         "dcgan, or mlp: fully connected layers, which know nothing of neighbouring pixels, the paper's baseline",
@@ -136,6 +136,13 @@ class ConditionalDCGAN(Game):
 
     def sample(self, joined):
         return sample(self.g, joined).reshape(-1, *self.shape)
+
+    @classmethod
+    def contradiction(cls, options, arrays):
+        if options.networks == "mlp":
+            inputs = getattr(arrays.get("g.0.weight"), "shape", (0, 0))[-1]
+            return None if options.latent < inputs else f"its latent is {options.latent}, its first layer's {inputs}"
+        return contradicting(conditional.options_of, options, arrays, ("image_size", "latent", "width"))
 
     @classmethod
     def generate(cls, network, count, options, rng, device):

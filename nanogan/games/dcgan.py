@@ -137,9 +137,9 @@ def losses_of(name, label_smoothing=0.0):
 class DCGANOptions(Options):
     """The DCGAN's options, which are its flags."""
 
-    image_size: int = option(64, "pixels: 28, 32, 64, 128, ...", low=1)
-    latent: int = option(100, "elements of z", low=1)
-    width: int = option(64, "channels of the largest map (torch's ngf, ndf)", low=1)
+    image_size: int = option(64, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
+    latent: int = option(100, "elements of z", low=1, high=1_000_000)
+    width: int = option(64, "channels of the largest map (torch's ngf, ndf)", low=1, high=1_000_000)
     lr: float = option(2e-4, "Adam's; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     loss: str = option(
@@ -262,12 +262,28 @@ class DCGAN(Game):
     def generate(cls, network, count, options, rng, device):
         return sample(network, draw_z(rng, count, network.latent, options.z, device))
 
+    @classmethod
+    def contradiction(cls, options, arrays):
+        return contradicting(dcgan.options_of, options, arrays, ("image_size", "latent", "width", "upsample"))
+
     def line(self, numbers):
         """pytorch/examples' line, with "before" and "after" spelt out."""
         return (
             "Loss_D: {loss_d:.4f}  Loss_G: {loss_g:.4f}  D(x): {d_real:.4f}  "
             "D(G(z)): {d_fake_before:.4f} before D's step, {d_fake_after:.4f} after"
         ).format(**numbers)
+
+
+def contradicting(options_of, options, arrays, names):
+    """Compare ``options`` with what ``options_of`` infers from G's arrays: a sentence for the first that differs."""
+    try:
+        sizes = options_of({name[2:]: array for name, array in arrays.items() if name.startswith("g.")})
+    except UserError as error:
+        return f"it is not of such a game: {error}"
+    for name in names:
+        if sizes[name] != getattr(options, name):
+            return f"it contradicts itself: its {name} is {getattr(options, name)}, its arrays' {sizes[name]}"
+    return None
 
 
 _TINY = {"latent": 3, "width": 2}

@@ -175,6 +175,14 @@ class Game:
         """Return ``count`` images (N, C, H, W) of a network as the first of ``exports``: what ``--generate`` writes."""
         raise TypeError(f"{cls.__name__} expected its own generate(network, count, options, rng, device): write it")
 
+    @classmethod
+    def contradiction(cls, options, arrays):
+        """Return what a checkpoint's ``arrays``, {"g.main.0.weight": array}, say against its options; None if nothing.
+
+        Asked before anything is built, so that a file cannot have networks made that are larger than its own.
+        """
+        return None
+
     def line(self, numbers):
         """Return what the log says of a step, whose result is the dictionary ``numbers``."""
         return "  ".join(f"{self.labels.get(name, name)}: {value:.4f}" for name, value in numbers.items())

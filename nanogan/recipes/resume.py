@@ -31,7 +31,7 @@ def resume(parser, args, fixed=()):
             "left in its folder checkpoints"
         )
     try:
-        progress, _, _ = checkpoint.read_training(path)
+        progress, arrays, _ = checkpoint.read_training(path)
     except UserError as error:
         others = sorted(other for other in path.parent.glob("epoch_*.safetensors") if other != path)
         raise UserError(f"{error}; {others[-1]} may be whole" if others else str(error)) from None
@@ -47,6 +47,9 @@ def resume(parser, args, fixed=()):
             setattr(args, name, value)
     if "out" not in here and path.parent.name == LAST.parent.name:
         args.out = str(path.parent.parent)
+    problem = parser.game.contradiction(parser.game.Options.of(vars(args)), arrays)
+    if problem:
+        raise UserError(f"{path} cannot be resumed from: {problem}")
     return progress
 
 

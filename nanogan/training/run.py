@@ -113,7 +113,7 @@ class Run:
         self.log = Log(out / "log.csv", self.game.fields(), rows)
         self.writer = Writer(out, progress, self.on_disk_full)
         self.checkpoints = Checkpoints(self.writer, self.game, self.log, self.checkpoint_minutes, self.keep)
-        self.health, self._warned = Health(), read_warnings(out, progress.step)
+        self.health, self._warned = Health(self.log.columns), read_warnings(out, progress.step)
         self.bar = tqdm(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True, disable=None)
         if progress.step == 0:
             self.writer.write(out / "real.png", images.save_grid, out / "real.png", self._real)

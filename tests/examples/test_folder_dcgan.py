@@ -15,7 +15,7 @@ TINY = ("--image-size", "16", "--width", "2", "--batch-size", "8", "--latent", "
 
 @pytest.fixture
 def photos(tmp_path):
-    """30 pictures: grey, colour and with transparency, of several sizes, in two folders."""
+    """30 images: grey, colour and with transparency, of several sizes, in two folders."""
     rng = np.random.default_rng(0)
     folder = tmp_path / "holiday pictures"
     for i in range(30):
@@ -36,7 +36,7 @@ def succeed(*arguments, folder):
 
 def test_a_folder_is_trained_on_and_the_run_goes_on_without_its_name(photos, tmp_path):
     out, err = succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
-    assert "30 pictures of 16 x 16, on cpu" in out
+    assert "30 images of 16 x 16, on cpu" in out
     assert err == ""
     left = tmp_path / "runs" / "folder_dcgan"
     for name in ("report.html", "real.png", "training.gif", "generator.safetensors"):
@@ -86,11 +86,11 @@ def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
     for name in [f"data_batch_{i}.bin" for i in range(1, 6)] + ["test_batch.bin"]:
         (binary / name).write_bytes(rows.tobytes())
     out, _ = succeed(tmp_path, *TINY, "--dry-run", "--image-size", "32", folder=tmp_path)
-    assert "32 pictures of 32 x 32" in out
+    assert "32 images of 32 x 32" in out
     X, y = rng.integers(0, 256, (32, 32, 3, 50), dtype=np.uint8), rng.integers(1, 11, (50, 1), dtype=np.uint8)
     scipy.io.savemat(tmp_path / "train_32x32.mat", {"X": X, "y": y})
     out, _ = succeed("train_32x32.mat", *TINY, "--epochs", "1", folder=tmp_path)
-    assert "50 pictures of 16 x 16" in out
+    assert "50 images of 16 x 16" in out
     code, _, err = run("folder_dcgan.py", "train_32x32.mat", *TINY, "--channels", "1", folder=tmp_path)
     assert code == 2
     assert "the pictures of train_32x32.mat have 3 channels, 1 were expected" in err
@@ -98,7 +98,7 @@ def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
 
 def test_grey_pictures_and_a_dry_run(photos, tmp_path):
     out, _ = succeed(photos, *TINY, "--channels", "1", "--dry-run", folder=tmp_path)
-    assert "32 pictures" in out or "30 pictures" in out
+    assert "32 images" in out or "30 images" in out
     with Image.open(tmp_path / "runs/folder_dcgan/real.png") as grid:
         assert grid.mode == "L"
 
@@ -129,7 +129,7 @@ def test_another_folder_is_not_taken_up(photos, tmp_path):
     shutil.rmtree(photos / "beach")
     code, _, err = run("folder_dcgan.py", "--resume", folder=tmp_path)
     assert code == 2
-    assert "was trained on 30 pictures" in err
+    assert "was trained on 30 images" in err
     code, _, err = run("folder_dcgan.py", photos, "--resume", "--channels", "1", folder=tmp_path)
     assert code == 2
     assert "--channels=1 contradicts" in err

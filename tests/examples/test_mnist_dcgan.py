@@ -35,7 +35,7 @@ def write_idx(folder, count, seed=0):
 
 @pytest.fixture(scope="module")
 def small_set(tmp_path_factory):
-    """The flags of a network as small as TINY's on an idx data set of 600 pictures, quicker to make than 60,000."""
+    """The flags of a network as small as TINY's on an idx data set of 600 images, quicker to make than 60,000."""
     folder = tmp_path_factory.mktemp("small-set")
     write_idx(folder, 600)
     return ("--data", "mnist", "--data-dir", folder, *TINY[2:])
@@ -74,6 +74,7 @@ def test_a_dry_run_leaves_everything_a_run_leaves(trained):
     assert files(folder) == [
         "run/checkpoints/epoch_001.safetensors",
         "run/checkpoints/last.safetensors",
+        "run/curves.json",
         "run/discriminator.safetensors",
         "run/generator.safetensors",
         "run/log.csv",
@@ -106,7 +107,7 @@ def test_the_log_line_is_the_familiar_one_and_the_csv_has_every_step(trained):
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert lines[2].split("Loss_D: ")[1].split()[0] == f"{float(rows[2]['loss_d']):.4f}"
-    assert lines[2].split("D(G(z)): ")[1].split()[0] == f"{float(rows[2]['d_g_z_before']):.4f}"
+    assert lines[2].split("D(G(z)): ")[1].split()[0] == f"{float(rows[2]['d_fake_before']):.4f}"
     assert float(rows[0]["seconds"]) <= float(rows[3]["seconds"])
 
 
@@ -121,7 +122,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_seed_others(trained, tmp_
 def test_pictures_are_drawn_with_a_saved_generator(trained, tmp_path):
     weights = trained[0] / "run/generator.safetensors"
     out = succeed("--generate", 7, "--checkpoint", weights, "--out", "grid", folder=tmp_path)
-    assert "7 pictures: grid/generated.png" in out
+    assert "7 images: grid/generated.png" in out
     succeed("--generate", 7, "--checkpoint", weights, "--out", "other", "--seed", 1, folder=tmp_path)
     assert (tmp_path / "other/generated.png").read_bytes() != (tmp_path / "grid/generated.png").read_bytes()
     (tmp_path / "other/generated.png").unlink()
@@ -132,14 +133,14 @@ def test_pictures_are_drawn_with_a_saved_generator(trained, tmp_path):
         Image.open(tmp_path / "grid/generated.png") as grid,
     ):
         assert fourth.size == (28, 28)
-        top, left = 2 + 1 * 30, 2 + 0 * 30  # 7 pictures stand in rows of 3
+        top, left = 2 + 1 * 30, 2 + 0 * 30  # 7 images stand in rows of 3
         np.testing.assert_array_equal(np.asarray(grid)[top : top + 28, left : left + 28], np.asarray(fourth))
 
 
 def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
     code, out, err = run("--width", 2, "--dry-run", folder=tmp_path)
     assert code == 0, err
-    assert "digits: 128 pictures of 28 x 28" in out
+    assert "digits: 128 images of 28 x 28" in out
     (line,) = [line for line in err.splitlines() if "No MNIST here" in line]
     assert "built-in digits" in line
     assert "mnist could not be downloaded: https" in line
@@ -163,14 +164,14 @@ def test_options_reach_the_training(tmp_path, small_set):
         results.append((tmp_path / name / "generator.safetensors").read_bytes())
     assert len(set(results)) == 4
     assert len(list((tmp_path / "plain/samples").iterdir())) == 1
-    assert len(list((tmp_path / "every/samples").iterdir())) == 2  # 600 pictures: two whole batches and a rest
+    assert len(list((tmp_path / "every/samples").iterdir())) == 2  # 600 images: two whole batches and a rest
     assert len((tmp_path / "plain/log.csv").read_text().splitlines()) == 1 + 3
     assert len((tmp_path / "every/log.csv").read_text().splitlines()) == 1 + 2
 
 
 def test_other_sizes_are_resized_to(tmp_path):
     out = succeed(*TINY, "--image-size", 32, "--dry-run", "--out", "run", folder=tmp_path)
-    assert "pictures of 32 x 32" in out
+    assert "images of 32 x 32" in out
     with Image.open(tmp_path / "run/real.png") as image:
         assert image.size == (2 + 4 * 34, 2 + 4 * 34)  # a batch of 16
 
@@ -255,7 +256,7 @@ def test_a_killed_run_with_every_option_is_resumed_to_the_bit_and_draws(tmp_path
     for name in ("generator.safetensors", "discriminator.safetensors", "training.gif", "losses.png", "real.png"):
         assert (tmp_path / "run" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes(), name
     assert rows(tmp_path / "run") == rows(tmp_path / "whole")
-    assert len(rows(tmp_path / "run")) == 1 + 2 * 19, "600 pictures in batches of 16 are 38, two for each step"
+    assert len(rows(tmp_path / "run")) == 1 + 2 * 19, "600 images in batches of 16 are 38, two for each step"
     for name in ("generator", "checkpoints/last"):
         weights = tmp_path / f"run/{name}.safetensors"
         succeed("--generate", 4, "--z", "uniform", "--checkpoint", weights, "--out", name, folder=tmp_path)
@@ -353,7 +354,7 @@ def test_resuming_what_cannot_be_resumed_gets_one_sentence(tmp_path, whole, smal
         (("run", "--z", "uniform"), "--z=uniform contradicts"),
         (("run", "--dry-run"), "--dry-run contradicts"),
         (("run", "--data", "fashion-mnist"), "--data=fashion-mnist contradicts"),
-        (("run", "--data-dir", "fewer", "--epochs", 3), "was trained on 600 pictures, mnist has 590 now"),
+        (("run", "--data-dir", "fewer", "--epochs", 3), "was trained on 600 images, mnist has 590 now"),
         (("run", "--generate", 4), "leave one of them out"),
         (("run", "--epochs", 3, "--out", "netG.pth"), "cannot write to the output folder netG.pth"),
     ]:
@@ -375,7 +376,7 @@ def test_other_pictures_are_told(tmp_path, whole):
     write_idx(tmp_path / "others", 600, seed=1)
     code, _, err = run("--resume", "run", "--data-dir", "others", "--epochs", 3, folder=tmp_path)
     assert code == 0, err
-    assert "the pictures of mnist are not those that run/checkpoints/last.safetensors was trained on" in err
+    assert "the images of mnist are not those that run/checkpoints/last.safetensors was trained on" in err
 
 
 @pytest.mark.parametrize(
@@ -390,14 +391,14 @@ def test_other_pictures_are_told(tmp_path, whole):
         ("drop_last", "yes", "options that no run has: argument --drop-last"),
         ("loss", "wgan", "options that no run has: argument --loss: invalid choice"),
         ("label_smoothing", 7, "options that no run has: argument --label-smoothing"),
-        ("ema", 0.9, "is of a run with no average of g's weights"),
+        ("ema", 0.9, "ema.average.main.0.weight is missing"),
         ("upsample", "resize", "contradicts itself: its upsample is resize, its arrays' deconv"),
         ("d_steps", 2, "cannot be resumed with these batches"),
         ("loss", ["hinge"], "options that no run has: argument --loss"),
         ("generate", 5, None),
         ("out", "/", None),
         ("folder", "x", "a run of another script: this one has no option --folder"),
-        ("pictures", "600", "was trained on '600' pictures"),
+        ("pictures", "600", "was trained on '600' images"),
         ("device", "tpu", "unknown device 'tpu'"),
         ("device", "a\nb", "unknown device"),
     ],
@@ -411,7 +412,7 @@ def test_options_in_a_checkpoint_are_not_trusted(tmp_path, whole, name, value, m
     arrays = safetensors.numpy.load_file(path)
     del fields["checksum"]
     fields["options"] |= {name: value, "epochs": 3}
-    fields["checksum"] = checkpoint._checksum(fields, arrays)
+    fields["checksum"] = checkpoint.runs._checksum(fields, arrays)
     safetensors.numpy.save_file(arrays, path, {"nanogan_training": json.dumps(fields)})
     code, _, err = run("--resume", path, folder=tmp_path)
     assert "Traceback" not in err
@@ -427,7 +428,7 @@ def test_options_in_a_checkpoint_are_not_trusted(tmp_path, whole, name, value, m
 def test_a_log_in_a_file_can_be_followed(tmp_path, small_set):
     process = start(*small_set, "--epochs", 1000, "--out", "run", folder=tmp_path)
     try:
-        assert process.stdout.readline().startswith("mnist: 600 pictures")  # long before a buffer of 8 KB is full
+        assert process.stdout.readline().startswith("mnist: 600 images")  # long before a buffer of 8 KB is full
         process.stdout.readline()
         assert process.stdout.readline().startswith("[1/1000][1/")
         process.terminate()
@@ -553,4 +554,4 @@ def test_help_tells_every_option(tmp_path):
 
 def test_real_mnist_trains(tmp_path, real_data):
     out = succeed("--width", 4, "--dry-run", "--data-dir", real_data, "--out", "run", folder=tmp_path)
-    assert f"idx files in {real_data}: 128 pictures" in out
+    assert f"idx files in {real_data}: 128 images" in out
