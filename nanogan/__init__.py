@@ -1,11 +1,11 @@
 """GANs by hand, at the speed of a framework: every forward and backward written out in NumPy and CuPy."""
 
-__version__ = "0.1.0"
-
 from nanogan import backend, checkpoint, data, errors, images, layers, models, ops, optim, training
 from nanogan.layers import init
+from nanogan.version import __version__
 
 __all__ = [
+    "__version__",
     "backend",
     "checkpoint",
     "data",

@@ -32,6 +32,7 @@ from nanogan.errors import UserError
 from nanogan.models import conditional, dcgan
 from nanogan.models.recognition import recognise, rename_flags, renames_between
 from nanogan.optim.ema import Ema
+from nanogan.version import __version__
 
 KEY = "nanogan_training"  # of the metadata
 FORMAT = 2  # of what stands there
@@ -177,8 +178,6 @@ def save_training(path, g, d, opt_g, opt_d, progress):
     that a layer of your own remembers between steps belongs into its ``buffers``. Raises UserError if a random
     generator is not numpy.random.default_rng's (PCG64), OSError if the file cannot be written.
     """
-    from nanogan import __version__
-
     arrays = _arrays(g, d, opt_g, opt_d, progress.ema)
     arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}
     fields = {

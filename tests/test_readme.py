@@ -38,7 +38,7 @@ def test_every_flag_in_the_readme_exists():
         for path in (
             ROOT / "nanogan/cli.py",
             ROOT / "nanogan/recipes.py",
-            ROOT / "nanogan/convert.py",
+            ROOT / "nanogan/convert/__main__.py",
             *ROOT.glob("examples/*.py"),
         )
     )

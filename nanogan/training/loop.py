@@ -24,12 +24,14 @@ from nanogan import checkpoint, images
 from nanogan.backend import array_module, get_device
 from nanogan.disk import clear_temporaries, replacing
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.games.dcgan import adversarial_step, discriminator_step, losses_of
+from nanogan.games.dcgan import StepResult, adversarial_step, discriminator_step, losses_of
 from nanogan.games.drawing import draw_noise, draw_z, sample
 from nanogan.images import plots
+from nanogan.info import machine_of_a_run
 from nanogan.optim import LinearDecay
+from nanogan.report import write_report
 from nanogan.training.health import Health
-from nanogan.training.log import Log, columns, log_line, read_rows
+from nanogan.training.log import Log, columns, columns_of, log_line, read_rows
 
 PRODUCTS = (
     "options.json",
@@ -39,6 +41,7 @@ PRODUCTS = (
     "training.gif",
     "report.html",
     "machine.json",
+    "curves.json",
     "warnings.csv",
     "skipped.txt",
     "generator.safetensors",
@@ -48,6 +51,9 @@ SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of whi
 LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))
 SAVING_SHARE = 0.02  # of the time may go into checkpoints
 DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
+COLUMNS = columns_of(StepResult._fields)
+CURVES = {"losses": ("loss_d", "loss_g"), "how real D finds images": ("d_real", "d_fake_before")}
+LABELS = {"loss_d": "Loss_D", "loss_g": "Loss_G", "d_real": "D(x), real", "d_fake_before": "D(G(z)), generated"}
 
 
 def train(
@@ -136,7 +142,7 @@ def train(
             if _same_folder(_folder_of(resume), out):  # it may have been killed before it drew these
                 _clear_temporaries(out)
                 frames = [path for step, path in _samples_in(out) if step <= resume.step]
-                _draw(out, read_rows(out / "log.csv", resume.step), frames)
+                _draw(out, read_rows(out / "log.csv", resume.step, COLUMNS), frames)
             return True
         rows, frames = _take_up(out, resume)
         noise_rng.bit_generator.state = resume.noise_rng.bit_generator.state
@@ -150,16 +156,17 @@ def train(
         progress.options = options
         with replacing(out / "options.json") as temporary:
             temporary.write_text(json.dumps(options, indent=2) + "\n", encoding="utf-8")
-    from nanogan.info import machine_of_a_run  # here, so that python -m nanogan.info runs a module not yet imported
-
     with replacing(out / "machine.json") as temporary:
         temporary.write_text(json.dumps(machine_of_a_run(device), indent=2) + "\n", encoding="utf-8")
+    with replacing(out / "curves.json") as temporary:
+        text = json.dumps({"curves": CURVES, "labels": LABELS}, indent=2)
+        temporary.write_text(text + "\n", encoding="utf-8")
 
     first, start = progress.step, time.perf_counter() - progress.seconds
     read_every = 1 if get_device(device).kind == "cpu" else log_every  # reading makes a GPU wait
-    log = Log(out / "log.csv", rows)
+    log = Log(out / "log.csv", StepResult._fields, rows)
     writer = _Writer(out, progress, log, checkpoint_minutes, keep, on_disk_full)
-    health, told, data = Health(), _read_warnings(out, first), None
+    health, told, data = Health(log.columns), _read_warnings(out, first), None
     artist = g if ema is None else ema.average  # whose pictures are shown and saved
     game = {"loss": loss, "label_smoothing": label_smoothing}
     planned = epochs * steps_per_epoch
@@ -211,7 +218,7 @@ def train(
                         writer.write(log.path, log.save)
                         bar.set_postfix(Loss_D=f"{row['loss_d']:.3f}", Loss_G=f"{row['loss_g']:.3f}", refresh=False)
                     if step % log_every == 0 or step == first + 1 or ends:
-                        tqdm.write(log_line(log.fetch(), epochs, steps_per_epoch))
+                        tqdm.write(_line(log.fetch(), epochs, steps_per_epoch))
                     if samples_due or save_due:
                         _check_finite(*{g, d, artist}, step=step)
                     if samples_due:
@@ -248,6 +255,15 @@ def train(
             raise
         finally:
             log.close()
+
+
+def _line(row, epochs, steps_per_epoch):
+    """Return pytorch/examples' line for a row of the log, with "before" and "after" spelt out."""
+    text = (
+        f"Loss_D: {row['loss_d']:.4f}  Loss_G: {row['loss_g']:.4f}  D(x): {row['d_real']:.4f}  "
+        f"D(G(z)): {row['d_fake_before']:.4f} before D's step, {row['d_fake_after']:.4f} after"
+    )
+    return log_line(row, epochs, steps_per_epoch, text)
 
 
 def _check_game(loss, label_smoothing, instance_noise, instance_rng, lr_decay, d_steps, z_kind):
@@ -419,7 +435,7 @@ def _take_up(out, resume):
         kept = [path for step, path in _samples_in(source) if step <= resume.step]
         for path in [*kept, *source.glob("real.png")]:
             shutil.copyfile(path, out / path.relative_to(source))
-    rows = read_rows(source / "log.csv", resume.step) if source is not None else []
+    rows = read_rows(source / "log.csv", resume.step, COLUMNS) if source is not None else []
     if len(rows) < resume.step:
         tqdm.write(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
     return rows, [path for _, path in _samples_in(out)]
@@ -493,9 +509,7 @@ def _draw(out, rows, frames, write=lambda path, function, *arguments: function(*
     if frames:
         write(out / "training.gif", images.save_gif, out / "training.gif", frames)
     if rows:
-        write(out / "losses.png", plots.save_training_plot, out / "losses.png", columns(rows))
-        from nanogan.report import write_report  # here, so that python -m nanogan.report runs it, not yet imported
-
+        write(out / "losses.png", plots.save_training_plot, out / "losses.png", columns(rows, COLUMNS), CURVES, LABELS)
         write(out / "report.html", write_report, out)
 
 
