@@ -20,7 +20,7 @@ from nanogan.gradcheck import __main__ as gradcheck_command
 from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam
 from nanogan.optim.ema import Ema
-from nanogan.training import adversarial_step, discriminator_step, loop, sample
+from nanogan.training import StepResult, adversarial_step, discriminator_step, loop, sample
 from nanogan.training.log import Log
 from tests import strict_cupy
 from tests.conftest import GPU_PROBLEM
@@ -164,7 +164,7 @@ def test_memory_does_not_grow_over_1000_steps(tmp_path):
     g, d = (network.to("gpu") for network in networks(np.float32))
     opt_g, opt_d = Adam(g), Adam(d)
     pictures = np.random.default_rng(0).integers(0, 256, (8 * 1000, SIZE, SIZE, CHANNELS)).astype(np.uint8)
-    noise, log, seen = np.random.default_rng(1), Log(tmp_path / "log.csv"), []
+    noise, log, seen = np.random.default_rng(1), Log(tmp_path / "log.csv", StepResult._fields), []
     for step, real in enumerate(Loader(pictures, batch_size=8, device="gpu").epoch(1), start=1):
         z = backend.to_device(noise.standard_normal((8, LATENT), dtype=np.float32), "gpu")
         log.add(1, step, adversarial_step(g, d, opt_g, opt_d, real, z), 0.0)
@@ -290,7 +290,7 @@ def test_the_example_trains_and_draws_there(gpu, tmp_path, monkeypatch):
     rows = [list(csv.DictReader(log.splitlines())) for log in logs]
     assert len(rows[0]) == len(rows[1]) > 1
     for ours, cpus in zip(*rows, strict=True):
-        for name in ("loss_d", "loss_g", "d_x"):
+        for name in ("loss_d", "loss_g", "d_real"):
             assert float(ours[name]) == pytest.approx(float(cpus[name]), abs=1e-4)
     drawn = "--generate", "4", "--checkpoint", tmp_path / "gpu" / "generator.safetensors"
     assert run_example(monkeypatch, "--device", "gpu", "--out", tmp_path / "drawn", *drawn) == 0

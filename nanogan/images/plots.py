@@ -27,7 +27,7 @@ def save_training_plot(path, columns, curves=None, labels=None):
     step = np.asarray(columns["step"], float)
     for i, (title, series) in enumerate(shown):
         _panel(draw, font, (60, 40 + 310 * i, width - 20, 290 + 310 * i), step, series, title)
-    draw.text((width - 20, height - 20), "step", INK, font, anchor="rs")
+    draw.text((width - 20, height - 8), "step", INK, font, anchor="rs")
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
 
@@ -106,13 +106,19 @@ def _panel(draw, font, box, x, series, title):
 
     across = left
     draw.text((left, top - 26), title, INK, font)
+    for (_, steps, values), colour in zip(series, COLOURS, strict=False):  # below all that is bold
+        draw.line(place(*_thinned(steps, values)), _fade(colour), 1)
     for (label, steps, values), colour in zip(series, COLOURS, strict=False):
-        keep = np.unique(np.linspace(0, len(steps) - 1, 900).round().astype(int))  # more than pixels show nothing
-        draw.line(place(steps[keep], values[keep]), _fade(colour), 1)
-        draw.line(place(steps[keep], smooth(values)[keep]), colour, 2)
+        draw.line(place(*_thinned(steps, smooth(values))), colour, 2)
         draw.line((across, top - 6, across + 18, top - 6), colour, 3)
         draw.text((across + 24, top - 6), label, INK, font, anchor="lm")
         across += 40 + draw.textlength(label, font)
+
+
+def _thinned(*arrays):
+    """At most 900 of the arrays' elements, evenly spaced: more points than pixels show nothing."""
+    keep = np.unique(np.linspace(0, len(arrays[0]) - 1, 900).round().astype(int))
+    return [array[keep] for array in arrays]
 
 
 def axis_range(curves):

@@ -82,6 +82,7 @@ def test_a_dry_run_leaves_everything_a_run_leaves(trained):
     assert files(folder) == [
         "run/checkpoints/epoch_001.safetensors",
         "run/checkpoints/last.safetensors",
+        "run/curves.json",
         "run/discriminator.safetensors",
         "run/generator.safetensors",
         "run/log.csv",
@@ -114,7 +115,7 @@ def test_the_log_line_is_the_familiar_one_and_the_csv_has_every_step(trained):
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["1", "2", "3", "4"]
     assert lines[2].split("Loss_D: ")[1].split()[0] == f"{float(rows[2]['loss_d']):.4f}"
-    assert lines[2].split("D(G(z)): ")[1].split()[0] == f"{float(rows[2]['d_g_z_before']):.4f}"
+    assert lines[2].split("D(G(z)): ")[1].split()[0] == f"{float(rows[2]['d_fake_before']):.4f}"
     assert float(rows[0]["seconds"]) <= float(rows[3]["seconds"])
 
 

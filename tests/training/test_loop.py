@@ -3,6 +3,7 @@
 import csv
 import errno
 import shutil
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -14,6 +15,8 @@ from nanogan.errors import TrainingDiverged
 from nanogan.models import dcgan
 from nanogan.optim import SGD
 from nanogan.training import StepResult, log, loop
+
+COLUMNS = ("epoch", "step", "loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after", "seconds")
 
 
 @pytest.fixture
@@ -87,8 +90,8 @@ def test_the_csv_and_the_line_name_their_numbers_rightly(setup, capsys):
     with open(out / "log.csv", newline="") as file:
         row = list(csv.DictReader(file))[-1]
     assert {key: row[key] for key in ("epoch", "step")} == {"epoch": "2", "step": "6"}
-    numbers = {key: float(row[key]) for key in ("loss_d", "loss_g", "d_x", "d_g_z_before", "d_g_z_after")}
-    assert numbers == {"loss_d": 0.1, "loss_g": 0.2, "d_x": 0.3, "d_g_z_before": 0.4, "d_g_z_after": 0.5}
+    numbers = {key: float(row[key]) for key in ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after")}
+    assert numbers == {"loss_d": 0.1, "loss_g": 0.2, "d_real": 0.3, "d_fake_before": 0.4, "d_fake_after": 0.5}
     assert (
         "Loss_D: 0.1000  Loss_G: 0.2000  D(x): 0.3000  D(G(z)): 0.4000 before D's step, 0.5000 after"
         in capsys.readouterr().out
@@ -144,7 +147,9 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
         run(diverge)
     assert sorted(path.name for path in out.glob("*")) == [
         "checkpoints",
+        "curves.json",
         "log.csv",
+        "losses.png",
         "machine.json",
         "mine.txt",
         "previous",
@@ -165,13 +170,13 @@ def test_an_earlier_run_in_the_same_folder_is_kept_apart(setup):
 
 def test_losses_are_read_in_one_piece_and_keep_their_order(tmp_path):
     """A GPU's numbers are fetched for many steps at once."""
-    book = log.Log(tmp_path / "log.csv")
+    book = log.Log(tmp_path / "log.csv", StepResult._fields)
     for step in range(1, 4):
         book.add(1, step, StepResult(*(np.float32(10 * step + i) for i in range(5))), 0.5 * step)
     row = book.fetch()
     book.close()
-    assert row == dict(zip(log.COLUMNS, (1, 3, 30, 31, 32, 33, 34, 1.5), strict=True))
-    assert list(log.columns(book.rows)["loss_d"]) == [10, 20, 30]
+    assert row == dict(zip(COLUMNS, (1, 3, 30, 31, 32, 33, 34, 1.5), strict=True))
+    assert list(log.columns(book.rows, COLUMNS)["loss_d"]) == [10, 20, 30]
 
 
 def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypatch):
@@ -179,7 +184,7 @@ def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypa
         book.add(1, step, StepResult(*np.float32([1, 2, 3, 4, 5])), 0.5 * step)
         book.fetch()
 
-    book = log.Log(tmp_path / "log.csv")
+    book = log.Log(tmp_path / "log.csv", StepResult._fields)
     note(1)
     book.save()
     before = (tmp_path / "log.csv").read_bytes()
@@ -204,11 +209,11 @@ def test_a_log_on_a_full_disk_keeps_whole_rows_and_catches_up(tmp_path, monkeypa
     book._file = file
     book.save()
     book.close()
-    assert [row[:2] for row in log.read_rows(tmp_path / "log.csv", 9)] == [(1, 1), (1, 2), (1, 3)]
+    assert [row[:2] for row in log.read_rows(tmp_path / "log.csv", 9, COLUMNS)] == [(1, 1), (1, 2), (1, 3)]
 
 
 def test_a_log_that_somebody_removes_is_written_anew(tmp_path):
-    book = log.Log(tmp_path / "run/log.csv")
+    book = log.Log(tmp_path / "run/log.csv", StepResult._fields)
     for step in (1, 2):
         book.add(1, step, StepResult(*np.float32([1, 2, 3, 4, 5])), 0.5 * step)
         book.fetch()
@@ -216,7 +221,7 @@ def test_a_log_that_somebody_removes_is_written_anew(tmp_path):
         shutil.rmtree(tmp_path / "run")
     book.save()
     book.close()
-    assert log.read_rows(tmp_path / "run/log.csv", 9) == book.rows
+    assert log.read_rows(tmp_path / "run/log.csv", 9, COLUMNS) == book.rows
     assert len(book.rows) == 2
 
 
@@ -241,16 +246,59 @@ GOOD = "1,1,1.5,2,3,4,5,0.1"
 )
 def test_the_rows_of_a_damaged_log_are_read_as_far_as_they_go(tmp_path, lines, steps):
     path = tmp_path / "log.csv"
-    path.write_text("\n".join([",".join(log.COLUMNS), *lines]))
-    rows = log.read_rows(path, 3)
+    path.write_text("\n".join([",".join(COLUMNS), *lines]))
+    rows = log.read_rows(path, 3, COLUMNS)
     assert [row[1] for row in rows] == steps
     if steps:
         assert rows[0] == (1, 1, 1.5, 2.0, 3.0, 4.0, 5.0, 0.1)
     path.write_text("\n".join(["other,columns", *lines]))
-    assert log.read_rows(path, 3) == []
+    assert log.read_rows(path, 3, COLUMNS) == []
     path.write_bytes(b"\xff\xfe")
-    assert log.read_rows(path, 3) == []
-    assert log.read_rows(tmp_path / "nothing", 3) == []
+    assert log.read_rows(path, 3, COLUMNS) == []
+    assert log.read_rows(tmp_path / "nothing", 3, COLUMNS) == []
+
+
+def test_a_log_with_the_names_of_version_0_1_is_read_on(tmp_path):
+    path = tmp_path / "log.csv"
+    path.write_text(f"epoch,step,loss_d,loss_g,d_x,d_g_z_before,d_g_z_after,seconds\n{GOOD}\n")
+    rows = log.read_rows(path, 9, COLUMNS)
+    assert log.columns(rows, COLUMNS)["d_fake_after"] == (5.0,)
+    book = log.Log(path, StepResult._fields, rows)
+    book.close()
+    assert path.read_text().splitlines() == [",".join(COLUMNS), "1,1,1.5,2.0,3.0,4.0,5.0,0.1"]
+    assert log.read_rows(path, 9, log.columns_of(["loss_d"])) == [], "another game's"
+
+
+class Seen(NamedTuple):
+    loss_gan: np.ndarray
+    gap: np.ndarray
+    loss_cycle: np.ndarray
+
+
+@pytest.mark.parametrize(
+    ("gap", "cycle", "diverged"), [(np.nan, 2.0, False), (1.0, np.nan, True), (1.0, -np.inf, True)]
+)
+def test_the_columns_are_the_fields_of_the_step_and_losses_are_known_by_their_names(tmp_path, gap, cycle, diverged):
+    book = log.Log(tmp_path / "log.csv", Seen._fields)
+    book.add(2, 7, Seen(*np.float32([0.5, 0.25, 1])), 0.5)
+    assert book.fetch() == {"epoch": 2, "step": 7, "loss_gan": 0.5, "gap": 0.25, "loss_cycle": 1.0, "seconds": 0.5}
+    book.add(2, 8, Seen(*np.float32([0.5, gap, cycle])), 0.5)
+    book.add(2, 9, Seen(*np.float32([0.5, 1, 1])), 0.5)
+    if diverged:
+        with pytest.raises(TrainingDiverged) as caught:
+            book.fetch()
+        assert f"step 8 (epoch 2) a loss was not finite (loss_gan = 0.5, loss_cycle = {cycle})" in str(caught.value)
+        assert "gap" not in str(caught.value)
+    else:
+        assert book.fetch()["step"] == 9
+    book.save()
+    book.close()
+    assert (tmp_path / "log.csv").read_text().splitlines()[0] == "epoch,step,loss_gan,gap,loss_cycle,seconds"
+    assert len(book.rows) == 3
+
+
+def test_a_line_says_where_in_the_run_it_stands():
+    assert log.log_line({"epoch": 3, "step": 25}, 5, 10, "gap: 0.5") == "[3/5][5/10]  gap: 0.5"
 
 
 # ------------------------------------------------------------------------------------------ files and their failures
@@ -381,7 +429,7 @@ def test_a_folder_that_is_removed_during_the_run_is_made_again(setup):
 
     assert run(result, sample_every=1) is True
     assert samples(out) == [f"epoch_002_step_00000{step}.png" for step in (4, 5, 6)]
-    assert [row[1] for row in log.read_rows(out / "log.csv", 9)] == [1, 2, 3, 4, 5, 6]
+    assert [row[1] for row in log.read_rows(out / "log.csv", 9, COLUMNS)] == [1, 2, 3, 4, 5, 6]
     for name in ("losses.png", "training.gif", "generator.safetensors", loop.LAST):
         assert (out / name).exists(), name
 
