@@ -23,6 +23,8 @@ from nanogan.folders import modules_in
 
 FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
 
+settings = {}  # name -> function that returns it, as "threads": what fast paths can be asked about
+
 _paths = {}  # (kind of device, function of nanogan.ops) -> [Path, ...], the first that serves is taken
 _walks = {}  # kind of device -> how an update walks over groups of arrays
 _loaded = set()  # kinds of devices whose fast paths are imported

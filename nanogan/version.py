@@ -1,3 +1,3 @@
-"""The version of nanogan, which files and reports name."""
+"""The package's version, which pyproject.toml reads too."""
 
 __version__ = "0.1.0"

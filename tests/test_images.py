@@ -103,8 +103,7 @@ def test_resizing_keeps_what_it_shows(rng):
 def test_a_training_plot_shows_its_curves(tmp_path):
     """A curve that rises ends above where it began: look for its colour at both ends."""
     steps = np.arange(1, 501)
-    columns = {"step": steps, "loss_d": steps / 500, "loss_g": 1 - steps / 500, "d_x": steps / 500}
-    columns["d_g_z_before"] = 0 * steps
+    columns = {"step": steps, "loss_d": steps / 500, "loss_g": 1 - steps / 500, "d_real": steps / 500}
     plot.save_training_plot(tmp_path / "losses.png", columns)
     with Image.open(tmp_path / "losses.png") as image:
         pixels = np.asarray(image).astype(int)
@@ -115,19 +114,27 @@ def test_a_training_plot_shows_its_curves(tmp_path):
 
 
 def test_a_diverged_runs_plot_still_shows_its_curves(tmp_path):
-    steps = np.arange(1, 301)
-    columns = {name: 1 + 0.5 * np.sin(steps / 30) for name in plot.SHOWN} | {"step": steps}
-    plot.save_training_plot(tmp_path / "whole.png", columns)
-    diverged = {name: np.append(values, np.nan if name == "loss_d" else 0.5) for name, values in columns.items()}
-    plot.save_training_plot(tmp_path / "diverged.png", diverged)
-    assert (tmp_path / "diverged.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
-    plot.save_training_plot(tmp_path / "nothing.png", {name: [np.nan] for name in (*plot.SHOWN, "step")})
-    assert not (tmp_path / "nothing.png").exists()
+    """The steps before are drawn as if the run had been stopped there."""
+    steps = np.append(np.arange(1, 301), 300)
+    whole = {"step": steps, "loss_d": 1 + 0.5 * np.sin(steps / 30), "loss_g": 2 + 0 * steps, "d_real": steps / 900}
+    diverged = {name: np.append(values, values[-1]) for name, values in whole.items()}
+    for bad in (np.nan, np.inf):
+        diverged["loss_d"][-1] = diverged["d_real"][-1] = bad
+        diverged["loss_g"] = np.full(302, 2.0)
+        plot.save_training_plot(tmp_path / "whole.png", whole)
+        plot.save_training_plot(tmp_path / "diverged.png", diverged)
+        assert (tmp_path / "diverged.png").read_bytes() == (tmp_path / "whole.png").read_bytes()
+
+
+def test_nothing_is_drawn_without_a_finite_number(tmp_path):
+    for columns in ({"step": [1], "loss_d": [np.nan], "d_real": [np.inf]}, {"epoch": [1], "step": [1], "seconds": [1]}):
+        plot.save_training_plot(tmp_path / "nothing.png", columns, {"losses": ("loss_d",)})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_curve_stands_in_its_panel(tmp_path):
-    """D(x) = 0.9 lies high in the lower panel, D(G(z)) = 0.1 low."""
-    flat = {"step": [1, 2, 3], "loss_d": [1] * 3, "loss_g": [2] * 3, "d_x": [0.9] * 3, "d_g_z_before": [0.1] * 3}
+    """A column of 0.9 lies high in the second panel, one of 0.1 low."""
+    flat = {"step": [1, 2, 3], "loss_d": [1] * 3, "loss_g": [2] * 3, "d_real": [0.9] * 3, "d_fake_before": [0.1] * 3}
     plot.save_training_plot(tmp_path / "losses.png", flat)
     with Image.open(tmp_path / "losses.png") as image:
         column = np.asarray(image)[350:600, 500].astype(int)
@@ -136,6 +143,34 @@ def test_each_curve_stands_in_its_panel(tmp_path):
         rgb = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)])
         rows.append(np.nonzero((np.abs(column - rgb) < 12).all(axis=1))[0].mean() / 250)
     assert rows == pytest.approx([0.1, 0.9], abs=0.02)
+
+
+def test_there_is_a_panel_for_each_title_as_high_as_the_others(tmp_path):
+    """And the one column of the third, at 0.5 of 0 to 1, is drawn halfway up there."""
+    columns = {"step": [1, 2, 3], "a": [1] * 3, "b": [2] * 3, "c": [0.5] * 3}
+    columns["c"] = [1.0, *[0.5] * 2]
+    plot.save_training_plot(tmp_path / "it.png", columns, {"one": ["a"], "two": ["b", "a"], "three": ["c", "gone"]})
+    with Image.open(tmp_path / "it.png") as image:
+        assert image.size == (900, 950)
+        pixels = np.asarray(image).astype(int)
+    rgb = np.array([int(plot.COLOURS[0][i : i + 2], 16) for i in (1, 3, 5)])
+    rows = np.nonzero((np.abs(pixels[660:910, 879] - rgb) < 12).all(axis=1))[0]
+    assert 120 < rows.mean() < 190, "the smoothed curve nears 0.5 at its end"
+
+
+def test_panels_default_and_named():
+    columns = {"epoch": [1], "step": [1], "gap": [3.0], "loss_a": [1.0], "loss": [2.0], "bad": [np.nan], "seconds": [1]}
+    by_default = [("losses", ["loss_a", "loss"]), ("other columns", ["gap"])]
+
+    def names(found):
+        return [(title, [label for label, _ in series]) for title, series in found]
+
+    assert names(plot.panels(columns)) == by_default
+    assert names(plot.panels(columns, {}, {})) == by_default
+    assert names(plot.panels(columns, {"x": ["nothing", "bad"]})) == by_default, "no panel would be left"
+    assert names(plot.panels(columns, {"x": ("gap", "bad"), "y": ()}, {"gap": "distance"})) == [("x", ["distance"])]
+    ((_, ((_, values),)),) = plot.panels(columns, {"x": ["gap"]})
+    np.testing.assert_array_equal(values, [3.0])
 
 
 def test_an_axis_holds_the_curves_and_0_but_not_every_spike():
@@ -150,7 +185,7 @@ def test_an_axis_holds_the_curves_and_0_but_not_every_spike():
 
 def test_a_plot_of_one_step_and_of_equal_numbers(tmp_path):
     for count in (1, 2):
-        columns = {name: [0.0] * count for name in ("loss_d", "loss_g", "d_x", "d_g_z_before")}
+        columns = {name: [0.0] * count for name in ("loss_d", "loss_g", "d_real", "d_fake_before")}
         plot.save_training_plot(tmp_path / "losses.png", columns | {"step": list(range(1, count + 1))})
         assert (tmp_path / "losses.png").stat().st_size > 1000
 

@@ -3,10 +3,13 @@
 import json
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
 from nanogan import backend, dispatch, info
+from nanogan.info import machine
+from nanogan.info.__main__ import text
 from tests import starting
 from tests.test_backend import INSUFFICIENT, raise_
 
@@ -63,13 +66,13 @@ def test_no_gpu_is_told_as_get_device_tells_it(monkeypatch, tmp_path):
 
 def test_what_cannot_be_found_out_is_unknown(monkeypatch, tmp_path):
     fake_cupy(monkeypatch, tmp_path, getDeviceProperties=raise_(RuntimeError("cudaErrorUnknown:\n what?")))
-    monkeypatch.setattr(info, "_processor", raise_(PermissionError("/proc")))
-    monkeypatch.setattr(info, "_data", raise_(OSError()))
+    monkeypatch.setattr(machine, "_processor", raise_(PermissionError("/proc")))
+    monkeypatch.setattr(machine, "_data", raise_(OSError()))
     found = info.report()
     assert found["GPU"]["gpu:0"][0] == "unknown (RuntimeError: cudaErrorUnknown: what?)"
     assert found["CPU"]["processor"] == "unknown (PermissionError: /proc)"
     assert found["data"] == {"": "unknown (OSError)"}
-    assert "unknown (OSError)" in info.text(found)
+    assert "unknown (OSError)" in text(found)
 
 
 def test_a_broken_cupy_is_quoted(monkeypatch, tmp_path):
@@ -95,7 +98,7 @@ def test_settings_and_data_are_told(monkeypatch, tmp_path):
 
 
 def test_the_columns_are_aligned():
-    lines = info.text({"one": {"a": "1", "longer": ["2", "3"]}, "two": {"b": "4"}}).splitlines()
+    lines = text({"one": {"a": "1", "longer": ["2", "3"]}, "two": {"b": "4"}}).splitlines()
     assert lines == ["one", "  a       1", "  longer  2", "          3", "", "two", "  b       4"]
 
 
@@ -107,3 +110,24 @@ def test_the_exit_status_is_the_device_asked_for(monkeypatch, arguments, status)
     assert json.loads(result.stdout)["settings"]["fast paths"] == "off, by NANOGAN_FAST=0"
     assert "Traceback" not in result.stderr
     assert ("unknown device 'tpu'" in result.stderr) == (status == 2)
+
+
+def test_the_number_of_threads_is_the_fast_paths_own(monkeypatch):
+    from nanogan.fast.cpu import threads
+
+    monkeypatch.setitem(dispatch.settings, "threads", lambda: 5)
+    monkeypatch.setenv("NANOGAN_THREADS", "5")
+    assert info.report()["settings"]["threads"] == "5, by NANOGAN_THREADS=5"
+    monkeypatch.undo()
+    monkeypatch.delenv("NANOGAN_THREADS", raising=False)
+    assert info.report()["settings"]["threads"] == str(threads.count())
+
+
+def test_the_version_is_one():
+    import nanogan
+    from nanogan.version import __version__
+
+    assert nanogan.__version__ == __version__ == info.machine_of_a_run("cpu")["nanogan"]
+    assert info.report()["nanogan"]["nanogan"] == f"{__version__}, in {Path(nanogan.__file__).parent}"
+    pyproject = (Path(nanogan.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
+    assert 'version = { attr = "nanogan.version.__version__" }' in pyproject

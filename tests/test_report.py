@@ -25,7 +25,10 @@ VOID = {"meta", "link", "img", "input", "br"}
 
 @pytest.fixture
 def run(tmp_path, rng):
-    """The folder of a run of 400 steps, 100 an epoch, with 5 sample grids; each grid is of one shade of grey."""
+    """The folder of a run of 400 steps, 100 an epoch, with 5 sample grids; each grid is of one shade of grey.
+
+    Its log has the names that version 0.1 gave the columns.
+    """
     out = tmp_path / "my run"
     out.mkdir()
     (out / "options.json").write_text(
@@ -131,7 +134,7 @@ def test_every_grid_is_there_with_its_time_and_the_last_one_shows(run):
     assert [float(frame["data-at"]) for frame in frames] == pytest.approx([20, 40, 60, 80, 100])
     for i, frame in enumerate(frames):
         assert pixels(frame["src"])[5, 5] == round(i * 63.75)
-        assert frame["alt"] == f"pictures drawn after {frame['data-where']}"
+        assert frame["alt"] == f"images generated after {frame['data-where']}"
     (real,) = [image for image in page.all("img") if "data-where" not in image]
     np.testing.assert_array_equal(pixels(real["src"]), np.asarray(Image.open(run / "real.png")))
 
@@ -174,7 +177,9 @@ def test_curves_pass_through_the_logged_values(run):
         np.testing.assert_allclose(d_g_z[:, 1], 75, atol=0.06)
     np.testing.assert_allclose(np.diff(lines[4][:, 1]), 0, atol=0.06, err_msg="every step took 20 ms")
     labels = [span["aria-label"] for span in page.all("div", role="img")]
-    assert "D(x), real from 0.25 to 0.25, D(G(z)), drawn from 0.75 to 0.75, in 400 steps" in labels[1]
+    assert labels[1] == (
+        "How real D finds images: D(x), real from 0.25 to 0.25, D(G(z)), generated from 0.75 to 0.75, in 400 steps"
+    )
 
 
 def test_a_long_curve_keeps_its_spikes_in_few_points(run, rng):
@@ -219,7 +224,7 @@ def test_warnings_lead_to_the_picture_drawn_next(run):
         assert words in page.text, words
     assert [link["href"] for link in page.all("a")] == [f"#frame={i}" for i in (1, 2, 4, 5, 1)]
     (run / "warnings.csv").write_text("step,message\n")
-    assert "Warnings None was given" in Page(write_report(run)).text
+    assert "Warnings No warnings." in Page(write_report(run)).text
     (run / "warnings.csv").unlink()
     assert "Warnings" not in Page(write_report(run)).text, "nobody watched"
 
@@ -236,6 +241,136 @@ def test_warnings_before_one_that_no_csv_holds_are_told(run):
     page = Page(write_report(run))
     assert [link["href"] for link in page.all("a")] == ["#frame=1"]
     assert "step 10 first" in page.text
+
+
+# ------------------------------------------------------------------------------------------ columns and panels
+
+
+def charts(page):
+    """[(title, [names of its curves], range of its axis)] of a page, without the speed's."""
+    found = re.findall(
+        r'<h3>([^<]*)</h3>\n<ul class="legend">(.*?)</ul>.*?</figcaption>\n<div class="plot".*?</svg>\n(.*?)<i',
+        page.html,
+        re.S,
+    )
+    return [
+        (
+            title,
+            re.findall(r"</svg>(.*?) <b>", legend),
+            [float(y) for y in re.findall(r'class="y"[^>]*>([^<]*)', spans)],
+        )
+        for title, legend, spans in found
+        if title != "Time of a step"
+    ]
+
+
+def write_log(out, columns, steps=400):
+    """A log of ``columns``, {name: a value or a function of the step}."""
+    rows = [",".join(["epoch", "step", *columns, "seconds"])]
+    for step in range(1, steps + 1):
+        values = [value(step) if callable(value) else value for value in columns.values()]
+        rows.append(",".join(map(str, [(step + 99) // 100, step, *values, step / 50])))
+    (out / "log.csv").write_text("".join(f"{row}\n" for row in rows))
+
+
+CYCLE = {"loss_da": 3.0, "loss_db": 4.0, "loss_gan": 1.0, "loss_cycle": 2.0, "sharp": 0.9, "blunt": 0.1}
+
+
+def test_panels_are_those_of_curves_json(run):
+    write_log(run, CYCLE)
+    curves = {"critics": ["loss_db", "loss_da"], "shares": ["blunt"], "round trip": ["loss_cycle"], "no such": ["gone"]}
+    labels = {"loss_da": "D of horses", "blunt": "blunt & dull"}
+    (run / "curves.json").write_text(json.dumps({"curves": curves, "labels": labels}))
+    page = Page(write_report(run))
+    assert [(title, names) for title, names, _ in charts(page)] == [
+        ("Critics", ["loss_db", "D of horses"]),
+        ("Shares", ["blunt &amp; dull"]),
+        ("Round trip", ["loss_cycle"]),
+    ]
+    assert [curve[0, 1] for curve in page.curves("line")[:2]] == [
+        pytest.approx(300 * (1 - y / 4.2), abs=0.1) for y in (4, 3)
+    ]
+    assert "generator" not in page.text.lower()
+    assert "discriminator" not in page.text.lower()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        None, "", "[]", "{", '{"curves": 3}', '{"curves": {"losses": "loss_da"}}',
+        '{"curves": {"losses": [3, null, {}]}}', "[" * 100_000,
+        '{"curves": {"losses": ["unknown"]}, "labels": {"loss_da": ["text"]}}', '{"curves": {}, "labels": null}',
+    ],
+)  # fmt: skip
+def test_without_usable_curves_the_losses_stand_in_one_panel_and_all_else_in_a_second(run, damage):
+    write_log(run, CYCLE)
+    if damage is not None:
+        (run / "curves.json").write_text(damage)
+    assert [(title, names) for title, names, _ in charts(Page(write_report(run)))] == [
+        ("Losses", ["loss_da", "loss_db", "loss_gan", "loss_cycle"]),
+        ("Other columns", ["sharp", "blunt"]),
+    ]
+
+
+def test_an_old_log_looks_as_it_did_and_a_new_one_is_drawn_as_its_run_says(run):
+    old = charts(Page(write_report(run)))
+    assert [(title, names) for title, names, _ in old] == [
+        ("Losses", ["Loss_D", "Loss_G"]),
+        ("How real D finds images", ["D(x), real", "D(G(z)), generated"]),
+    ]
+    assert (old[1][2][0], old[1][2][-1]) == (0, 1)
+    (run / "curves.json").write_text(json.dumps({"curves": {"mine": ["d_fake_after"]}, "labels": {}}))
+    assert [names for _, names, _ in charts(Page(write_report(run)))] == [["d_fake_after"]], "a resumed run's own"
+
+
+@pytest.mark.parametrize(
+    ("values", "top"), [((0.9, 0.1), 1), ((1.0, 0.6), 1), ((0.03, 0.01), 0.03), ((1.5, 0.5), 1.5), ((-0.5, 0.9), None)]
+)
+def test_shares_have_an_axis_from_0_to_1_and_small_numbers_their_own(run, values, top):
+    write_log(run, dict(zip(("loss_a", "loss_b"), values, strict=True)))
+    ((_, _, scale),) = charts(Page(write_report(run)))
+    if top is None:
+        assert scale[0] < 0
+    else:
+        assert (scale[0], scale[-1]) == (0, top)
+
+
+def test_more_curves_than_colours_go_into_another_chart(run):
+    write_log(run, {f"loss_{i}": i for i in range(12)})
+    page = Page(write_report(run))
+    assert [(title, len(names)) for title, names, _ in charts(page)] == [
+        ("Losses", 5), ("Losses, continued", 5), ("Losses, continued", 2),
+    ]  # fmt: skip
+    kinds = [path["class"].split()[1] for path in page.all("path") if path["class"].startswith("raw ")]
+    for first in (0, 5, 10):
+        assert len(set(kinds[first : first + 5])) == len(kinds[first : first + 5]), "each in its own colour"
+    css = re.search(r"<style>(.*?)</style>", page.html, re.S)[1]
+    for kind in kinds:
+        assert f".{kind} {{ stroke: var(--{kind}); }}" in css
+        assert css.count(f"--{kind}: #") == 2, "by day and by night"
+
+
+def test_any_loss_that_is_not_finite_is_reported_with_its_step(run):
+    write_log(run, {"sharp": "nan", "loss_q": lambda step: "nan" if step > 300 else 0.5})
+    assert "step 301 a loss was not finite from here on" in Page(write_report(run)).text
+    write_log(run, {"sharp": "nan", "loss_q": 0.5})
+    assert "not finite" not in Page(write_report(run)).text
+
+
+def test_strangers_curves_are_bounded_and_escaped(run):
+    names = [f"{EVIL.replace(',', '')}{i}" for i in range(300)]
+    write_log(run, dict.fromkeys(names, 0.5) | {"loss": 1.0}, steps=20)
+    everything = {f"{EVIL}{i}": [*names, EVIL, "loss", "step"] for i in range(100)}
+    (run / "curves.json").write_text(json.dumps({"curves": everything, "labels": {"loss": EVIL, "step": "L" * 5000}}))
+    page = Page(write_report(run))
+    assert len(page.all("script")) == 1
+    assert not [tag for tag, attributes in page.elements if {"onerror", "onclick"} & set(attributes)]
+    assert len(charts(page)) <= 21 * 13, "20 panels, each cut into charts of 5 curves"
+    assert "L" * 60 not in page.html
+    (run / "curves.json").unlink()
+    page = Page(write_report(run))
+    assert sum(len(names) for _, names, _ in charts(page)) <= 64
+    assert len(page.all("script")) == 1
 
 
 # ------------------------------------------------------------------------------------------ one safe file
@@ -379,7 +514,7 @@ def test_numbers_that_are_none_leave_a_gap_and_a_word(run, bad):
     loss_d, loss_g = page.curves("raw")[:2]
     assert (len(loss_d), len(loss_g)) == (390, 400)
     assert loss_d[-1, 0] == 975
-    assert "step 391 a loss was no finite number from here on" in page.text
+    assert "step 391 a loss was not finite from here on" in page.text
     assert "nan" not in page.text.lower().replace("nanogan", "")
 
 
@@ -486,7 +621,7 @@ def test_the_command_prints_the_path_and_tells_mistakes(run, tmp_path):
 
 def test_the_parts_of_the_page_are_installed_with_the_package():
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-    (names,) = re.findall(r"\[tool\.setuptools\.package-data\]\nnanogan = \[(.*?)\]", text, re.S)
+    (names,) = re.findall(r"\[tool\.setuptools\.package-data\]\n\"nanogan.report\" = \[(.*?)\]", text, re.S)
     assert {"report.html", "report.css", "report.js"} <= set(re.findall(r'"(.*?)"', names))
 
 

@@ -1,4 +1,4 @@
-"""Plots, drawn with Pillow: what a training's log looks like; numbers beside each other."""
+"""Plots, drawn with Pillow: what a training's log contains; numbers beside each other."""
 
 import itertools
 
@@ -7,33 +7,53 @@ from PIL import Image, ImageDraw, ImageFont
 
 from nanogan.disk import replacing
 
-SHOWN = ("loss_d", "loss_g", "d_x", "d_g_z_before")
 INK, FAINT, PAPER = "#222222", "#dddddd", "#ffffff"
 COLOURS = ("#1f77b4", "#d95f02", "#2a9d4f", "#8e44ad", "#777777")
 
 
-def save_training_plot(path, columns):
-    """Draw a training's losses, and what D believes, against the step.
+def save_training_plot(path, columns, curves=None, labels=None):
+    """Draw a training's numbers against the step, in panels: see :func:`panels` for ``curves`` and ``labels``.
 
-    ``columns`` holds equally long sequences under the names of log.csv: step, loss_d, loss_g, d_x, d_g_z_before. Steps
-    with a number that is not finite are left out; nothing is written if none is left.
+    ``columns`` holds equally long sequences under the names of log.csv, "step" among them. Numbers that are not finite
+    leave a gap; nothing is written if there is no other.
     """
-    width, height = 900, 640
+    shown = panels(columns, curves, labels)
+    if not shown:
+        return
+    width, height = 900, 20 + 310 * len(shown)
     sheet = Image.new("RGB", (width, height), PAPER)
     draw = ImageDraw.Draw(sheet)
     font = ImageFont.load_default()
-    finite = np.all([np.isfinite(columns[name]) for name in SHOWN], axis=0)  # a diverged run ends in NaN
-    columns = {name: np.asarray(columns[name], float)[finite] for name in ("step", *SHOWN)}
-    step = columns["step"]
-    if len(step) == 0:
-        return
-    losses = {"Loss_D": columns["loss_d"], "Loss_G": columns["loss_g"]}
-    beliefs = {"D(x): real pictures": columns["d_x"], "D(G(z)): drawn pictures": columns["d_g_z_before"]}
-    _panel(draw, font, (60, 40, width - 20, 290), step, losses, "losses")
-    _panel(draw, font, (60, 350, width - 20, 600), step, beliefs, "how real D finds them (1: real, 0: drawn)", (0, 1))
-    draw.text((width - 20, height - 20), "step", INK, font, anchor="rs")
+    step = np.asarray(columns["step"], float)
+    for i, (title, series) in enumerate(shown):
+        _panel(draw, font, (60, 40 + 310 * i, width - 20, 290 + 310 * i), step, series, title)
+    draw.text((width - 20, height - 8), "step", INK, font, anchor="rs")
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
+
+
+def panels(columns, curves=None, labels=None):
+    """Return what is drawn of a log's ``columns``: [(title, [(label, array of values), ...]), ...].
+
+    curves: {title: names of the columns in that panel}. Names that the log lacks, and columns without a finite number,
+    are left out. If no panel is left, or without ``curves``, the losses (columns whose name starts with "loss") are in
+    one panel, all others in a second. labels: {column: what it is called}, by default its name.
+
+    A panel has at most as many columns as there are :data:`COLOURS`; what is more goes into another below it.
+    """
+    labels, found = labels or {}, []
+    for title, names in (curves or _default_curves(columns)).items():
+        series = [(labels.get(name, name), np.asarray(columns[name], float)) for name in names if name in columns]
+        series = [(label, values) for label, values in series if np.isfinite(values).any()]
+        for first in range(0, len(series), len(COLOURS)):
+            found.append((f"{title}, continued" if first else title, series[first : first + len(COLOURS)]))
+    return panels(columns, None, labels) if curves and not found else found
+
+
+def _default_curves(columns):
+    names = [name for name in columns if name not in ("epoch", "step", "seconds")]
+    losses = [name for name in names if name.startswith("loss")]
+    return {"losses": losses, "other columns": [name for name in names if name not in losses]}
 
 
 def save_bars(path, groups):
@@ -64,11 +84,11 @@ def save_bars(path, groups):
         sheet.save(temporary, format="PNG")
 
 
-def _panel(draw, font, box, x, series, title, limits=None):
-    """Draw ``series``, {label: values}, inside ``box`` (left, top, right, bottom): faint as it is, bold smoothed."""
+def _panel(draw, font, box, x, series, title):
+    """Draw ``series``, [(label, values)], inside ``box`` (left, top, right, bottom): faint as it is, bold smoothed."""
     left, top, right, bottom = box
-    series = {label: np.asarray(values, float) for label, values in series.items()}
-    low, high = usual_range(series.values()) if limits is None else limits
+    series = [(label, x[np.isfinite(values)], values[np.isfinite(values)]) for label, values in series]
+    low, high = axis_range([values for _, _, values in series])
     span = max(1.0, x[-1] - x[0])
 
     def place(xs, ys):
@@ -86,13 +106,29 @@ def _panel(draw, font, box, x, series, title, limits=None):
 
     across = left
     draw.text((left, top - 26), title, INK, font)
-    for (label, values), colour in zip(series.items(), COLOURS, strict=False):
-        keep = np.unique(np.linspace(0, len(x) - 1, 900).round().astype(int))  # more points than pixels show nothing
-        draw.line(place(x[keep], values[keep]), _fade(colour), 1)
-        draw.line(place(x[keep], smooth(values)[keep]), colour, 2)
+    for (_, steps, values), colour in zip(series, COLOURS, strict=False):  # below all that is bold
+        draw.line(place(*_thinned(steps, values)), _fade(colour), 1)
+    for (label, steps, values), colour in zip(series, COLOURS, strict=False):
+        draw.line(place(*_thinned(steps, smooth(values))), colour, 2)
         draw.line((across, top - 6, across + 18, top - 6), colour, 3)
         draw.text((across + 24, top - 6), label, INK, font, anchor="lm")
         across += 40 + draw.textlength(label, font)
+
+
+def _thinned(*arrays):
+    """At most 900 of the arrays' elements, evenly spaced: more points than pixels show nothing."""
+    keep = np.unique(np.linspace(0, len(arrays[0]) - 1, 900).round().astype(int))
+    return [array[keep] for array in arrays]
+
+
+def axis_range(curves):
+    """Return the range of a panel's axis: 0 to 1 for shares and probabilities, else the curves' usual range.
+
+    Curves that all lie between 0 and 1 count as shares, unless they would be flat at the bottom of the panel.
+    """
+    low, high = usual_range(curves)
+    shares = low == 0 and high > 0.5 and max(values.max() for values in curves) <= 1
+    return (0.0, 1.0) if shares else (low, high)
 
 
 def usual_range(curves):

@@ -8,12 +8,15 @@ import pytest
 from nanogan.data import Loader, load_mnist
 from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.training import adversarial_step, sample
+from nanogan.training import StepResult, adversarial_step, sample
 from nanogan.training.health import Health, collapse, nearest_distance, saturation, winning
-from nanogan.training.log import COLUMNS, Log
+from nanogan.training.log import Log
+
+NAMES = ("loss_d", "loss_g", "d_real", "d_fake_before", "d_fake_after")
+COLUMNS = ("epoch", "step", *NAMES, "seconds")
 
 
-def history(last, *, d_x=0.8, d_g_z=0.15, first=1):
+def history(last, *, d_real=0.8, d_fake=0.15, first=1):
     """Rows of a run, steps ``first`` to ``last``, in the order of log.csv; scattered as real ones are."""
     rng = np.random.default_rng(last)
 
@@ -21,7 +24,7 @@ def history(last, *, d_x=0.8, d_g_z=0.15, first=1):
         return float(np.clip(value * rng.lognormal(sigma=0.3), 0, 1))
 
     return [
-        (1, step, near(0.5), near(2.0) + 1, min(1, near(d_x)), near(d_g_z), near(d_g_z), step / 50)
+        (1, step, near(0.5), near(2.0) + 1, min(1, near(d_real)), near(d_fake), near(d_fake), step / 50)
         for step in range(first, last + 1)
     ]
 
@@ -34,17 +37,17 @@ def varied(rng, N=32, channels=1):
 def test_the_made_up_rows_are_log_rows():
     row = dict(zip(COLUMNS, history(7)[-1], strict=True))
     assert row["step"] == 7
-    assert row["d_g_z_after"] < 0.6
+    assert row["d_fake_after"] < 0.6
 
 
 # ------------------------------------------------------------------------------------------ D is winning
 
 
 def test_a_discriminator_that_wins_for_long_is_told_with_its_numbers():
-    rows = history(1000, d_x=0.995, d_g_z=0.0015)
-    (warning,) = Health().check(rows)
-    real = np.median([row[COLUMNS.index("d_x")] for row in rows[-300:]])
-    fake = np.median([row[COLUMNS.index("d_g_z_after")] for row in rows[-300:]])
+    rows = history(1000, d_real=0.995, d_fake=0.0015)
+    (warning,) = Health(COLUMNS).check(rows)
+    real = np.median([row[COLUMNS.index("d_real")] for row in rows[-300:]])
+    fake = np.median([row[COLUMNS.index("d_fake_after")] for row in rows[-300:]])
     assert "winning" in warning
     assert f"{real:.3f}" in warning
     assert f"{fake:.4f}" in warning
@@ -53,21 +56,40 @@ def test_a_discriminator_that_wins_for_long_is_told_with_its_numbers():
 
 
 def test_a_few_steps_won_outright_are_not_told():
-    rows = history(900) + history(1000, d_x=0.995, d_g_z=0.0015, first=901)
-    assert Health().check(rows) == []
-    rows = rows + history(1060, d_x=0.995, d_g_z=0.0015, first=1001)
-    assert Health().check(rows), "160 of the last 300 steps are"
+    rows = history(900) + history(1000, d_real=0.995, d_fake=0.0015, first=901)
+    assert Health(COLUMNS).check(rows) == []
+    rows = rows + history(1060, d_real=0.995, d_fake=0.0015, first=1001)
+    assert Health(COLUMNS).check(rows), "160 of the last 300 steps are"
 
 
 def test_a_discriminator_that_finds_everything_drawn_is_not_winning():
-    assert Health().check(history(1000, d_x=0.1, d_g_z=0.001)) == []
-    assert Health().check(history(1000, d_x=0.99, d_g_z=0.15)) == []
+    assert Health(COLUMNS).check(history(1000, d_real=0.1, d_fake=0.001)) == []
+    assert Health(COLUMNS).check(history(1000, d_real=0.99, d_fake=0.15)) == []
+
+
+@pytest.mark.parametrize("missing", ["d_real", "d_fake_after"])
+def test_a_run_without_these_columns_has_no_winner_and_its_samples_are_looked_at(rng, missing):
+    """A critic's log has no probabilities; the places of the columns are those of the log, not of a DCGAN's."""
+    columns = ("epoch", "step", *(name for name in ("gap", "d_fake_after", "d_real") if name != missing), "seconds")
+    rows = [(1, step, 0.5, 0.99, 1.0) for step in range(1, 1021)]
+    health, grey, data = Health(columns), np.zeros((32, 1, 8, 8), np.float32), varied(rng)
+    assert health.check(rows[:1000], grey, data) == []
+    (warning,) = health.check(rows, grey, data)
+    assert "collapsed" in warning
+
+
+def test_columns_are_found_by_their_names():
+    columns = ("epoch", "step", "d_fake_after", "loss_q", "d_real", "seconds")
+    rows = [(1, step, 0.001, 7.0, 0.99, 1.0) for step in range(1, 1001)]
+    (warning,) = Health(columns).check(rows)
+    assert "0.990 real and generated ones 0.0010" in warning
+    assert Health(columns).check([(1, step, 0.99, 7.0, 0.001, 1.0) for step in range(1, 1001)]) == []
 
 
 def test_nothing_is_told_while_warming_up():
-    rows = history(1100, d_x=0.995, d_g_z=0.0015)
+    rows = history(1100, d_real=0.995, d_fake=0.0015)
     samples, data = np.zeros((32, 1, 8, 8), np.float32), varied(np.random.default_rng(0))
-    health = Health()
+    health = Health(COLUMNS)
     for step in range(100, 1000, 20):
         assert health.check(rows[:step], samples, data) == [], step
     assert len(health.check(rows[:1000], samples, data)) == 1, "D; what is seen in samples must be seen twice"
@@ -75,16 +97,16 @@ def test_nothing_is_told_while_warming_up():
 
 
 def test_a_resumed_run_without_a_whole_window_of_rows_is_not_judged():
-    rows = history(5299, d_x=0.995, d_g_z=0.0015, first=5001)
-    health = Health()
+    rows = history(5299, d_real=0.995, d_fake=0.0015, first=5001)
+    health = Health(COLUMNS)
     assert health.check(rows) == []
-    assert len(health.check(rows + history(5300, d_x=0.995, d_g_z=0.0015, first=5300))) == 1
+    assert len(health.check(rows + history(5300, d_real=0.995, d_fake=0.0015, first=5300))) == 1
 
 
 def test_no_rows_and_rows_that_are_not_numbers_are_no_illness():
-    assert Health().check([]) == []
+    assert Health(COLUMNS).check([]) == []
     nan = float("nan")
-    assert Health().check([(1, step, nan, nan, nan, nan, nan, 1.0) for step in range(1, 1001)]) == []
+    assert Health(COLUMNS).check([(1, step, nan, nan, nan, nan, nan, 1.0) for step in range(1, 1001)]) == []
 
 
 # ------------------------------------------------------------------------------------------ told once
@@ -92,11 +114,11 @@ def test_no_rows_and_rows_that_are_not_numbers_are_no_illness():
 
 def test_an_illness_is_told_once_and_again_only_after_a_long_recovery():
     def told(health, start, end, ill):
-        numbers = {"d_x": 0.995, "d_g_z": 0.0015} if ill else {}
+        numbers = {"d_real": 0.995, "d_fake": 0.0015} if ill else {}
         rows = history(end, first=start - 299, **numbers)
         return [step for step in range(start, end + 1, 50) if health.check(rows[: 300 + step - start])]
 
-    health = Health(recovery=1000)
+    health = Health(COLUMNS, recovery=1000)
     assert told(health, 1000, 4000, ill=True) == [1000]
     assert told(health, 4100, 4900, ill=False) == []
     assert told(health, 5000, 6000, ill=True) == [], "it was well for 800 steps only"
@@ -108,7 +130,7 @@ def test_an_illness_is_told_once_and_again_only_after_a_long_recovery():
 
 def test_a_recovery_counts_from_when_it_was_seen(rng):
     data, grey = varied(rng), np.zeros((32, 1, 8, 8), np.float32)
-    health = Health()
+    health = Health(COLUMNS)
 
     def check(step, samples):
         return len(health.check(history(step, first=step), samples, data))
@@ -122,7 +144,7 @@ def test_a_recovery_counts_from_when_it_was_seen(rng):
 
 def test_what_is_seen_in_samples_must_be_seen_twice_in_a_row(rng):
     data, grey = varied(rng), np.zeros((32, 1, 8, 8), np.float32)
-    health = Health()
+    health = Health(COLUMNS)
     looks = [grey, varied(rng), grey, varied(rng), grey, grey]
     told = [len(health.check(history(1000 + i, first=1000 + i), look, data)) for i, look in enumerate(looks)]
     assert told == [0, 0, 0, 0, 0, 1]
@@ -130,7 +152,7 @@ def test_what_is_seen_in_samples_must_be_seen_twice_in_a_row(rng):
 
 def test_checks_without_samples_between_do_not_break_the_row(rng):
     data, grey = varied(rng), np.zeros((32, 1, 8, 8), np.float32)
-    health = Health()
+    health = Health(COLUMNS)
     assert health.check(history(1000), grey, data) == []
     assert health.check(history(1010)) == []
     assert len(health.check(history(1020), grey, data)) == 1
@@ -144,7 +166,7 @@ def test_a_generator_that_draws_few_pictures_over_and_over_has_collapsed(rng, ki
     data = varied(rng, channels=3)
     samples = varied(rng, kinds, channels=3)[np.arange(32) % kinds] + rng.normal(0, 0.02, data.shape)
     assert "collapsed" in collapse(samples, data)
-    assert "32 drawn pictures" in collapse(samples, data)
+    assert "32 generated images" in collapse(samples, data)
 
 
 def test_its_share_is_the_distance_to_the_nearest_of_as_many_real_ones(rng):
@@ -175,7 +197,7 @@ def test_data_that_repeats_itself_and_numbers_that_are_not_finite_are_no_collaps
 @pytest.mark.parametrize("few", [0, 1, 7])
 def test_too_few_pictures_are_not_judged(rng, few):
     grey, data = np.zeros((32, 1, 8, 8), np.float32), varied(rng)
-    health = Health()
+    health = Health(COLUMNS)
     for step in range(1000, 1010):
         rows = history(step, first=step)
         assert health.check(rows, grey[:few], data) + health.check(rows, grey, data[:few]) == []
@@ -212,7 +234,7 @@ def test_saturation_is_judged_beside_the_data(rng, share, usual, told):
     sentence = saturation(pixels(rng, share), pixels(rng, usual))
     assert (sentence is not None) is told
     if told:
-        assert f"{share:.0%} of the drawn pixels" in sentence
+        assert f"{share:.0%} of the generated pixels" in sentence
         assert f"of real ones {usual:.0%}" in sentence
 
 
@@ -237,7 +259,7 @@ def test_each_illness_has_its_own_sentence_and_way_out(rng):
 def test_inputs_are_not_changed(rng):
     samples, data = varied(rng), varied(rng)
     before = samples.copy(), data.copy()
-    Health().check(history(1000), samples, data)
+    Health(COLUMNS).check(history(1000), samples, data)
     np.testing.assert_array_equal((samples, data), before)
 
 
@@ -261,7 +283,8 @@ def test_real_trainings(real_data, tmp_path, illness):
     opt_g, opt_d = Adam(g, lr=lr_g, betas=(0.5, 0.999)), Adam(d, lr=2e-3, betas=(0.5, 0.999))
     spread = np.float32(illness != "collapsed")  # of z: without it every picture is the same
     fixed_z = spread * rng.standard_normal((64, 16), dtype=np.float32)
-    log, health, told = Log(tmp_path / "log.csv"), Health(window=100, warm_up=200), []
+    log, told = Log(tmp_path / "log.csv", StepResult._fields), []
+    health = Health(log.columns, window=100, warm_up=200)
     data = next(Loader(pictures, batch_size=64).epoch(1))["images"]
     for step, batch in enumerate(Loader(pictures, batch_size=16).epoch(1), start=1):
         real = batch["images"]

@@ -20,6 +20,8 @@ import threading
 import numpy as np
 import threadpoolctl
 
+from nanogan import dispatch
+
 LINE = 64  # bytes of a cache line
 LARGE_PAGES = 5 << 20  # bytes
 
@@ -50,6 +52,9 @@ def count():
                 of_blas = max((get() for get, _ in _blas), default=1)
                 _count = int(set_by_user) if set_by_user.isdecimal() and int(set_by_user) > 0 else of_blas
     return _count
+
+
+dispatch.settings["threads"] = count
 
 
 class OneBlasThread:

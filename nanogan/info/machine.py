@@ -1,12 +1,7 @@
-"""``python -m nanogan.info``: what this machine offers nanogan, for oneself and for the report of a mistake.
+"""What nanogan finds on this machine: versions, processor, GPUs, settings, data sets."""
 
-Exits with 0 whatever is missing; with ``--device gpu`` (or gpu:N), with 2 if that device does not work.
-"""
-
-import argparse
 import contextlib
 import importlib
-import json
 import os
 import platform
 import subprocess
@@ -15,10 +10,10 @@ from pathlib import Path
 
 import threadpoolctl
 
-from nanogan import backend, cli, dispatch
+from nanogan import backend, dispatch
 from nanogan.backend.diagnosis import several_cupys
 from nanogan.data.sets.mnist import cache_dir
-from nanogan.errors import DeviceError, UserError
+from nanogan.errors import DeviceError
 from nanogan.version import __version__
 
 SETS_SHOWN = 20  # folders
@@ -28,7 +23,7 @@ def report():
     """Return {section: {label: text or list of texts}}; what cannot be found out says so."""
     return {
         "nanogan": {
-            "nanogan": f"{__version__}, in {Path(__file__).parent}",
+            "nanogan": f"{__version__}, in {Path(__file__).parents[1]}",
             "Python": f"{platform.python_version()}, {sys.executable}",
             "system": told(_system),
         },
@@ -108,7 +103,7 @@ def _package(name):
     try:
         return importlib.import_module(name).__version__
     except ImportError as error:
-        return f"not to be had ({_line(error)})"
+        return f"cannot be imported ({_line(error)})"
 
 
 def _blas():
@@ -246,9 +241,8 @@ def _fast():
 
 
 def _threads():
-    from nanogan.fast.cpu import threads
-
-    asked, count = os.environ.get("NANOGAN_THREADS"), str(threads.count())
+    dispatch.load("cpu")  # whose fast paths are what the threads are for
+    asked, count = os.environ.get("NANOGAN_THREADS"), str(dispatch.settings["threads"]())
     if not asked:
         return count
     return f"{count}, {'by' if asked == count else 'whatever is meant by'} NANOGAN_THREADS={asked}"
@@ -273,39 +267,3 @@ def _sets(folder):
     found = [path.name for path in sorted(folder.iterdir()) if path.is_dir() and any(path.iterdir())]
     more = f", and {len(found) - SETS_SHOWN} more" if len(found) > SETS_SHOWN else ""
     return [str(folder), (", ".join(found[:SETS_SHOWN]) + more) or "empty"]
-
-
-# ------------------------------------------------------------------------------------------------------------ output
-
-
-def text(found):
-    """Lay a report out in two columns."""
-    width = max(len(label) for section in found.values() for label in section)
-    lines = []
-    for name, section in found.items():
-        lines += ["", name]
-        for label, value in section.items():
-            values = value if isinstance(value, list) else [value]
-            lines.append(f"  {label:{width}}  {values[0]}")
-            lines += [f"  {'':{width}}  {value}" for value in values[1:]]
-    return "\n".join(lines[1:])
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m nanogan.info", description="What this machine offers nanogan.", allow_abbrev=False
-    )
-    parser.add_argument("--device", help="cpu, gpu, or gpu:N: exit with 2 if it does not work")
-    parser.add_argument("--json", action="store_true", help="for programs")
-    args = parser.parse_args()
-    found = report()
-    print(json.dumps(found, indent=2) if args.json else text(found))
-    if args.device is not None:
-        problem = usable(args.device)
-        if problem != "works":
-            raise UserError(problem)
-    return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)

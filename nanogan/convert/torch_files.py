@@ -1,15 +1,9 @@
-"""``python -m nanogan.convert IN OUT``: networks from PyTorch's files to nanogan's safetensors, and back.
+"""Networks from PyTorch's files to nanogan's safetensors, and back.
 
-    python -m nanogan.convert netG_epoch_24.pth netG.safetensors
-    python -m nanogan.convert runs/64/generator.safetensors netG.pth
-
-OUT's ending says what is written. A .pth is read by ``torch.load(weights_only=True)`` alone, which executes nothing of
-it, and may hold a state dict or a checkpoint with one in it. A training checkpoint of nanogan's gives its generator
-with ``--key g``, its discriminator with ``--key d``. Needs torch, as nothing else in nanogan does:
-``pip install "nanogan[torch]"``.
+A .pth is read by ``torch.load(weights_only=True)`` alone, which executes nothing of it. Needs torch, as nothing else in
+nanogan does.
 """
 
-import argparse
 import io
 import os
 import pickle
@@ -23,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import safetensors.numpy
 
-from nanogan import checkpoint, cli
+from nanogan import checkpoint
 from nanogan.checkpoint.recognition import natural, recognise, rename_flags, told
 from nanogan.disk import replacing
 from nanogan.errors import UserError
@@ -37,6 +31,7 @@ USUAL = {
 WRAPPERS = "module.", "_orig_mod."  # of DataParallel, of torch.compile
 OLDEST = 2, 10  # of torch: files made for the purpose run programs in older ones (CVE-2025-32434, CVE-2026-24747)
 PROGRAM = re.compile("GLOBAL|unsupported class|can only (build|be)", re.IGNORECASE)  # in torch's refusals
+AVERAGE = "average"  # the network of an optim.Ema
 DEPTH = 2  # of dictionaries in dictionaries
 
 
@@ -112,16 +107,24 @@ def read_safetensors(path, key=None):
     state, metadata = checkpoint.safetensors_files.read_file(path)
     notes = []
     if checkpoint.KEY in metadata and key is None:
-        raise UserError(
-            f"{path} is a training checkpoint: take its generator with --key g, or its discriminator with --key d"
-        )
+        networks = sorted({_member(name) for name in state if not name.startswith("opt")})  # no optimiser's
+        choices = ", ".join(f"--key {told(name)}" for name in networks[:8])
+        raise UserError(f"{path} is a training checkpoint: choose one of its networks with {choices}")
     if key is not None:
         if not any(name.startswith(f"{key}.") for name in state):
             raise UserError(f"{path} has no arrays named {told(key)}.*, only {_some(state) or 'nothing'}: choose --key")
+        if any(name.startswith(f"{key}.{AVERAGE}.") for name in state):
+            key = f"{key}.{AVERAGE}"
         state, notes = _below(state, f"{key}.")
     elif metadata:
         notes.append(f"left out: the metadata {', '.join(map(told, sorted(metadata)))}")
     return {name: state[name] for name in sorted(state, key=natural)}, notes
+
+
+def _member(name):
+    """The network that an array of a training checkpoint belongs to: "g" of "g.main.0.weight", or "ema.average"."""
+    member, _, rest = name.partition(".")
+    return f"{member}.{AVERAGE}" if rest.startswith(f"{AVERAGE}.") else member
 
 
 # ---------------------------------------------------------------------------------------------------- torch's files
@@ -272,13 +275,6 @@ def _renamed(state, renames):
     return result
 
 
-def _renaming(text):
-    old, equals, new = text.partition("=")
-    if not (old.rstrip(".") and equals and new.rstrip(".")):
-        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
-    return old, new
-
-
 # ---------------------------------------------------------------------------------------------------------- writing
 
 
@@ -298,26 +294,3 @@ def _write_torch(path, state):
 def _write(path, data):
     with replacing(path) as temporary, open(temporary, "wb") as file:
         file.write(data)
-
-
-def main():
-    parser = argparse.ArgumentParser(
-        prog="python -m nanogan.convert",
-        description="Convert networks from PyTorch's .pth to safetensors, or back. Nothing in a file is executed.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("source", metavar="IN", help="a .safetensors file, or torch's (.pth, .pt, ...)")
-    parser.add_argument("target", metavar="OUT", help="ends in .safetensors, .pth or .pt")
-    parser.add_argument("--key", help="where the state dict stands in a checkpoint, as model or models.netG")
-    parser.add_argument(
-        "--rename", metavar="OLD=NEW", type=_renaming, action="append", default=[],
-        help="rename a layer or an array; may be repeated",
-    )  # fmt: skip
-    args = parser.parse_args()
-    for note in convert(args.source, args.target, key=args.key, renames=dict(args.rename)):
-        print(note)
-    return 0
-
-
-if __name__ == "__main__":
-    cli.run(main)
