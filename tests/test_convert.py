@@ -21,8 +21,11 @@ from nanogan.data import load_mnist
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Sigmoid, Tanh
 from nanogan.models import dcgan
+from nanogan.optim import Adam
 from nanogan.training import sample
 from tests import starting
+from tests.checkpoint.test_checkpoint import Pair, progress
+from tests.checkpoint.test_checkpoint import trained as a_training
 
 SIZES = [(8, 1, 3), (16, 3, 4), (28, 1, 2), (64, 3, 2)]  # image_size, channels, width
 
@@ -248,20 +251,20 @@ def test_a_prefix_of_some_names_stays(tmp_path):
 
 
 def test_networks_are_taken_out_of_a_training_checkpoint(tmp_path):
-    from tests.test_checkpoint import members, progress
-
-    g, _, opt_g, _ = members()
+    saved = a_training(ema=0.9)
+    g = saved.g
     d = dcgan.discriminator(image_size=8, channels=1, width=2, rng=np.random.default_rng(1))
     d.forward(np.random.default_rng(2).standard_normal((4, 1, 8, 8), dtype=np.float32))
-    from nanogan.optim import Adam
-
-    checkpoint.save_training(tmp_path / "c.safetensors", g, d, opt_g, Adam(d, lr=1e-3), progress())
+    pair = Pair(g, d, saved.opt_g, Adam(d, lr=1e-3), saved.ema)
+    checkpoint.save_training(tmp_path / "c.safetensors", pair, progress())
     text = refused(tmp_path / "c.safetensors", target=tmp_path / "g.pth")
-    assert text.endswith("choose one of its networks with --key d, --key g"), "and none of its optimisers"
+    assert text.endswith("choose one of its networks with --key d, --key ema.average, --key g"), (
+        "and none of its optimisers"
+    )
     refused(tmp_path / "c.safetensors", "no arrays named e.*", target=tmp_path / "g.pth", key="e")
-    for key, network in (("g", g), ("d", d)):
+    for key, network in (("g", g), ("d", d), ("ema", saved.ema.average), ("ema.average", saved.ema.average)):
         notes = convert.convert(tmp_path / "c.safetensors", tmp_path / f"{key}.pth", key=key)
-        assert "opt_g.main.0.weight.exp_avg" in notes[0] or " more" in notes[0]
+        assert "opt_g.state.main.0.weight.exp_avg" in notes[0] or " more" in notes[0]
         state = torch.load(tmp_path / f"{key}.pth", weights_only=True)
         assert state.keys() == network.state_dict().keys()
         for name, array in network.state_dict().items():

@@ -259,7 +259,7 @@ runpy.run_module("nanogan.gradcheck", run_name="__main__")
 
 
 def test_a_GAN_is_three_files(grown):
-    """With networks, losses and files of other names than the DCGAN's: trained, resumed to the bit, reported, checked."""
+    """With networks, losses and files of other names than the DCGAN's: trained, resumed, reported, checked."""
     grown.add("nanogan/models/toy.py", MODEL)
     grown.add("nanogan/games/toy.py", GAME)
     (grown.folder / "examples").mkdir()
@@ -276,7 +276,7 @@ def test_a_GAN_is_three_files(grown):
     assert header == "epoch,step,loss_critic,loss_artist,margin,seconds"
     assert len(rows) == 6, "48 images in batches of 8, two for each step, twice"
     page = (whole / "report.html").read_text(encoding="utf-8")
-    assert "what each minimises" in page
+    assert "What each minimises" in page
     assert "the critic" in page
     for name in ("losses.png", "training.gif", "real.png", "samples/epoch_002_step_000006.png"):
         assert (whole / name).stat().st_size > 0, name

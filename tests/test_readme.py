@@ -37,7 +37,7 @@ def test_the_quoted_lines_stand_in_the_code():
 
 def test_every_flag_in_the_readme_exists():
     """In the code, or as an option of a game."""
-    files = [ROOT / "nanogan/cli.py", *ROOT.glob("nanogan/recipes/*.py"), *ROOT.glob("nanogan/convert/*.py")]
+    files = [ROOT / "nanogan/cli.py", *(ROOT / "nanogan").glob("*/__main__.py"), *ROOT.glob("nanogan/recipes/*.py")]
     source = "".join(path.read_text(encoding="utf-8") for path in (*files, *ROOT.glob("examples/*.py")))
     options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(DCGAN.Options)}
     for flag in set(re.findall(r"(?<= )--[a-z-]+", README)) - {"--help"}:
