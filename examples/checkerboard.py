@@ -413,7 +413,8 @@ def draw_curves(path, curves, real):
         values = np.concatenate([np.asarray(each) for each in series.values()])
         limits = min(-1.0, values.min() - 0.2), max(2.0, values.max() + 0.2)
         box = (40 + 300 * i, 40, 290 + 300 * i, 250)
-        plot._panel(draw, font, box, steps, series, f"log2 of the peak at a period of {period} pixels", limits)
+        title = f"log2 of the peak at a period of {period} pixels"
+        plot.panel(draw, font, box, steps, list(series.items()), title, limits)
     images.save_png(path, np.asarray(sheet))
 
 

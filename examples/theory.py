@@ -157,7 +157,7 @@ def draw_curves(path, steps, jsd, slopes, modes):
     )
     for i, (x, series, title, limits) in enumerate(panels):
         box = (40 + 300 * i, 40, 290 + 300 * i, 250)
-        plot._panel(draw, font, box, np.asarray(x, float), series, title, limits)
+        plot.panel(draw, font, box, np.asarray(x, float), list(series.items()), title, limits)
     images.save_png(path, np.asarray(sheet))
 
 

@@ -26,7 +26,7 @@ def save_training_plot(path, columns, curves=None, labels=None):
     font = ImageFont.load_default()
     step = np.asarray(columns["step"], float)
     for i, (title, series) in enumerate(shown):
-        _panel(draw, font, (60, 40 + 310 * i, width - 20, 290 + 310 * i), step, series, title)
+        panel(draw, font, (60, 40 + 310 * i, width - 20, 290 + 310 * i), step, series, title)
     draw.text((width - 20, height - 8), "step", INK, font, anchor="rs")
     with replacing(path) as temporary:
         sheet.save(temporary, format="PNG")
@@ -84,11 +84,15 @@ def save_bars(path, groups):
         sheet.save(temporary, format="PNG")
 
 
-def _panel(draw, font, box, x, series, title):
-    """Draw ``series``, [(label, values)], inside ``box`` (left, top, right, bottom): faint as it is, bold smoothed."""
+def panel(draw, font, box, x, series, title, limits=None):
+    """Draw ``series``, [(label, values)], inside ``box`` (left, top, right, bottom): faint as it is, bold smoothed.
+
+    limits: the least and the greatest value that the axis shows; chosen by :func:`axis_range` if not given.
+    """
     left, top, right, bottom = box
+    series = [(label, np.asarray(values, float)) for label, values in series]
     series = [(label, x[np.isfinite(values)], values[np.isfinite(values)]) for label, values in series]
-    low, high = axis_range([values for _, _, values in series])
+    low, high = axis_range([values for _, _, values in series]) if limits is None else limits
     span = max(1.0, x[-1] - x[0])
 
     def place(xs, ys):
