@@ -20,10 +20,12 @@ def parser(description, *, out):
 
 
 class _HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Tells defaults, except those that say nothing."""
+    """Shows each option's default, unless it is None or False."""
 
     def _get_help_string(self, action):
-        return action.help if action.default in (None, False) else super()._get_help_string(action)
+        if action.default is None or action.default is False:  # 0 is a default like any other
+            return action.help
+        return super()._get_help_string(action)
 
 
 def at_least(kind, low, *, above=False, high=None):
