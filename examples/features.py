@@ -22,7 +22,7 @@ import numpy as np
 
 from nanogan import backend, checkpoint, cli, images, init
 from nanogan.analysis import common, trained
-from nanogan.analysis import features as analysis
+from nanogan.analysis.inside import features as analysis
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

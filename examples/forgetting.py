@@ -12,8 +12,8 @@ the same z are drawn again: without all maps of weight above 0, as in the paper,
 forgetting.png has five rows: before; the paper's rule; as many random maps; the --maps strongest; as many random ones.
 Left are samples that have the property, right some that have not.
 
-numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps
-did, then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/forgetting.py says what
+numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps did,
+then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/inside/forgetting.py says what
 each number is.
 
 With any other generator draw the boxes yourself. The first run writes samples.png, samples with their numbers; write
@@ -26,8 +26,11 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import arithmetic, attributes, common, forgetting
-from nanogan.analysis.classifier import classify, load_classifier
+from nanogan.analysis import common
+from nanogan.analysis.inside import forgetting
+from nanogan.analysis.judges import attributes
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.latent import arithmetic
 from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

@@ -21,7 +21,9 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import arithmetic, attributes, common
+from nanogan.analysis import common
+from nanogan.analysis.judges import attributes
+from nanogan.analysis.latent import arithmetic
 from nanogan.data.faces import ATTRIBUTES, SIZES, builtin_faces
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

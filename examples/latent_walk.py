@@ -18,7 +18,8 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common, walk
+from nanogan.analysis import common
+from nanogan.analysis.latent import walk
 from nanogan.data.named import load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

@@ -16,7 +16,8 @@ how often a sample is nearer than an unseen picture: 0.5 if it copies no more th
 import numpy as np
 
 from nanogan import backend, cli, images, training
-from nanogan.analysis import common, neighbours, trained
+from nanogan.analysis import common, trained
+from nanogan.analysis.measures import neighbours
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 

@@ -7,7 +7,7 @@
 
 Prints, and writes to numbers.json, the scores of three sources beside one half of the test pictures: "real" is the
 other half, what a perfect generator would get; "generator" is the one asked for; "noise" are random pixels. Neither G
-nor the classifier has seen any of the test pictures. See nanogan/analysis/scores.py for each score.
+nor the classifier has seen any of the test pictures. See nanogan/analysis/measures/scores.py for each score.
 Draws scores.png: two rows of drawn pictures that lie nearest to real ones, two of those that lie farthest, two of real
 ones that nothing drawn comes near.
 
@@ -20,8 +20,9 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images, training
-from nanogan.analysis import common, scores
-from nanogan.analysis.classifier import classify, load_classifier
+from nanogan.analysis import common
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.measures import scores
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

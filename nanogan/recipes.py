@@ -25,8 +25,8 @@ import numpy as np
 from tqdm import tqdm
 
 from nanogan import __version__, backend, checkpoint, cli, images, training
-from nanogan.analysis.classifier import load_classifier
-from nanogan.analysis.scores import frechet_metric
+from nanogan.analysis.judges.classifier import load_classifier
+from nanogan.analysis.measures.scores import frechet_metric
 from nanogan.data import Loader
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.analysis.classifier import Classifier
+from nanogan.analysis.judges.classifier import Classifier
 from nanogan.models import conditional, dcgan
 from tests.examples import starting
 from tests.examples.starting import EXAMPLES

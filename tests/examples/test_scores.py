@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.analysis.classifier import Classifier, load_classifier
+from nanogan.analysis.judges.classifier import Classifier, load_classifier
 from nanogan.models import dcgan
 from tests.examples.starting import run
 

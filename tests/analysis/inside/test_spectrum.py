@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.signal.windows import cosine
 
-from nanogan.analysis import spectrum
+from nanogan.analysis.inside import spectrum
 from nanogan.backend import array_module, to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.models import dcgan

@@ -15,14 +15,14 @@ import warnings
 
 import numpy as np
 
-from nanogan.analysis.inversion import pictures_for
+from nanogan.analysis.networks import pictures_for
 from nanogan.backend import array_module, seeded_rng, to_device, to_numpy
 from nanogan.data.loader import Loader
 from nanogan.errors import UserError
+from nanogan.games.dcgan import adversarial_step
 from nanogan.layers import BatchNorm2d, LeakyReLU, ReLU
 from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.training import adversarial_step
 
 SIDE = 4
 GRID = (1e-4, 2e-4, 5e-4, 1e-3, 2e-3, 5e-3, 1e-2, 2e-2, 5e-2, 1e-1)  # of C; the authors' code ends at 1e-2

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from nanogan.analysis import codes
+from nanogan.analysis.measures import codes
 from nanogan.backend import seeded_rng, to_numpy
 from nanogan.data import PictureFolder
 from nanogan.errors import UserError

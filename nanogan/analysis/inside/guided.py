@@ -7,7 +7,7 @@ backpropagation takes more than the gradient away: only what speaks for the resp
 
 import numpy as np
 
-from nanogan.analysis.inversion import first_layers, pictures_for
+from nanogan.analysis.networks import first_layers, pictures_for
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, LeakyReLU, ReLU, Sigmoid, Tanh

@@ -8,9 +8,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogan.backend import array_module, to_device, to_numpy
+from nanogan.analysis.networks import first_layers, mean_squares
+from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
-from nanogan.layers import Layer, Sequential
+from nanogan.layers import Layer
 from nanogan.optim import Adam, LinearDecay
 
 
@@ -91,29 +92,9 @@ def invert(
     )
 
 
-def mean_squares(x):
-    """The mean of x^2 over everything but the first axis, (N,)."""
-    return (x * x).reshape(len(x), -1).mean(axis=1)
-
-
 def _slope(x):
     """The gradient of mean_squares(x) with respect to x: 2 x / M, M the numbers of one picture."""
     return x * (2 * len(x) / x.size)
-
-
-def first_layers(network, layer):
-    """The layers of a Sequential up to number ``layer``."""
-    if layer is None or not 0 <= layer < len(network):
-        raise UserError(f"features expected a layer from 0 to {len(network) - 1}, got {layer}")
-    return Sequential(*network.layers[: layer + 1])
-
-
-def pictures_for(g, pictures):
-    """uint8 (N, H, W, C) -> what ``g`` draws: (N, C, H, W) from -1 to 1, with its weights' dtype and device."""
-    like = next(g.named_parameters())[1]
-    xp = array_module(like)
-    x = (pictures.astype(like.dtype) / 127.5 - 1).transpose(0, 3, 1, 2)
-    return x if xp is np else to_device(np.ascontiguousarray(x), f"gpu:{like.device.id}")
 
 
 def ratio(errors, others, *, rng, draws=2000):

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from nanogan import backend
-from nanogan.analysis import arithmetic, attributes
+from nanogan.analysis.judges import attributes
+from nanogan.analysis.latent import arithmetic
 from nanogan.data.faces import builtin_faces
 from nanogan.errors import UserError
 from nanogan.layers import Linear, Reshape, Sequential

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nanogan.analysis import guided
+from nanogan.analysis.inside import guided
+from nanogan.analysis.networks import pictures_for
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, LeakyReLU, MaxPool2d, ReLU, Sequential
@@ -71,7 +72,7 @@ def test_planted_patterns_are_the_strongest_and_are_where_they_were_put(device, 
     assert indices.tolist() == [[21, 4, 13]]
     assert positions.tolist() == [[[2, 1], [1, 3], [3, 3]]]
     values, every, where = guided.strongest(d, 0, pictures, features=[0, 1], count=30, batch_size=11)
-    y = to_numpy(d.forward(guided.pictures_for(d, pictures), train=False)[0])
+    y = to_numpy(d.forward(pictures_for(d, pictures), train=False)[0])
     for f in range(2):
         assert sorted(every[f]) == list(range(30))
         expected = [y[n, f].max() for n in every[f]]

@@ -5,7 +5,7 @@ import pytest
 import safetensors.numpy
 
 from nanogan import checkpoint, dispatch, images
-from nanogan.analysis.classifier import Classifier, classify, load_classifier, train_classifier
+from nanogan.analysis.judges.classifier import Classifier, classify, load_classifier, train_classifier
 from nanogan.backend import to_device
 from nanogan.data import builtin_digits
 from nanogan.errors import UserError

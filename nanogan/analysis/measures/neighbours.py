@@ -7,7 +7,7 @@ two of them are apart is the root mean square difference of the numbers that an 
 
 import numpy as np
 
-from nanogan.analysis.inversion import first_layers, pictures_for
+from nanogan.analysis.networks import first_layers, pictures_for
 from nanogan.backend import to_numpy
 from nanogan.errors import UserError
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanogan.analysis import planted
+from nanogan.analysis.measures import planted
 from nanogan.errors import UserError
 
 

@@ -10,8 +10,8 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from nanogan import checkpoint
-from nanogan.analysis import features as analysis
 from nanogan.analysis import trained
+from nanogan.analysis.inside import features as analysis
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, LeakyReLU, Sequential, Tanh
 from nanogan.models import dcgan, paper

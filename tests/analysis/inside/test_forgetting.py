@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from nanogan.analysis import forgetting
+from nanogan.analysis.inside import forgetting
 from nanogan.backend import array_module, to_device, to_numpy
 from nanogan.data.faces import builtin_faces
 from nanogan.errors import UserError

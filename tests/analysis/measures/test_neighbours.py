@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nanogan.analysis import neighbours
+from nanogan.analysis.measures import neighbours
 from nanogan.backend import to_device, to_numpy
 from nanogan.data import PictureFolder
 from nanogan.errors import UserError

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from nanogan.analysis import inversion
+from nanogan.analysis.latent import inversion
+from nanogan.analysis.networks import mean_squares
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import Flatten, LeakyReLU, Linear, Reshape, Sequential
@@ -109,7 +110,7 @@ def test_no_picture_feels_the_others(rng):
     x = rng.standard_normal((5, 1, 3, 4))
 
     def loss():
-        return inversion.mean_squares(x).sum()
+        return mean_squares(x).sum()
 
     np.testing.assert_allclose(inversion._slope(x), elementwise_gradient(loss, x), atol=1e-8)
     together = inversion.invert(g, x, steps=20, restarts=1, rng=np.random.default_rng(1))
@@ -125,15 +126,6 @@ def test_ratio_and_its_interval():
     spread = np.resize([9.0, 11.0], 400)  # standard deviation 1, of the mean 1/20
     _, (low, high) = inversion.ratio(spread, [2.0], rng=rng, draws=20_000)
     np.testing.assert_allclose([low, high], [5 - 1.96 / 40, 5 + 1.96 / 40], atol=0.004)
-
-
-def test_pictures_for_a_network(device):
-    g = dcgan.generator(image_size=8, channels=3, latent=2, width=2).to(device)
-    pixels = np.zeros((1, 8, 8, 3), np.uint8)
-    pixels[0, 1, 2] = 0, 51, 255
-    x = to_numpy(inversion.pictures_for(g, pixels))
-    assert x.dtype == np.float32
-    np.testing.assert_allclose(x[0, :, 1, 2], [-1, -0.6, 1], atol=1e-6)
 
 
 def test_a_mistake_gets_one_sentence(rng):

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from nanogan import images
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.training import sample
+from nanogan.games.drawing import sample
 
 NOISE = 0.25  # the paper's
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from nanogan.analysis import scores
-from nanogan.analysis.classifier import Classifier, classify
+from nanogan.analysis.judges.classifier import Classifier, classify
+from nanogan.analysis.measures import scores
 from nanogan.errors import UserError
 from nanogan.models import dcgan
 

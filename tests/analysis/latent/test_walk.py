@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from nanogan import backend
-from nanogan.analysis import walk
+from nanogan.analysis.latent import walk
 from nanogan.errors import UserError
 
 

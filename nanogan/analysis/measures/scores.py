@@ -1,6 +1,6 @@
 """How good a generator's pictures are, in numbers: scores of two clouds of features, one real and one drawn.
 
-    features, probabilities = classify(classifier, pictures)      (nanogan.analysis.classifier)
+    features, probabilities = classify(classifier, pictures)      (nanogan.analysis.judges.classifier)
 
     inception_score      high: each picture is surely of one class, and all classes occur    1 to the number of classes
     frechet_distance     low: both clouds have one mean and one covariance                   0 and more
@@ -15,11 +15,10 @@ All arithmetic is float64 on the CPU, unless another dtype is asked for.
 
 import numpy as np
 
-from nanogan.analysis.classifier import classify
+from nanogan.analysis.judges.classifier import classify
 from nanogan.backend import array_module, seeded_rng
 from nanogan.errors import UserError
-from nanogan.games.drawing import draw_z
-from nanogan.training import sample
+from nanogan.games.drawing import draw_z, sample
 
 BLOCK = 1000  # rows of a matrix of pairs that are in memory at once
 

@@ -3,11 +3,10 @@
 import numpy as np
 
 from nanogan import images
-from nanogan.analysis.scores import one_nn_errors
+from nanogan.analysis.measures.scores import one_nn_errors
 from nanogan.backend import array_module, seeded_rng
-from nanogan.games.drawing import draw_z
+from nanogan.games.drawing import draw_z, sample
 from nanogan.models.conditional import join, one_hot
-from nanogan.training import sample
 
 PART = 1000  # pictures that are drawn at a time
 
