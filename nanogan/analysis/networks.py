@@ -1,8 +1,6 @@
 """What the experiments do with any network: images brought to it, its first layers, errors for each image."""
 
-import numpy as np
-
-from nanogan.backend import array_module, to_device
+from nanogan.backend import to_device
 from nanogan.errors import UserError
 from nanogan.layers import Sequential
 
@@ -19,10 +17,8 @@ def first_layers(network, layer):
 
 def pictures_for(network, pictures):
     """uint8 (N, H, W, C) -> (N, C, H, W) from -1 to 1, in the dtype and on the device of ``network``'s parameters."""
-    like = next(network.named_parameters())[1]
-    xp = array_module(like)
-    x = (pictures.astype(like.dtype) / 127.5 - 1).transpose(0, 3, 1, 2)
-    return x if xp is np else to_device(np.ascontiguousarray(x), f"gpu:{like.device.id}")
+    x = (pictures.astype(network.dtype) / 127.5 - 1).transpose(0, 3, 1, 2)
+    return to_device(x, network.device)
 
 
 def mean_squares(x):

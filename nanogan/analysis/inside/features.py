@@ -16,7 +16,7 @@ import warnings
 import numpy as np
 
 from nanogan.analysis.networks import pictures_for
-from nanogan.backend import array_module, seeded_rng, to_device, to_numpy
+from nanogan.backend import array_module, seeded_rng, squared_distances, to_device, to_numpy
 from nanogan.data.loader import Loader
 from nanogan.errors import UserError
 from nanogan.games.dcgan import adversarial_step
@@ -151,8 +151,7 @@ class KMeans:
         OH, OW = windows.shape[:2]
         patches = windows.transpose(0, 1, 3, 4, 2).reshape(OH * OW, self.size**2 * C).astype(np.float32)
         patches = (_normalised(patches) - self.mean) @ self.whiten  # (OH*OW, M)
-        squares = (patches**2).sum(axis=1)[:, None] + (self.centres**2).sum(axis=1) - 2 * (patches @ self.centres.T)
-        distances = np.sqrt(np.maximum(squares, 0))  # (OH*OW, count)
+        distances = np.sqrt(squared_distances(patches, self.centres))  # (OH*OW, count)
         near = np.maximum(distances.mean(axis=1, keepdims=True) - distances, 0).reshape(OH, OW, -1)
         h, w = OH // 2, OW // 2
         quarters = near[:h, :w], near[:h, w:], near[h:, :w], near[h:, w:]

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogan.backend import array_module, to_numpy
+from nanogan.backend import array_module, device_of, to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import Conv2d, ConvTranspose2d, Linear, ReLU, Sequential
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
@@ -214,8 +214,7 @@ def logistic_regression(x, labels, *, l2=1e-3, steps=1000, lr=0.1, progress=None
     linear = Linear(x.shape[1], 1, dtype=x.dtype)
     linear.params["weight"][...] = 0
     linear.params["bias"][...] = 0
-    if xp is not np:
-        linear.to(f"gpu:{x.device.id}")
+    linear.to(device_of(x))
     optimizer = Adam(linear, lr=lr)
     schedule = LinearDecay(optimizer, total=steps + 1)
     for step in (progress or iter)(range(steps + 1)):  # the last one's gradient tells how near the optimum is

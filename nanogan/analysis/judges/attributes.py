@@ -6,7 +6,7 @@ from nanogan.backend import array_module, get_device, seeded_rng, to_device, to_
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
-from nanogan.optim import Adam
+from nanogan.optim import Adam, supervised_step
 
 NOISE = 0.1  # added to the pictures in training (they go from -1 to 1): what a GAN draws is never as clean as the data
 
@@ -49,11 +49,7 @@ def fit(pictures, labels, *, epochs=2, batch_size=64, lr=1e-3, seed=0, device="c
         x = as_network_input(pictures[batch])
         x = to_device(x + NOISE * noise.standard_normal(x.shape, dtype=np.float32), device)
         target = to_device(labels[batch].astype(np.float32), device)
-        network.zero_grad()
-        logits, cache = network.forward(x, train=True)
-        _, loss_cache = bce_with_logits_forward(logits, target)
-        network.backward(bce_with_logits_backward(1.0, loss_cache), cache, need_dx=False)
-        optimizer.step()
+        supervised_step(network, optimizer, x, target, bce_with_logits_forward, bce_with_logits_backward)
     return network
 
 

@@ -11,11 +11,11 @@ from numbers import Integral
 import numpy as np
 
 from nanogan import checkpoint, images
-from nanogan.backend import array_module, seeded_rng, to_numpy
+from nanogan.backend import seeded_rng, to_numpy
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.layers import BatchNorm1d, BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, ReLU, Sequential
 from nanogan.ops import cross_entropy_backward, cross_entropy_forward
-from nanogan.optim import Adam
+from nanogan.optim import Adam, supervised_step
 
 FEATURES = 64
 
@@ -115,14 +115,9 @@ def train_classifier(network, pictures, labels, *, epochs=4, batch_size=128, lr=
         if batch == 0:
             order, losses = seeded_rng(seed, f"order of epoch {epoch}").permutation(len(pictures)), []
         chosen = order[starts[batch] : starts[batch] + batch_size]
-        network.zero_grad()
-        x = _to_batch(network, pictures[chosen])
-        logits, cache = network.forward(x, train=True)
-        loss, loss_cache = cross_entropy_forward(logits, array_module(x).asarray(labels[chosen]))
-        network.backward(cross_entropy_backward(1.0, loss_cache), cache, need_dx=False)
+        x, target = _to_batch(network, pictures[chosen]), network.array_module.asarray(labels[chosen])
         optimizer.lr = lr * (1 - step / steps)
-        optimizer.step()
-        losses.append(loss)
+        losses.append(supervised_step(network, optimizer, x, target, cross_entropy_forward, cross_entropy_backward))
     mean = float(sum(losses)) / len(losses)
     if not np.isfinite(mean):
         raise TrainingDiverged("the classifier's loss is no longer finite; try a lower learning rate")
@@ -152,8 +147,7 @@ def classify(network, pictures, *, batch_size=256, progress=None):
 
 def _to_batch(network, pixels):
     """uint8 (N, H, W, C) -> (N, C, H, W) from -1 to 1, in the dtype and on the device of ``network``."""
-    weight = network[0].params["weight"]
-    batch = array_module(weight).asarray(pixels).astype(weight.dtype)
+    batch = network.array_module.asarray(pixels).astype(network.dtype)
     batch /= 127.5
     batch -= 1
     return batch.transpose(0, 3, 1, 2)

@@ -8,7 +8,7 @@ theirs.
 
 import numpy as np
 
-from nanogan.backend import array_module, to_numpy
+from nanogan.backend import array_module, squared_distance_blocks, to_numpy
 from nanogan.errors import UserError
 
 PATHS = ("line", "circle")
@@ -119,12 +119,6 @@ def by_heart(pictures, known, *, batch_size=256, progress=None):
     measured beside the generator's own pictures: a number that does not tell the two apart tells nothing.
     ``progress`` wraps the iteration over batches (tqdm).
     """
-    xp = array_module(pictures)
-    flat = known.reshape(len(known), -1)
-    norms = (flat * flat).sum(axis=1)
-    nearest = xp.empty(len(pictures), np.int64)
-    for i in (progress or iter)(range(0, len(pictures), batch_size)):
-        some = pictures[i : i + batch_size]
-        # |x - y|^2 = |x|^2 - 2 x.y + |y|^2, of which |x|^2 is the same for every y
-        nearest[i : i + batch_size] = (norms - 2 * some.reshape(len(some), -1) @ flat.T).argmin(axis=1)
-    return known[nearest]
+    flat, known_flat = (each.reshape(len(each), -1) for each in (pictures, known))
+    blocks = squared_distance_blocks(flat, known_flat, rows=batch_size, progress=progress)
+    return known[array_module(pictures).concatenate([block.argmin(axis=1) for block in blocks])]

@@ -18,7 +18,7 @@ from nanogan.data import Loader
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.layers import Dropout, Linear, ReLU, Sequential
 from nanogan.ops import mse_backward, mse_forward
-from nanogan.optim import Adam, LinearDecay
+from nanogan.optim import Adam, LinearDecay, supervised_step
 
 SIZE, CHANNELS = 32, 3  # of the pictures that codes are made of
 BITS = 128
@@ -72,8 +72,7 @@ def fit(network, pictures, *, steps=400, batch_size=64, noise=3.0, lr=1e-3, seed
     """
     if not len(pictures) or steps < 1:
         raise UserError(f"training expected at least one picture and one step, got {len(pictures)} and {steps}")
-    like = network[0].params["weight"]
-    device = _device(network)
+    device = network.device
     network.buffers["mean"][...] = _mean(network, pictures)
     loader = Loader(pictures, batch_size=min(batch_size, len(pictures)), seed=seed, drop_last=True, device=device)
     optimizer = Adam(network, lr=lr)
@@ -82,16 +81,11 @@ def fit(network, pictures, *, steps=400, batch_size=64, noise=3.0, lr=1e-3, seed
     losses = []
     batches = (batch for number in range(steps) for batch in loader.epoch(number))
     for _, batch in zip((progress or iter)(range(steps)), batches, strict=False):
-        x = prepared(network, batch.astype(like.dtype, copy=False))  # (B, inputs)
+        x = prepared(network, batch.astype(network.dtype, copy=False))  # (B, inputs)
         drawn = rng.standard_normal(x.shape, dtype=np.float32)
         noisy = x + noise * to_device(drawn, device).astype(x.dtype, copy=False)
-        y, cache = network.forward(noisy, train=True)
-        loss, loss_cache = mse_forward(y, x)
-        network.zero_grad()
-        network.backward(mse_backward(1.0, loss_cache), cache, need_dx=False)
-        optimizer.step()
+        losses.append(supervised_step(network, optimizer, noisy, x, mse_forward, mse_backward))
         schedule.step()
-        losses.append(loss)
     mean = float(sum(losses[-50:])) / len(losses[-50:])
     if not np.isfinite(mean):
         raise TrainingDiverged("the autoencoder's loss is no longer finite; try a lower learning rate")
@@ -131,14 +125,9 @@ def _mean(network, pictures):
     return total / len(indices)
 
 
-def _device(network):
-    like = network[0].params["weight"]
-    return "cpu" if array_module(like) is np else f"gpu:{like.device.id}"
-
-
 def _as_input(pictures, network):
     """uint8 (N, H, W, C) -> (N, C, H, W) from -1 to 1, of the network's dtype, on its device."""
-    x = to_device(np.ascontiguousarray(pictures), _device(network)).astype(network[0].params["weight"].dtype)
+    x = to_device(np.ascontiguousarray(pictures), network.device).astype(network.dtype)
     return (x / 127.5 - 1).transpose(0, 3, 1, 2)
 
 

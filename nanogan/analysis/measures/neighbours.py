@@ -8,7 +8,7 @@ two of them are apart is the root mean square difference of the numbers that an 
 import numpy as np
 
 from nanogan.analysis.networks import first_layers, pictures_for
-from nanogan.backend import to_numpy
+from nanogan.backend import squared_distances, to_numpy
 from nanogan.errors import UserError
 
 SAMPLE = 1000  # pictures that a basis of principal directions is taken from
@@ -36,8 +36,9 @@ def in_features(d, layer=None):
 def nearest(queries, pictures, *, embed=in_pixels, count=1, batch_size=500, progress=None):
     """Return the ``count`` nearest of ``pictures`` to each of ``queries``: indices and distances, both (Q, count).
 
-    Nearest first. Candidates are found by |a - b|^2 = |a|^2 + |b|^2 - 2 ab, one matrix product for a batch of pictures.
-    The distances of those that are kept are computed from a - b: that formula leaves rounding errors where a = b.
+    Nearest first. Candidates are found by :func:`nanogan.backend.squared_distances`, one matrix product for a batch of
+    pictures. The distances of those that are kept are computed from a - b: that product leaves rounding errors where
+    a = b.
     ``progress`` wraps the batches (tqdm). Raises UserError if there are not so many pictures.
     """
     if not 1 <= count <= len(pictures):
@@ -48,14 +49,13 @@ def nearest(queries, pictures, *, embed=in_pixels, count=1, batch_size=500, prog
     distances = np.zeros((len(a), 0))
     for start in (progress or iter)(range(0, len(pictures), batch_size)):
         b = embed(pictures[start : start + batch_size])  # (B, M)
-        others = (b * b).sum(axis=1)
-        squares = own[:, None] + others - 2 * (a @ b.T)  # (Q, B)
+        squares = squared_distances(a, b)  # (Q, B)
         few = min(count, len(b))
         found = np.argpartition(squares, few - 1, axis=1)[:, :few]
         exact = np.full(found.shape, np.inf)
         limit = np.full(len(a), np.inf)  # beyond which nothing displaces the nearest so far
         if distances.shape[1] == count:
-            limit = distances[:, -1] ** 2 * a.shape[1] + 1e-5 * (own + others.max())
+            limit = distances[:, -1] ** 2 * a.shape[1] + 1e-5 * (own + (b * b).sum(axis=1).max())
         rows, columns = np.nonzero(np.take_along_axis(squares, found, axis=1) <= limit[:, None])
         for i in range(0, len(rows), 1000):
             at = rows[i : i + 1000], columns[i : i + 1000]
@@ -124,12 +124,11 @@ def _join_near(numbers, pictures, threshold, parents, progress):
     """Join in ``parents`` those of ``pictures``, whose indices there are ``numbers``, that are near each other."""
     basis = _principal_directions(pictures)
     projected = np.concatenate([in_pixels(pictures[i : i + 500]) @ basis for i in range(0, len(pictures), 500)])
-    squares = (projected * projected).sum(axis=1)
     limit = threshold**2 * pictures[0].size  # of the squared distance
-    slack = 1e-5 * float(squares.max())  # for the formula's rounding errors
+    slack = 1e-5 * float((projected * projected).sum(axis=1).max())  # for the product's rounding errors
     for start in (progress or iter)(range(0, len(pictures), 250)):
         block = slice(start, start + 250)
-        bounds = squares[block, None] + squares[start:] - 2 * (projected[block] @ projected[start:].T)
+        bounds = squared_distances(projected[block], projected[start:])
         left, right = np.nonzero(bounds <= limit + slack)
         left, right = left[left < right] + start, right[left < right] + start
         for i in range(0, len(left), 500):

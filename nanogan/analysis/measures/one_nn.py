@@ -4,7 +4,7 @@ import numpy as np
 
 from nanogan import images
 from nanogan.analysis.measures.scores import one_nn_errors
-from nanogan.backend import array_module, seeded_rng
+from nanogan.backend import seeded_rng
 from nanogan.games.drawing import draw_z, sample
 from nanogan.models.conditional import join, one_hot
 
@@ -17,8 +17,7 @@ def draw(g, z, labels, shape):
     z (N, latent), NumPy; shape (C, H, W), to which pictures of another order of pixels are brought. BatchNorm uses its
     running statistics, so that a picture depends on its own z and label alone.
     """
-    xp = array_module(next(array for _, array, _ in g.named_parameters()))
-    joined = xp.asarray(join(z, one_hot(labels, g.classes)))
+    joined = g.array_module.asarray(join(z, one_hot(labels, g.classes)))
     return images.to_uint8(sample(g.network, joined).reshape(-1, *shape))
 
 

@@ -16,7 +16,7 @@ All arithmetic is float64 on the CPU, unless another dtype is asked for.
 import numpy as np
 
 from nanogan.analysis.judges.classifier import classify
-from nanogan.backend import array_module, seeded_rng
+from nanogan.backend import seeded_rng, squared_distance_blocks
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z, sample
 
@@ -119,16 +119,17 @@ def inside(cloud, points, *, k=3):
     if not 1 <= k < len(cloud):
         raise UserError(f"the {k}-th neighbour was asked for among {len(cloud)}: use more pictures or a smaller k")
     radii = np.concatenate(  # squared; the nearest of all is the point itself, at place 0
-        [np.partition(distances, k, axis=1)[:, k] for distances in _squared_distances(cloud, cloud)]
+        [np.partition(block, k, axis=1)[:, k] for block in squared_distance_blocks(cloud, cloud, rows=BLOCK)]
     )
-    return np.concatenate([(distances <= radii).any(axis=1) for distances in _squared_distances(points, cloud)])
+    blocks = squared_distance_blocks(points, cloud, rows=BLOCK)
+    return np.concatenate([(block <= radii).any(axis=1) for block in blocks])
 
 
 def nearest(points, cloud, *, dtype=np.float64):
     """Return each point's nearest of ``cloud``: its number (M,) and its Euclidean distance (M,), computed in dtype."""
     points, cloud = _pair("nearest", points, cloud, least=1, dtype=dtype)
     numbers, distances = [], []
-    for block in _squared_distances(points, cloud):
+    for block in squared_distance_blocks(points, cloud, rows=BLOCK):
         number = block.argmin(axis=1)
         numbers.append(number)
         distances.append(np.sqrt(block[np.arange(len(block)), number]))
@@ -173,25 +174,13 @@ def frechet_metric(classifier, pictures, *, latent, seed=0, z_kind="normal"):
     real = mean_and_covariance(classify(classifier, pictures)[0])
 
     def metric(g):
-        xp = array_module(next(array for _, array, _ in g.named_parameters()))
-        drawn, _ = classify(classifier, sample(g, xp.asarray(z)))
+        drawn, _ = classify(classifier, sample(g, g.array_module.asarray(z)))
         return frechet_of_gaussians(*real, *mean_and_covariance(drawn))
 
     return metric
 
 
 # -------------------------------------------------------------------------------------------------- shared by them
-
-
-def _squared_distances(points, cloud):
-    """Yield blocks (up to BLOCK, N) of |x - y|^2 = |x|^2 + |y|^2 - 2 x . y between points (M, F) and a cloud (N, F)."""
-    centre = cloud.mean(axis=0)  # the nearer 0, the fewer digits the difference loses
-    points, cloud = points - centre, cloud - centre
-    squares = (cloud * cloud).sum(axis=1)
-    for i in range(0, len(points), BLOCK):
-        x = points[i : i + BLOCK]
-        distances = (x * x).sum(axis=1)[:, None] + squares - 2 * (x @ cloud.T)
-        yield np.maximum(distances, 0)
 
 
 def _pair(name, real, drawn, *, least, dtype=np.float64):

@@ -5,7 +5,7 @@ import pytest
 
 from nanogan.analysis.inside import guided
 from nanogan.analysis.networks import pictures_for
-from nanogan.backend import array_module, to_numpy
+from nanogan.backend import to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, LeakyReLU, MaxPool2d, ReLU, Sequential
 from nanogan.models import dcgan
@@ -33,7 +33,7 @@ def two_layers(activation, first, second):
 )
 def test_the_rules_on_two_layers_by_hand(device, rule, activation, expected):
     network = two_layers(activation, (1, -1, 3), (5, 7, -2)).to(device)
-    xp = array_module(network[0].params["weight"])
+    xp = network.array_module
     x = xp.asarray(np.full((1, 1, 2, 2), 2, np.float32))
     result = to_numpy(guided.explain(network, 2, x, features=[0], positions=[(1, 0)], rule=rule))
     np.testing.assert_allclose(result, np.array([[[[0, 0], [expected, 0]]]]), rtol=1e-6)
@@ -61,7 +61,7 @@ def test_planted_patterns_are_the_strongest_and_are_where_they_were_put(device, 
     """A convolution whose feature 1 is a cross: of 30 pictures, three have one, of different contrast."""
     d = Sequential(Conv2d(1, 2, kernel_size=3, stride=2, padding=1)).to(device)
     cross = np.array([[1, 0, 1], [0, 1, 0], [1, 0, 1]])
-    xp = array_module(d[0].params["weight"])
+    xp = d.array_module
     d[0].params["weight"][1, 0] = xp.asarray((2 * cross - 1).astype(np.float32))
     pictures = rng.integers(0, 60, (30, 9, 9, 1), dtype=np.uint8)
     planted = {21: ((2, 1), 255), 4: ((1, 3), 220), 13: ((3, 3), 180)}  # picture: position of the output, contrast
