@@ -38,12 +38,12 @@ from nanogan.data import Loader
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.games.drawing import draw_z
+from nanogan.games.drawing import draw_z, sample
 from nanogan.images import plots as plot
 from nanogan.layers import ConvTranspose2d
 from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.training import adversarial_step, sample
+from nanogan.training import adversarial_step
 
 KINDS = ("deconv", "resize", "deconv5", "deconv3")
 KERNELS = {"deconv": {"kernel_size": 4, "padding": 1}}  # of transposed convolutions; all have a stride of 2

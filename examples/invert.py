@@ -14,7 +14,7 @@ the drawn one, in the order above; below the unseen ones stand their nearest tra
 
 import numpy as np
 
-from nanogan import cli, images, training
+from nanogan import cli, images
 from nanogan.analysis import common, trained
 from nanogan.analysis.latent import inversion
 from nanogan.analysis.measures import neighbours
@@ -22,6 +22,7 @@ from nanogan.analysis.networks import pictures_for
 from nanogan.backend import get_device, seeded_rng, to_device
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
+from nanogan.games.drawing import sample
 
 SHOWN = 12  # columns of the picture
 
@@ -65,7 +66,7 @@ def main():
     kinds = {
         "training": seen[some],
         "unseen": unseen,
-        "samples": images.to_uint8(training.sample(g, z)),
+        "samples": images.to_uint8(sample(g, z)),
         "upside_down": unseen[:, ::-1],
     }
 

@@ -16,10 +16,11 @@ import warnings
 import numpy as np
 
 from nanogan.analysis.networks import pictures_for
-from nanogan.backend import array_module, seeded_rng, squared_distances, to_device, to_numpy
+from nanogan.backend import array_module, seeded_rng, squared_distances, to_numpy
 from nanogan.data.loader import Loader
 from nanogan.errors import UserError
 from nanogan.games.dcgan import adversarial_step
+from nanogan.games.drawing import draw_z
 from nanogan.layers import BatchNorm2d, LeakyReLU, ReLU
 from nanogan.models import dcgan
 from nanogan.optim import Adam
@@ -104,8 +105,7 @@ def train(d, pictures, *, epochs, batch_size=128, latent=100, lr=2e-4, seed=0, d
     batches = itertools.chain.from_iterable(map(loader.epoch, range(epochs)))
     for _ in (progress or iter)(range(epochs * len(loader))):
         real = next(batches)
-        z = to_device(rng.standard_normal((len(real), latent), dtype=np.float32), device)
-        adversarial_step(g, d, opt_g, opt_d, real, z)
+        adversarial_step(g, d, opt_g, opt_d, real, draw_z(rng, len(real), latent, device=device))
     return g
 
 

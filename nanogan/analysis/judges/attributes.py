@@ -3,6 +3,7 @@
 import numpy as np
 
 from nanogan.backend import array_module, get_device, seeded_rng, to_device, to_numpy
+from nanogan.data.faces import ATTRIBUTES, builtin_faces
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
@@ -51,6 +52,19 @@ def fit(pictures, labels, *, epochs=2, batch_size=64, lr=1e-3, seed=0, device="c
         target = to_device(labels[batch].astype(np.float32), device)
         supervised_step(network, optimizer, x, target, bce_with_logits_forward, bce_with_logits_backward)
     return network
+
+
+def fit_to_faces(size, *, train, test, seed=0, device="cpu", drawing=None, progress=None):
+    """Train a classifier of the built-in faces' attributes; return it and its accuracy for each attribute, (K,).
+
+    It learns from ``train`` faces of ``size`` x ``size`` pixels; the accuracy is that on ``test`` others. ``drawing``
+    wraps the faces that are drawn, ``progress`` the steps of training (tqdm).
+    """
+    faces, values = builtin_faces(train + test, size=size, seed=seed + 1, progress=drawing)
+    truth = np.stack([values[name] for name in ATTRIBUTES], axis=1)
+    network = fit(faces[:train], truth[:train], seed=seed, device=device, progress=progress)
+    unseen = to_device(as_network_input(faces[train:]), device)
+    return network, (has(network, unseen) == truth[train:]).mean(axis=0)
 
 
 def _orders(N, epochs, seed):

@@ -4,9 +4,7 @@ import numpy as np
 import pytest
 
 from nanogan import backend
-from nanogan.analysis.judges import attributes
 from nanogan.analysis.latent import arithmetic
-from nanogan.data.faces import builtin_faces
 from nanogan.errors import UserError
 from nanogan.layers import Linear, Reshape, Sequential
 from nanogan.training import sample
@@ -163,22 +161,3 @@ def test_mistakes_are_told(rng):
     z = np.zeros((3, 4))
     with pytest.raises(UserError, match="the z of one sample or more"):
         arithmetic.formula(z, z[:0], z)
-    with pytest.raises(UserError, match="a multiple of 8, got 28"):
-        attributes.classifier(image_size=28, channels=1, count=2)
-    with pytest.raises(UserError, match="at least 64 of them, got 10 pictures and 10 labels"):
-        attributes.fit(np.zeros((10, 8, 8, 1), np.uint8), np.zeros((10, 2)))
-
-
-def test_pictures_become_a_networks_input():
-    pixels = np.zeros((1, 2, 3, 1), np.uint8)
-    pixels[0, 0, 2] = 255
-    np.testing.assert_array_equal(attributes.as_network_input(pixels), [[[[-1, -1, 1], [-1, -1, -1]]]])
-
-
-def test_the_classifier_learns_the_faces():
-    pictures, values = builtin_faces(1100, seed=1)
-    labels = np.stack(list(values.values()), axis=1)
-    network = attributes.fit(pictures[:900], labels[:900], epochs=4, batch_size=32)
-    seen = attributes.has(network, attributes.as_network_input(pictures[900:]))
-    assert seen.shape == (200, 5)
-    assert (seen == labels[900:]).mean(axis=0).min() > 0.85
