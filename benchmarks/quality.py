@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from benchmarks import machine, torch_dcgan
 from nanogan import backend, images
-from nanogan.analysis import scores
-from nanogan.analysis.classifier import classify, load_classifier
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.measures import scores
 from nanogan.cli import at_least
 from nanogan.data import Loader
 from nanogan.data.named import load_pictures

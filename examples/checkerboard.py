@@ -14,12 +14,12 @@ Trains a generator of each of --kinds with the same seed, pictures, order, z, di
     deconv5, deconv3    transposed 5x5 convolutions, as the DCGAN paper's authors have them, or 3x3: uneven overlaps
 
 Prints peaks: the power at a period of 2, 4, 8 ... pixels above that of the frequencies around it, about 1 where no
-stride shows (nanogan/analysis/spectrum.py); of unseen real pictures, of noise, of the generators untrained and trained,
-and of the gradients that their discriminators send them. Unseen pictures are a data set's test pictures; a folder has
-none, so 2 x --samples are drawn from it at random and not trained on, but with --checkpoint they may be among those
-that its generator was trained on. samples.png: a row untrained (with more contrast), the others
-trained, one of them larger. spectra.png: the spectra of these, and of the gradients; 0 is in the middle, red frames are
-round the period 2, yellow ones round 4. curves.png: the peaks while training.
+stride shows (nanogan/analysis/inside/spectrum.py); of unseen real pictures, of noise, of the generators untrained and
+trained, and of the gradients that their discriminators send them. Unseen pictures are a data set's test pictures; a
+folder has none, so 2 x --samples are drawn from it at random and not trained on, but with --checkpoint they may be
+among those that its generator was trained on. samples.png: a row untrained (with more contrast), the others trained,
+one of them larger. spectra.png: the spectra of these, and of the gradients; 0 is in the middle, red frames are round
+the period 2, yellow ones round 4. curves.png: the peaks while training.
 """
 
 import copy
@@ -30,18 +30,20 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nanogan import backend, checkpoint, cli, images, init
-from nanogan.analysis import common, scores, spectrum, trained
-from nanogan.analysis.classifier import classify, load_classifier
+from nanogan.analysis import common, trained
+from nanogan.analysis.inside import spectrum
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.measures import scores
 from nanogan.data import Loader
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.games.drawing import draw_z
+from nanogan.games.drawing import draw_z, sample
 from nanogan.images import plots as plot
 from nanogan.layers import ConvTranspose2d
 from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.training import adversarial_step, sample
+from nanogan.training import adversarial_step
 
 KINDS = ("deconv", "resize", "deconv5", "deconv3")
 KERNELS = {"deconv": {"kernel_size": 4, "padding": 1}}  # of transposed convolutions; all have a stride of 2

@@ -21,8 +21,8 @@ from tqdm import tqdm
 
 from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import common
-from nanogan.analysis.classifier import classify, load_classifier
-from nanogan.analysis.conditional import draw, drawn_parts, errors_at, noise_parts, parts_of
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.measures.one_nn import draw, drawn_parts, errors_at, noise_parts, parts_of
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import TrainingDiverged, UserError

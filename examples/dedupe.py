@@ -29,7 +29,8 @@ import numpy as np
 from PIL import Image
 
 from nanogan import backend, cli, images
-from nanogan.analysis import codes, common, neighbours, planted
+from nanogan.analysis import common
+from nanogan.analysis.measures import codes, neighbours, planted
 from nanogan.data import PictureFolder
 from nanogan.data.named import is_set, load_pictures
 from nanogan.data.sets.folder import FORMATS, decode

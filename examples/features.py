@@ -22,13 +22,13 @@ import numpy as np
 
 from nanogan import backend, checkpoint, cli, images, init
 from nanogan.analysis import common, trained
-from nanogan.analysis import features as analysis
+from nanogan.analysis.inside import features as analysis
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
+from nanogan.games.drawing import draw_z, sample
 from nanogan.images import plots as plot
 from nanogan.models import paper
-from nanogan.training import sample
 
 NAMES = {"d": "D's features", "untrained": "the same, D untrained", "k-means": "k-means", "pixels": "raw pixels"}
 THE_PAPERS = {"d": "17.2% CIFAR-10, 22.48% SVHN", "k-means": "19.4% CIFAR-10, one layer"}
@@ -114,8 +114,8 @@ def train(args, d, pictures, device, out):
     options = {"epochs": 1 if args.dry_run else args.epochs, "batch_size": args.batch_size, "seed": args.seed}
     g = analysis.train(d, pictures, device=device, progress=bar, **options)
     checkpoint.save(out / "discriminator.safetensors", d)
-    z = backend.seeded_rng(args.seed, "samples").standard_normal((64, g.latent), dtype=np.float32)
-    images.save_grid(out / "samples.png", sample(g, backend.to_device(z, device)))
+    z = draw_z(backend.seeded_rng(args.seed, "samples"), 64, g.latent, device=device)
+    images.save_grid(out / "samples.png", sample(g, z))
     print(f"D, for --checkpoint: {out / 'discriminator.safetensors'}; what G drew: {out / 'samples.png'}")
 
 

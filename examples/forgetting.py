@@ -12,8 +12,8 @@ the same z are drawn again: without all maps of weight above 0, as in the paper,
 forgetting.png has five rows: before; the paper's rule; as many random maps; the --maps strongest; as many random ones.
 Left are samples that have the property, right some that have not.
 
-numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps
-did, then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/forgetting.py says what
+numbers.json holds, for each number of maps left out, how much was lost and what else changed: what the chosen maps did,
+then of random choices of as many the mean, the lowest and the highest. nanogan/analysis/inside/forgetting.py says what
 each number is.
 
 With any other generator draw the boxes yourself. The first run writes samples.png, samples with their numbers; write
@@ -21,16 +21,19 @@ boxes, in pixels of the picture, into a file {"3": [10, 4, 22, 15], "17": [8, 4,
 bottom, and add --boxes FILE.
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import arithmetic, attributes, common, forgetting
-from nanogan.analysis.classifier import classify, load_classifier
-from nanogan.data.sets.faces import ATTRIBUTES, SIZES, builtin_faces
+from nanogan.analysis import common
+from nanogan.analysis.inside import forgetting
+from nanogan.analysis.judges import attributes
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.latent import arithmetic
+from nanogan.analysis.trained import existing
+from nanogan.data.sets.faces import ATTRIBUTES, SIZES
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
+from nanogan.games.drawing import draw_z
 
 CHECKPOINT = "runs/faces_dcgan/generator.safetensors"
 NUMBERED = 100  # samples in samples.png
@@ -52,15 +55,16 @@ def main():
             "boxes drawn by hand are told from elsewhere in the same samples: leave out --negatives without"
         )
     device = backend.get_device(args.device)
-    g = checkpoint.load_generator(existing(args.checkpoint, "generator", "faces_dcgan.py", "--checkpoint")).to(device)
+    path = existing(args.checkpoint, "generator", script="faces_dcgan.py", flag="--checkpoint")
+    g = checkpoint.load_generator(path).to(device)
     layer = layer_of(g, args.convolution)
     by_hand = forgetting.read_boxes(args.boxes, samples=args.samples, size=g.image_size) if args.boxes else None
     judge = Classes(args, g) if args.classifier else Faces(args, g) if args.property else None
     out = writable_folder(args.out)
 
     rng = backend.seeded_rng(args.seed, "forgetting")
-    z, z_new = (rng.standard_normal((n, g.latent), dtype=np.float32) for n in (args.samples, args.new))
-    y, y_new = (forgetting.activations(g, backend.to_device(each, device), layer) for each in (z, z_new))
+    z, z_new = (draw_z(rng, n, g.latent, device=device) for n in (args.samples, args.new))
+    y, y_new = (forgetting.activations(g, each, layer) for each in (z, z_new))
     channels = y.shape[1]
     if args.maps > channels:
         raise UserError(f"--maps expected at most the layer's {channels}, got {args.maps}")
@@ -169,19 +173,16 @@ class Faces:
     def prepare(self, args, g):
         """Train on faces whose attributes are known; return how often it is right on others."""
         train, test = (400, 100) if args.dry_run else (8000, 2000)
-        faces, values = builtin_faces(
-            train + test, size=g.image_size, seed=args.seed + 1, progress=common.progress_bar("drawing faces")
-        )
-        truth = np.stack([values[name] for name in ATTRIBUTES], axis=1)
-        self.network = attributes.fit(
-            faces[:train],
-            truth[:train],
+        self.network, accuracy = attributes.fit_to_faces(
+            g.image_size,
+            train=train,
+            test=test,
             seed=args.seed,
             device=args.device,
+            drawing=common.progress_bar("drawing faces"),
             progress=common.progress_bar("training the classifier"),
         )
-        unseen = backend.to_device(attributes.as_network_input(faces[train:]), args.device)
-        return {"classifier_accuracy": float((self(unseen) == truth[train:]).mean(axis=0).min())}
+        return {"classifier_accuracy": float(accuracy.min())}
 
     def __call__(self, pictures):
         return attributes.has(self.network, pictures)
@@ -191,9 +192,8 @@ class Classes:
     """Sees of which class pictures are: bool (N, classes), one True each."""
 
     def __init__(self, args, g):
-        self.network = load_classifier(
-            existing(args.classifier, "classifier", "train_classifier.py", "--classifier")
-        ).to(backend.get_device(args.device))
+        path = existing(args.classifier, "classifier", script="train_classifier.py", flag="--classifier")
+        self.network = load_classifier(path).to(backend.get_device(args.device))
         of = self.network
         if (of.image_size, of.channels) != (g.image_size, g.channels):
             raise UserError(
@@ -261,14 +261,6 @@ def sheet(g, layer, y, rows):
     pictures = np.concatenate([images.to_uint8(forgetting.draw(g, y, layer, without=maps)) for maps in rows])
     larger = -(-SMALLEST // g.image_size)
     return images.grid(pictures.repeat(larger, axis=1).repeat(larger, axis=2), columns=len(y))
-
-
-def existing(path, kind, script, flag):
-    if not Path(path).is_file():
-        raise UserError(
-            f"there is no {kind} {path}: train one first (python examples/{script}), or name one with {flag}"
-        )
-    return path
 
 
 if __name__ == "__main__":

@@ -14,11 +14,15 @@ the drawn one, in the order above; below the unseen ones stand their nearest tra
 
 import numpy as np
 
-from nanogan import cli, images, training
-from nanogan.analysis import common, inversion, neighbours, trained
+from nanogan import cli, images
+from nanogan.analysis import common, trained
+from nanogan.analysis.latent import inversion
+from nanogan.analysis.measures import neighbours
+from nanogan.analysis.networks import pictures_for
 from nanogan.backend import get_device, seeded_rng, to_device
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
+from nanogan.games.drawing import sample
 
 SHOWN = 12  # columns of the picture
 
@@ -62,7 +66,7 @@ def main():
     kinds = {
         "training": seen[some],
         "unseen": unseen,
-        "samples": images.to_uint8(training.sample(g, z)),
+        "samples": images.to_uint8(sample(g, z)),
         "upside_down": unseen[:, ::-1],
     }
 
@@ -71,7 +75,7 @@ def main():
     for kind, pictures in kinds.items():
         found[kind] = inversion.invert(
             g,
-            inversion.pictures_for(g, pictures),
+            pictures_for(g, pictures),
             steps=args.steps,
             restarts=args.restarts,
             lr=args.lr,

@@ -16,16 +16,17 @@ With any other generator, choose the samples yourself, by their numbers in sampl
     python examples/latent_arithmetic.py --checkpoint ... -a 3 17 40 -b 8 21 33 -c 5 60 71
 """
 
-from pathlib import Path
-
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import arithmetic, attributes, common
-from nanogan.data.sets.faces import ATTRIBUTES, SIZES, builtin_faces
+from nanogan.analysis import common
+from nanogan.analysis.judges import attributes
+from nanogan.analysis.latent import arithmetic
+from nanogan.analysis.trained import existing
+from nanogan.data.sets.faces import ATTRIBUTES, SIZES
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.training import sample
+from nanogan.games.drawing import draw_z, sample
 
 NUMBERED = 100  # samples in samples.png
 # What each row of arithmetic.png gains, and the attribute in which the two others differ: the paper's first example is
@@ -66,19 +67,15 @@ def main():
     if any(chosen) and not all(chosen):
         parser.error("a - b + c expected samples for each of the three: give -a, -b and -c")
     device = backend.get_device(args.device)
-    if not Path(args.checkpoint).is_file():
-        raise UserError(
-            f"there is no generator {args.checkpoint}: train one first (python examples/faces_dcgan.py), or name one "
-            "with --checkpoint"
-        )
-    g = checkpoint.load_generator(args.checkpoint).to(device)
+    path = existing(args.checkpoint, "generator", script="faces_dcgan.py", flag="--checkpoint")
+    g = checkpoint.load_generator(path).to(device)
     samples = min(args.samples, 200) if args.dry_run else args.samples
     if all(chosen) and max(map(max, chosen)) >= samples:
         raise UserError(f"samples are numbered from 0 to {samples - 1}, got {max(map(max, chosen))}: add --samples")
     out = writable_folder(args.out)
 
     rng = backend.seeded_rng(args.seed, "arithmetic")
-    z = backend.to_device(rng.standard_normal((samples, g.latent), dtype=np.float32), device)
+    z = draw_z(rng, samples, g.latent, device=device)
     pictures = sample(g, z)
     images.save_png(out / "samples.png", arithmetic.numbered(pictures[:NUMBERED]))
     print(f"samples with their numbers: {out}/samples.png")
@@ -109,20 +106,19 @@ def measure(args, g, z, pictures, out, rng):
     """Train the classifier, let it choose and judge, and write what comes of it."""
     train, test = (400, 100) if args.dry_run else (8000, 2000)
     trials = 4 if args.dry_run else args.trials
-    faces, truth = labelled_faces(train + test, g.image_size, args.seed + 1)
-    network = attributes.fit(
-        faces[:train],
-        truth[:train],
+    network, accuracy = attributes.fit_to_faces(
+        g.image_size,
+        train=train,
+        test=test,
         seed=args.seed,
         device=args.device,
+        drawing=common.progress_bar("drawing faces"),
         progress=common.progress_bar("training the classifier"),
     )
 
     def judge(some):
         return attributes.has(network, some)
 
-    unseen = backend.to_device(attributes.as_network_input(faces[train:]), args.device)
-    accuracy = (judge(unseen) == truth[train:]).mean(axis=0)
     values = judge(pictures)
     numbers = {"classifier_accuracy": float(accuracy.min()), "samples": len(z), "trials": trials}
     numbers |= {f"samples_with_{name}": float(values[:, k].mean()) for k, name in enumerate(ATTRIBUTES)}
@@ -175,12 +171,6 @@ def turn(g, judge, z, values, out, rng, *, average=4, axes=40):
     ways = arithmetic.turned(z[:8], axis, np.linspace(-1, 1, 9))  # along the last axis
     images.save_grid(out / "turn.png", sample(g, ways.reshape(-1, g.latent)), columns=9)
     return {f"turn_{key}": float(np.mean([each[key] for each in rates])) for key in rates[0]}
-
-
-def labelled_faces(count, size, seed):
-    """Return faces, uint8 (N, size, size, 3), and their attributes, (N, 5)."""
-    faces, values = builtin_faces(count, size=size, seed=seed, progress=common.progress_bar("drawing faces"))
-    return faces, np.stack([values[name] for name in ATTRIBUTES], axis=1)
 
 
 if __name__ == "__main__":

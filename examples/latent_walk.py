@@ -18,11 +18,12 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common, walk
+from nanogan.analysis import common
+from nanogan.analysis.latent import walk
+from nanogan.analysis.trained import existing
 from nanogan.data.named import load_pictures
 from nanogan.disk import writable_folder
-from nanogan.errors import UserError
-from nanogan.training import sample
+from nanogan.games.drawing import draw_z, sample
 
 KNOWN = 10_000  # pictures that the generator by heart knows
 NUMBERS = 40_000_000  # and at most so many numbers in them, for the memory's sake
@@ -40,12 +41,7 @@ def main():
     parser.add_argument("--path", choices=(*walk.PATHS, "both"), default="both", help="straight lines, great circles")
     args = parser.parse_args()
     device = backend.get_device(args.device)
-    if not Path(args.checkpoint).is_file():
-        raise UserError(
-            f"there is no generator {args.checkpoint}: train one first (python examples/mnist_dcgan.py), or name one "
-            "with --checkpoint"
-        )
-    g = checkpoint.load_generator(args.checkpoint).to(device)
+    g = checkpoint.load_generator(existing(args.checkpoint, "generator", flag="--checkpoint")).to(device)
     points, steps, known_count = (3, 4, 50) if args.dry_run else (args.points, args.steps, KNOWN)
     known_count = max(1, min(known_count, NUMBERS // (g.channels * g.image_size**2)))
     known, _ = load_pictures(
@@ -60,7 +56,7 @@ def main():
     out = writable_folder(args.out)
 
     rng = backend.seeded_rng(args.seed, "walk")
-    corners = backend.to_device(rng.standard_normal((points, g.latent), dtype=np.float32), device)
+    corners = draw_z(rng, points, g.latent, device=device)
     numbers = {"legs": points, "steps": steps}
     for path in walk.PATHS if args.path == "both" else (args.path,):
         z = walk.legs(corners, 2 * steps, path=path)  # (legs, 2 steps + 1, latent)

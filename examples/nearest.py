@@ -15,10 +15,12 @@ how often a sample is nearer than an unseen picture: 0.5 if it copies no more th
 
 import numpy as np
 
-from nanogan import backend, cli, images, training
-from nanogan.analysis import common, neighbours, trained
+from nanogan import backend, cli, images
+from nanogan.analysis import common, trained
+from nanogan.analysis.measures import neighbours
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
+from nanogan.games.drawing import draw_z, sample
 
 GROUPS = 12  # of duplicates that are shown
 GAP = 4  # pixels
@@ -77,8 +79,8 @@ def main():
         images.save_grid(out / "duplicates.png", seen[pairs.T.ravel()], columns=len(pairs))
 
     rng = backend.seeded_rng(args.seed, "nearest")
-    z = backend.to_device(rng.standard_normal((args.samples, g.latent), dtype=np.float32), device)
-    samples = images.to_uint8(training.sample(g, z))
+    z = draw_z(rng, args.samples, g.latent, device=device)
+    samples = images.to_uint8(sample(g, z))
     few = min(args.neighbours, len(seen))
     around = min(max(few, AROUND), len(seen))
     columns = []

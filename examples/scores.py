@@ -7,7 +7,7 @@
 
 Prints, and writes to numbers.json, the scores of three sources beside one half of the test pictures: "real" is the
 other half, what a perfect generator would get; "generator" is the one asked for; "noise" are random pixels. Neither G
-nor the classifier has seen any of the test pictures. See nanogan/analysis/scores.py for each score.
+nor the classifier has seen any of the test pictures. See nanogan/analysis/measures/scores.py for each score.
 Draws scores.png: two rows of drawn pictures that lie nearest to real ones, two of those that lie farthest, two of real
 ones that nothing drawn comes near.
 
@@ -15,16 +15,17 @@ one_nn_error, in pixels, is the paper's 1-NN score where "real" training picture
 paper's drew each digit on demand; this one draws any, which the classifier then labels.
 """
 
-from pathlib import Path
-
 import numpy as np
 
-from nanogan import backend, checkpoint, cli, images, training
-from nanogan.analysis import common, scores
-from nanogan.analysis.classifier import classify, load_classifier
+from nanogan import backend, checkpoint, cli, images
+from nanogan.analysis import common
+from nanogan.analysis.judges.classifier import classify, load_classifier
+from nanogan.analysis.measures import scores
+from nanogan.analysis.trained import existing
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
+from nanogan.games.drawing import draw_z, sample
 
 DRY_PICTURES = 64
 COLUMNS = 16
@@ -61,9 +62,9 @@ def main():
     args = parser.parse_args()
 
     device = backend.get_device(args.device)
-    g = checkpoint.load_generator(_existing(args.checkpoint, "checkpoint", "examples/mnist_dcgan.py")).to(device)
-    classifier = load_classifier(_existing(args.classifier, "classifier", "examples/train_classifier.py"))
-    classifier = classifier.to(device)
+    g = checkpoint.load_generator(existing(args.checkpoint, flag="--checkpoint")).to(device)
+    path = existing(args.classifier, "classifier", script="train_classifier.py", flag="--classifier")
+    classifier = load_classifier(path).to(device)
     if (classifier.image_size, classifier.channels) != (g.image_size, g.channels):
         raise UserError(
             f"{args.classifier} is for pictures of {classifier.image_size} x {classifier.image_size} and "
@@ -83,11 +84,9 @@ def main():
     order = rng.permutation(len(test))  # MNIST's first 5,000 are easier than its last: other people wrote them
     reference, others = test[order[:count]], test[order[count : 2 * count]]
 
-    z = rng.standard_normal((max(count, teachers), g.latent), dtype=np.float32)
+    z = draw_z(rng, max(count, teachers), g.latent)
     starts = common.progress_bar("drawing")(range(0, len(z), 256))
-    drawn = np.concatenate(
-        [images.to_uint8(training.sample(g, backend.to_device(z[i : i + 256], device))) for i in starts]
-    )
+    drawn = np.concatenate([images.to_uint8(sample(g, backend.to_device(z[i : i + 256], device))) for i in starts])
     noise = rng.integers(0, 256, drawn.shape, dtype=np.uint8)
 
     numbers = {"data": args.data, "pictures": count, "one_nn_pictures": teachers}
@@ -113,12 +112,6 @@ def main():
             _draw(out / "scores.png", reference, drawn, real, features)
     common.write_numbers(out / "numbers.json", numbers)
     print(f"picture: {out / 'scores.png'}")
-
-
-def _existing(path, kind, script):
-    if not Path(path).is_file():
-        raise UserError(f"there is no {kind} {path}: train one first, python {script}, or name one with --{kind}")
-    return path
 
 
 def _draw(path, reference, drawn, real_features, drawn_features):

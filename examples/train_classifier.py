@@ -13,7 +13,7 @@ import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis import common
-from nanogan.analysis.classifier import Classifier, classify, train_classifier
+from nanogan.analysis.judges.classifier import Classifier, classify, train_classifier
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

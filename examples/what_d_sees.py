@@ -16,8 +16,9 @@ a map remains when all weights are replaced by random ones.
 import numpy as np
 
 from nanogan import backend, cli, images
-from nanogan.analysis import common, guided, trained
-from nanogan.analysis.inversion import pictures_for
+from nanogan.analysis import common, trained
+from nanogan.analysis.inside import guided
+from nanogan.analysis.networks import pictures_for
 from nanogan.data.named import load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError

@@ -433,3 +433,14 @@ def test_a_layer_without_its_methods_says_so():
 def test_wrong_input_gets_one_sentence(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def test_a_network_knows_its_library_device_and_dtype(double):
+    network = Sequential(ReLU(), Linear(2, 2, dtype=np.float64))
+    assert network.array_module is np
+    assert (str(network.device), network.dtype) == ("cpu", np.float64)
+    network.to("gpu:1").astype(np.float32)
+    assert network.array_module is double
+    assert (str(network.device), network.dtype) == ("gpu:1", np.float32)
+    with pytest.raises(UserError, match="ReLU has no parameters, so it has no device and no dtype"):
+        ReLU().device  # noqa: B018

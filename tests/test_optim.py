@@ -6,7 +6,8 @@ import torch
 
 from nanogan.errors import UserError
 from nanogan.layers import Linear
-from nanogan.optim import SGD, Adam, LinearDecay
+from nanogan.ops import mse_backward, mse_forward
+from nanogan.optim import SGD, Adam, LinearDecay, supervised_step
 
 SETTINGS = [
     (Adam, torch.optim.Adam, {"lr": 2e-3, "betas": (0.5, 0.999)}),
@@ -155,3 +156,35 @@ def test_linear_decay_goes_on_after_a_resume():
 def test_wrong_settings_get_one_sentence(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_supervised_steps_are_torchs(loss_scaling, rng):
+    """Gradients of an earlier step do not stay, and the loss is the one before the step."""
+    ours, options = network(), {"lr": 0.1, "momentum": 0.5}
+    theirs = torch.nn.Linear(4, 3, dtype=torch.float64)
+    theirs.load_state_dict({name: torch.tensor(array) for name, array in ours.params.items()})
+    mine, other = SGD(ours, loss_scaling=loss_scaling, **options), torch.optim.SGD(theirs.parameters(), **options)
+    for _ in range(3):
+        x, target = rng.standard_normal((5, 4)), rng.standard_normal((5, 3))
+        loss = supervised_step(ours, mine, x, target, mse_forward, mse_backward)
+        other.zero_grad()
+        expected = torch.nn.functional.mse_loss(theirs(torch.tensor(x)), torch.tensor(target))
+        expected.backward()
+        other.step()
+        np.testing.assert_allclose(loss, expected.item(), rtol=1e-12)
+    for name, tensor in theirs.named_parameters():
+        np.testing.assert_allclose(ours.params[name], tensor.detach().numpy(), rtol=1e-12)
+
+
+def test_a_supervised_step_is_in_train_mode(rng):
+    seen = []
+
+    class Watched(Linear):
+        def forward(self, x, train=True):
+            seen.append(train)
+            return super().forward(x)
+
+    layer = Watched(4, 3, dtype=np.float64)
+    supervised_step(layer, SGD(layer, lr=0.1), np.ones((2, 4)), np.ones((2, 3)), mse_forward, mse_backward)
+    assert seen == [True]

@@ -8,12 +8,21 @@ from nanogan import checkpoint
 from nanogan.errors import UserError
 from nanogan.models import paper
 
-TRAIN = "train one first: python examples/mnist_dcgan.py"
+
+def existing(path, kind="checkpoint", *, script="mnist_dcgan.py", flag=None):
+    """Return ``path``. Raises UserError if there is no such file, saying which example makes one, and with which flag.
+
+    ``kind`` is what the file should hold, ``script`` the example that writes it, ``flag`` the one that names another.
+    """
+    if not Path(path).is_file():
+        another = f"name one with {flag}" if flag else "name a file that training saved"
+        raise UserError(f"there is no {kind} {path}: train one first (python examples/{script}), or {another}")
+    return path
 
 
 def generator(path):
     """Return the generator in ``path``, on the CPU. Raises UserError if there is none, saying how to train one."""
-    return checkpoint.load_generator(_existing(path))
+    return checkpoint.load_generator(existing(path))
 
 
 def discriminator(path, beside=None):
@@ -25,7 +34,7 @@ def discriminator(path, beside=None):
     if path is None:
         path = Path(beside).with_name("discriminator.safetensors")
         path = path if path.is_file() else Path(beside)
-    return checkpoint.load_discriminator(_existing(path))
+    return checkpoint.load_discriminator(existing(path))
 
 
 def any_discriminator(path):
@@ -34,16 +43,10 @@ def any_discriminator(path):
     Raises UserError if there is none, saying how to train one.
     """
     try:
-        options = paper.options_of(checkpoint.read(_existing(path)))
+        options = paper.options_of(checkpoint.read(existing(path)))
     except UserError:
         return discriminator(path)
     d = checkpoint.load(path, paper.discriminator(**options))
     if not all(np.isfinite(array).all() for array in d.state_dict().values()):
         raise UserError(f"{path} is not a discriminator: its weights are not finite numbers")
     return d
-
-
-def _existing(path):
-    if not Path(path).is_file():
-        raise UserError(f"there is no checkpoint {path}: {TRAIN}, or name a file that training saved")
-    return path

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nanogan.backend.arrays import channels_last, to_numpy
+from nanogan.backend.arrays import array_module, channels_last, to_numpy
 from nanogan.backend.diagnosis import driver_problem, import_problem, several_cupys, use_problem
 from nanogan.errors import DeviceError
 
@@ -82,6 +82,11 @@ def _probe_gpu(index):
     if not works:
         raise DeviceError(f"gpu:{index} computes wrongly: a product of 2 x 2 matrices of ones was not all 4")
     _probed.add(index)
+
+
+def device_of(x):
+    """Return the :class:`Device` that holds the array ``x``."""
+    return Device("cpu") if array_module(x) is np else Device("gpu", x.device.id)
 
 
 def to_device(x, device):

@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from nanogan import cli, ops
-from nanogan.backend import get_device, to_device, to_numpy
+from nanogan.backend import device_of, get_device, to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.gradcheck import Report, check_layer, check_operation
 from nanogan.gradcheck.cases import GAMES, LAYERS, NETWORKS, OPERATIONS
@@ -112,11 +112,6 @@ def torch_error(case, inputs, functional, rng):
     found = zip(case.differentiable, gradients, strict=False)
     pairs += [(gradient, tensors[name].grad) for name, gradient in found if name is not None]
     return max(relative_error(to_numpy(ours), theirs.numpy()) for ours, theirs in pairs)
-
-
-def device_of(x):
-    """The device that holds x."""
-    return "cpu" if isinstance(x, (np.ndarray, np.generic)) else f"gpu:{x.device.id}"
 
 
 def relative_error(ours, theirs):

@@ -2,7 +2,7 @@
 
 import copy
 
-from nanogan.backend import array_module, channels_last, copy_into, get_device, to_device
+from nanogan.backend import array_module, channels_last, copy_into, device_of, get_device, to_device
 from nanogan.dispatch import dispatch, elementwise
 from nanogan.errors import UserError
 from nanogan.layers.flat import Flat
@@ -117,6 +117,26 @@ class Layer:
             copy_into(array, state[name])
 
     # ---------------------------------------------------------------------------------------- moving and converting
+
+    @property
+    def array_module(self):
+        """The library of this network's parameters: ``numpy``, or ``cupy``."""
+        return array_module(self._first_parameter())
+
+    @property
+    def device(self):
+        """The :class:`nanogan.backend.Device` that holds this network's parameters."""
+        return device_of(self._first_parameter())
+
+    @property
+    def dtype(self):
+        """The dtype of this network's parameters."""
+        return self._first_parameter().dtype
+
+    def _first_parameter(self):
+        for _, parameter, _ in self.named_parameters():
+            return parameter
+        raise UserError(f"{type(self).__name__} has no parameters, so it has no device and no dtype")
 
     def to(self, device):
         """Move all arrays to ``device`` ("cpu", "gpu", "gpu:1") and return the layer. Make optimisers after this."""

@@ -3,8 +3,8 @@
     "cifar10"   3x3 kernels, strides 1, 2, 1, 2, 1, 2, maps 128, 128, 256, 256, 512, 512   28,672 features
     "svhn"      5x5 kernels, stride 2, maps 64, 128, 256                                    7,168 features
 
-Features are counted as :func:`nanogan.analysis.features.features` takes them: 4 x 4 of each map. Source: A. Radford,
-L. Metz, S. Chintala, arXiv:1511.06434, section 5 and, where that is silent, the authors' code.
+Features are counted as :func:`nanogan.analysis.inside.features.features` takes them: 4 x 4 of each map. Source: A.
+Radford, L. Metz, S. Chintala, arXiv:1511.06434, section 5 and, where that is silent, the authors' code.
 """
 
 import itertools

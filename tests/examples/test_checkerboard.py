@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.analysis import spectrum
-from nanogan.analysis.classifier import Classifier
+from nanogan.analysis.inside import spectrum
+from nanogan.analysis.judges.classifier import Classifier
 from nanogan.images import save_png
 from nanogan.models import dcgan
 from tests.examples.starting import EXAMPLES, run

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.analysis.classifier import Classifier
+from nanogan.analysis.judges.classifier import Classifier
 from nanogan.models import conditional, dcgan
 from tests.examples import starting
 from tests.starting import EXAMPLES, process

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from nanogan.analysis import codes
+from nanogan.analysis.measures import codes
 from nanogan.backend import seeded_rng
 from tests.examples.starting import EXAMPLES, run
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from nanogan import checkpoint
-from nanogan.analysis import forgetting
-from nanogan.analysis.classifier import Classifier
+from nanogan.analysis.inside import forgetting
+from nanogan.analysis.judges.classifier import Classifier
 from nanogan.models import dcgan
 from nanogan.training import sample
 from tests.examples import starting

@@ -78,7 +78,7 @@ def test_a_missing_checkpoint_says_how_to_train_one(tmp_path, script):
     code, _, err = run(script, "--data", "digits", folder=tmp_path)
     assert code == 2
     assert "there is no checkpoint runs/mnist_dcgan/" in err
-    assert "train one first: python examples/mnist_dcgan.py" in err
+    assert "train one first (python examples/mnist_dcgan.py)" in err
     code, out, _ = run(script, "--help", folder=tmp_path)
     assert code == 0
     assert "The paper's section" in " ".join(out.split())

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.analysis.classifier import Classifier, load_classifier
+from nanogan.analysis.judges.classifier import Classifier, load_classifier
 from nanogan.models import dcgan
 from tests.examples.starting import run
 
@@ -52,9 +52,9 @@ def test_from_nothing_to_scores(tmp_path):
         (
             "scores.py",
             ("--checkpoint", "no"),
-            "there is no checkpoint no: train one first, python examples/mnist_dcgan",
+            "there is no checkpoint no: train one first (python examples/mnist_dcgan",
         ),
-        ("scores.py", (), "there is no classifier runs/classifier/classifier.safetensors: train one first, python ex"),
+        ("scores.py", (), "there is no classifier runs/classifier/classifier.safetensors: train one first (python ex"),
         ("scores.py", ("--classifier", "g.safetensors"), "g.safetensors is not a classifier of nanogan's: train one"),
         ("scores.py", ("--classifier", "c.safetensors", "--checkpoint", "16.safetensors"), "28 x 28 and 1 channels"),
         ("scores.py", ("--classifier", "c.safetensors", "--data", "."), "got the folder .: use --data mnist"),

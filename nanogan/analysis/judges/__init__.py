@@ -1,0 +1,1 @@
+"""Classifiers that look at images in place of a person: of classes, and of attributes."""

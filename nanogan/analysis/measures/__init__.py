@@ -1,0 +1,1 @@
+"""Numbers: scores of generators, nearest neighbours, near-duplicates, the 1-NN score."""
