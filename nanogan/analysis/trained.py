@@ -25,6 +25,11 @@ def generator(path):
     return checkpoint.load_generator(existing(path))
 
 
+def conditional(path):
+    """Return the conditional generator in ``path``, on the CPU. Raises UserError if there is none, as above."""
+    return checkpoint.load_conditional(existing(path, script="conditional_dcgan.py"))
+
+
 def discriminator(path, beside=None):
     """Return the discriminator in ``path``, on the CPU; if ``path`` is None, the one that belongs to ``beside``.
 

@@ -5,6 +5,7 @@ import numpy as np
 from nanogan import images
 from nanogan.analysis.measures.scores import one_nn_errors
 from nanogan.backend import seeded_rng
+from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z, sample
 from nanogan.models.conditional import join, one_hot
 
@@ -12,13 +13,13 @@ PART = 1000  # pictures that are drawn at a time
 
 
 def draw(g, z, labels, shape):
-    """Return pictures of ``labels`` (N,), uint8 (N, H, W, C), of a :class:`nanogan.models.conditional.Conditional`.
+    """Return images of ``labels`` (N,), uint8 (N, H, W, C), of a conditional generator ``g``.
 
     z (N, latent), NumPy; shape (C, H, W), to which pictures of another order of pixels are brought. BatchNorm uses its
     running statistics, so that a picture depends on its own z and label alone.
     """
     joined = g.array_module.asarray(join(z, one_hot(labels, g.classes)))
-    return images.to_uint8(sample(g.network, joined).reshape(-1, *shape))
+    return images.to_uint8(sample(g, joined).reshape(-1, *shape))
 
 
 def drawn_parts(g, shape, *, count, seed=0):
@@ -53,3 +54,15 @@ def errors_at(counts, parts, pictures, labels):
     errors = dict(one_nn_errors(parts, pictures, labels, dtype=np.float32))
     last = max(errors, default=0)
     return {count: error for count, error in errors.items() if count in counts or count == last}
+
+
+def hold_out(count):
+    """Return the indices of ``count`` images that are trained on, and of the random sixth that is held out.
+
+    They depend on ``count`` alone and not on a seed, so that no script trains on what another one judges with. Random,
+    because some sets are sorted by class. Raises UserError for fewer than 6 images.
+    """
+    if count < 6:
+        raise UserError(f"to hold out a sixth of the images, at least 6 were expected, got {count}: use more images")
+    order = seeded_rng(0, "held out").permutation(count)
+    return order[: count - count // 6], order[count - count // 6 :]
