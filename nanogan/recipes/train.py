@@ -54,7 +54,7 @@ def train(args, game, load_data, progress=None):
         resume.compare_images(progress, name, facts)
     loader = Loader(columns, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last, device=device)
     playing = game(options, loader.shapes, device, args.seed)
-    metric = None if args.best_by is None else _metric(args, options, images, device)
+    metric = None if args.best_by is None else _metric(args, playing, images, device)
 
     _, H, W = loader.shapes[playing.real]
     print(f"{name}: {len(images)} images of {W} x {H}, on {device}")
@@ -91,10 +91,14 @@ def _named(game):
     return [(usual.get(name, name), network) for name, network in game.networks().items()]
 
 
-def _metric(args, options, images, device):
-    """Return metric(game): how far its samples are from the images in the classifier's features."""
+def _metric(args, playing, images, device):
+    """Return metric(game): how far its images are from the real ones in the classifier's features."""
+
+    def generate(network, count, rng):
+        return playing.generate(network, count, playing.options, rng, device)
+
     classifier = load_classifier(args.best_by).to(device)
-    inner = frechet_metric(classifier, images[:SCORED], latent=options.latent, seed=args.seed, z_kind=options.z)
+    inner = frechet_metric(classifier, images[:SCORED], seed=args.seed, generate=generate)
     return lambda game: inner(next(iter(game.exported().values())))
 
 

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
+from nanogan.analysis.classifier import Classifier
 from nanogan.data import builtin_digits
 from nanogan.errors import DataNotFound
 from nanogan.models import conditional, dcgan
@@ -106,6 +107,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     code, _, err = run("--resume", "run", "--epochs", 3, "--train-on-all", folder=tmp_path)
     assert code == 2
     assert "--train-on-all contradicts run/checkpoints/last.safetensors, whose run has none" in err
+
+
+def test_the_best_epoch_is_found_by_generated_images(tmp_path):
+    checkpoint.save(tmp_path / "c.safetensors", Classifier(width=2, rng=np.random.default_rng(0)))
+    out = succeed(*TINY, "--dry-run", "--best-by", "c.safetensors", folder=tmp_path)
+    assert "metric after epoch 1: " in out
+    assert (tmp_path / "runs/conditional_dcgan/checkpoints/best.safetensors").is_file()
 
 
 def test_the_folders_of_a_folder_are_its_classes(tmp_path):

@@ -164,18 +164,21 @@ def one_nn_errors(batches, real_pictures, real_labels, *, dtype=np.float64):
         yield count, float((found != real_labels).mean())
 
 
-def frechet_metric(classifier, pictures, *, latent, seed=0, z_kind="normal"):
-    """Return ``metric(g)`` for :func:`nanogan.training.train`: the Fréchet distance of G's pictures from real ones.
+def frechet_metric(classifier, pictures, *, latent=None, seed=0, z_kind="normal", generate=None):
+    """Return ``metric(g)`` for :func:`nanogan.training.train`: the Fréchet distance of G's images from real ones.
 
-    pictures: real ones, uint8 (N, H, W, C); as many are drawn, always from the same z (``latent`` numbers,
-    "normal" or "uniform"), so that epochs differ by G alone. ``classifier`` is on the same device as G.
+    pictures: real ones, uint8 (N, H, W, C); as many are generated, always from the same z (``latent`` elements,
+    "normal" or "uniform"), so that epochs differ by G alone. ``generate(g, count, rng)`` returns the images (count, C,
+    H, W) of a G that takes more than z. ``classifier`` is on the same device as G.
     """
-    z = draw_z(seeded_rng(seed, "metric"), len(pictures), latent, z_kind)
     real = mean_and_covariance(classify(classifier, pictures)[0])
 
+    def from_z(g, count, rng):
+        return sample(g, g.array_module.asarray(draw_z(rng, count, latent, z_kind)))
+
     def metric(g):
-        drawn, _ = classify(classifier, sample(g, g.array_module.asarray(z)))
-        return frechet_of_gaussians(*real, *mean_and_covariance(drawn))
+        generated = (generate or from_z)(g, len(pictures), seeded_rng(seed, "metric"))
+        return frechet_of_gaussians(*real, *mean_and_covariance(classify(classifier, generated)[0]))
 
     return metric
 
