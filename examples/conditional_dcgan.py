@@ -47,10 +47,8 @@ def load_data(args):
         return name, {"images": images}
     if is_set(name) and not args.train_on_all:
         trained_on, _ = hold_out(len(images))
-        return f"{name} without the sixth that is held out", {
-            "images": images[trained_on],
-            "labels": labels[trained_on],
-        }
+        images, labels = images[trained_on], labels[trained_on]
+        name += " without the sixth that is held out"
     return name, {"images": images, "labels": labels}
 
 
