@@ -30,7 +30,6 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nanogan import backend, checkpoint, cli, images, init
-from nanogan.analysis import common, trained
 from nanogan.analysis.inside import spectrum
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.measures import scores
@@ -43,6 +42,7 @@ from nanogan.images import plots as plot
 from nanogan.layers import ConvTranspose2d
 from nanogan.models import dcgan
 from nanogan.optim import Adam
+from nanogan.recipes import experiments, trained
 from nanogan.training import adversarial_step
 
 KINDS = ("deconv", "resize", "deconv5", "deconv3")
@@ -58,7 +58,7 @@ DIRECTIONS = ("down", "across", "both")  # of a pattern of 2 pixels, in the orde
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Compare transposed convolution and resize-convolution: the spectral peaks that a stride leaves in pictures "
         "(A. Odena et al., Deconvolution and Checkerboard Artifacts, Distill 2016).",
         out="runs/checkerboard",
@@ -107,7 +107,7 @@ def main():
         numbers |= distances(classifier, reference, looks)
     draw_samples(out / "samples.png", names, looks[0])
     draw_spectra(out / "spectra.png", names, looks[0])
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {out / 'samples.png'}, {out / 'spectra.png'}" + ("" if ready else f", {out / 'curves.png'}"))
     return 0
 
@@ -139,7 +139,9 @@ def read(args, split, count):
     """Return the first pictures, uint8 (N, S, S, C), or all of them if the count is None: of a folder undecoded."""
     options = {"size": args.image_size, "channels": args.channels, "seed": args.seed}
     try:
-        return load_pictures(args.data, split=split, count=count, progress=common.progress_bar("reading"), **options)[0]
+        return load_pictures(
+            args.data, split=split, count=count, progress=experiments.progress_bar("reading"), **options
+        )[0]
     except UserError as error:
         if str(error).endswith("channels, 1 were expected"):
             raise UserError(
@@ -254,7 +256,7 @@ def train_all(names, pictures, args, device, out, looks, numbers):
             continue
         curve = [(0, spectrum.stride_peaks(looks[run][f"{kind} untrained"][1]))]
         z = draw_z(backend.seeded_rng(seed, "samples"), args.samples, g.latent, device=device)
-        bar = common.progress_bar(f"{kind} ({names.index(kind) + 1} of {len(names)}), seed {seed}")
+        bar = experiments.progress_bar(f"{kind} ({names.index(kind) + 1} of {len(names)}), seed {seed}")
         for step, spent[kind, run] in train(g, d, pictures, args, seed, device, bar):
             curve.append((step, spectrum.stride_peaks(spectrum.power_spectrum(sample(g, z)))))
         look_at(f"{kind} trained", g, d, args, seed, device, looks[run])

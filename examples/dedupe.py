@@ -29,13 +29,13 @@ import numpy as np
 from PIL import Image
 
 from nanogan import backend, cli, images
-from nanogan.analysis import common
 from nanogan.analysis.measures import codes, neighbours, planted
 from nanogan.data import PictureFolder
 from nanogan.data.named import is_set, load_pictures
 from nanogan.data.sets.folder import FORMATS, decode
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
+from nanogan.recipes import experiments
 
 PICTURES, SHARE = 2000, 0.1  # originals; of them, for each kind of copy
 DRY_PICTURES, DRY_STEPS = 200, 5
@@ -47,7 +47,7 @@ FIELDS = ("group", "path", "width", "height", "bytes", "bits", "levels")
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "List near-duplicates in a folder of pictures; without one, measure how well they are found. The paper's "
         "section 4.1 (LSUN). Deletes nothing.",
         out="runs/dedupe",
@@ -104,7 +104,7 @@ def search(args, device):
         if len(group) > SHOWN_HIGH:
             print(f"    and {len(group) - SHOWN_HIGH} more")
     numbers = {"groups": len(rows), "pictures_in_them": sum(map(len, rows)), "largest": max(map(len, rows), default=0)}
-    common.write_numbers(found.out / "numbers.json", found.numbers | numbers)
+    experiments.write_numbers(found.out / "numbers.json", found.numbers | numbers)
     if rows:
         print(f"all groups, the most doubtful first: {found.out / 'duplicates.csv'}, {found.out / 'duplicates.json'}")
         print(f"look before you delete any: {found.out / 'duplicates.png'} (nothing was deleted)")
@@ -129,19 +129,19 @@ class Found(NamedTuple):
 def find(args, path, device):
     """Train an autoencoder on the pictures in the folder ``path`` and group them by its codes."""
     cache = None if args.dry_run else Path(args.out) / "pictures-32.npy"
-    options = {"size": codes.SIZE, "channels": codes.CHANNELS, "progress": common.progress_bar("listing")}
+    options = {"size": codes.SIZE, "channels": codes.CHANNELS, "progress": experiments.progress_bar("listing")}
     folder = PictureFolder(path, cache=cache, **options)
     out = writable_folder(args.out)
-    pixels = folder[:DRY_PICTURES] if args.dry_run else folder.pack(progress=common.progress_bar("decoding"))
+    pixels = folder[:DRY_PICTURES] if args.dry_run else folder.pack(progress=experiments.progress_bar("decoding"))
     skipped = tell_skipped(folder, out)
     bad = {i for i in range(len(pixels)) if folder.file(i) in skipped} if skipped else set()
     if len(pixels) - len(bad) < 2:
         raise UserError(f"{path} holds one picture that can be read: near-duplicates expected at least two")
     network = codes.Autoencoder(dropout=args.dropout, rng=backend.seeded_rng(args.seed, "autoencoder")).to(device)
-    bar = common.progress_bar("training", total=args.steps)
+    bar = experiments.progress_bar("training", total=args.steps)
     loss = codes.fit(network, pixels, steps=args.steps, noise=args.noise, seed=args.seed, progress=bar)
-    code = codes.codes(network, pixels, progress=common.progress_bar("codes"))
-    groups = codes.groups(code, distance=args.distance, progress=common.progress_bar("comparing"))
+    code = codes.codes(network, pixels, progress=experiments.progress_bar("codes"))
+    groups = codes.groups(code, distance=args.distance, progress=experiments.progress_bar("comparing"))
     numbers = {"pictures": len(pixels) - len(bad), "skipped": len(skipped), "distance": args.distance, "loss": loss}
     return Found(out, folder, pixels, network, code, bad, without(groups, bad), numbers | codes.usage(code))
 
@@ -179,7 +179,7 @@ def describe(found):
     Names of one file (links) are one picture.
     """
     result = []
-    for group in common.progress_bar("describing")(found.groups):
+    for group in experiments.progress_bar("describing")(found.groups):
         files = {}
         for i in group:
             path = found.folder.file(i)
@@ -249,7 +249,7 @@ def measure(args, device):
     folder = writable_folder(out / "planted")
     planted.clear(folder)
     rng = backend.seeded_rng(args.seed, "planted")
-    planted.plant(originals, folder, share=args.share, rng=rng, progress=common.progress_bar("planting"))
+    planted.plant(originals, folder, share=args.share, rng=rng, progress=experiments.progress_bar("planting"))
     found = find(args, folder, device)
     N = len(found.pixels)
     truth = [planted.origin(found.folder.file(i)) for i in range(N)]
@@ -259,14 +259,14 @@ def measure(args, device):
     untrained = untrained_twin(found.network, seed=args.seed, device=device)
     for name, code in (("trained", found.codes), ("untrained", codes.codes(untrained, pixels))):
         for distance in sorted({0, args.distance, *DISTANCES}):
-            bar = common.progress_bar(f"{name}, distance {distance}")
+            bar = experiments.progress_bar(f"{name}, distance {distance}")
             methods[f"{name}, distance {distance}"] = codes.groups(code, distance=distance, progress=bar)
     components = codes.principal(pixels)
     methods["24 components' signs"] = codes.groups(codes.codes(components, pixels))
     methods["equal pixels"] = neighbours.duplicates(pixels)
     for name, compared in (("pixels", pixels), ("same contrast", same_contrast(pixels))):
         for levels in LEVELS:
-            bar = common.progress_bar(f"{name}, {levels:g} levels")
+            bar = experiments.progress_bar(f"{name}, {levels:g} levels")
             methods[f"{name}, {levels:g} levels"] = neighbours.duplicates(compared, threshold=levels, progress=bar)
 
     scores = {name: score(without(groups, found.bad), truth) for name, groups in methods.items()}
@@ -275,7 +275,7 @@ def measure(args, device):
     write_list(out, rows)
     draw(out, rows, args.shown)
     asked = scores[f"trained, distance {args.distance}"]
-    common.write_numbers(out / "numbers.json", {"data": args.data} | found.numbers | asked)
+    experiments.write_numbers(out / "numbers.json", {"data": args.data} | found.numbers | asked)
     print(f"all methods: {out / 'methods.csv'}; what was found: {out / 'duplicates.csv'}, {out / 'duplicates.png'}")
     return 0
 
@@ -291,16 +291,16 @@ def load_originals(args):
     """Return the pictures that copies are planted among: paths, or Pillow images."""
     if not is_set(args.data):
         check_outside(args.out, args.data)
-        folder = PictureFolder(args.data, size=codes.SIZE, progress=common.progress_bar("listing"))
+        folder = PictureFolder(args.data, size=codes.SIZE, progress=experiments.progress_bar("listing"))
         chosen = np.unique(np.linspace(0, len(folder) - 1, min(args.pictures, len(folder))).astype(int))
-        for i in common.progress_bar("reading")(range(0, len(chosen), 100)):
+        for i in experiments.progress_bar("reading")(range(0, len(chosen), 100)):
             folder[chosen[i : i + 100]]  # what cannot be read is skipped from now on
         paths = [path for path in map(folder.file, chosen) if path not in folder.skipped]
         check_apart(Path(args.out) / "planted", args.data, paths)
         return paths
     size, channels = SIZES.get(args.data, (32, 3))
     options = {"size": size, "channels": channels, "count": args.pictures, "seed": args.seed}
-    pictures, _ = load_pictures(args.data, progress=common.progress_bar("reading"), **options)
+    pictures, _ = load_pictures(args.data, progress=experiments.progress_bar("reading"), **options)
     return [images.to_pillow(picture) for picture in pictures]
 
 

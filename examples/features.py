@@ -21,7 +21,6 @@ from functools import partial
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images, init
-from nanogan.analysis import common, trained
 from nanogan.analysis.inside import features as analysis
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
@@ -29,6 +28,7 @@ from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z, sample
 from nanogan.images import plots as plot
 from nanogan.models import paper
+from nanogan.recipes import experiments, trained
 
 NAMES = {"d": "D's features", "untrained": "the same, D untrained", "k-means": "k-means", "pixels": "raw pixels"}
 THE_PAPERS = {"d": "17.2% CIFAR-10, 22.48% SVHN", "k-means": "19.4% CIFAR-10, one layer"}
@@ -37,7 +37,7 @@ FROZEN = 10_000  # pictures whose batches give BatchNorm's statistics
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Teach a linear classifier with a discriminator's features. The paper's section 5 (empirical validation of "
         "DCGANs capabilities), tables 1 and 2.",
         out="runs/features",
@@ -82,11 +82,11 @@ def main():
     load = partial(load_pictures, args.data, size=d.image_size, channels=d.channels, seed=args.seed)
     analysis.sklearn("svm")  # if it is missing, this says so before anything takes long
     if args.train:
-        bar = common.progress_bar("reading the pictures to train with")
+        bar = experiments.progress_bar("reading the pictures to train with")
         unlabelled, _ = load(count=2 * args.batch_size if args.dry_run else None, progress=bar)
         train(args, d, unlabelled, device, out)
     train_set, test_set = (
-        load(split=split, count=n, progress=common.progress_bar(f"reading {split}"))
+        load(split=split, count=n, progress=experiments.progress_bar(f"reading {split}"))
         for split, n in (("train", args.pictures), ("test", args.test))
     )
     print(f"{args.data}: {len(train_set[0])} labelled pictures, {len(test_set[0])} to test")
@@ -104,13 +104,13 @@ def main():
         results = measure(args, NAMES[kind], x, test, train_set[1], test_set[1])
         numbers |= {f"{kind}_{protocol}_{key}": v for protocol, each in results.items() for key, v in each.items()}
     draw(args, numbers, out / "features.png")
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"\n{table(args, numbers)}\npicture: {out / 'features.png'}")
 
 
 def train(args, d, pictures, device, out):
     """Play the game on pictures without labels; save D and what G draws at the end."""
-    bar = common.progress_bar("training D against G")
+    bar = experiments.progress_bar("training D against G")
     options = {"epochs": 1 if args.dry_run else args.epochs, "batch_size": args.batch_size, "seed": args.seed}
     g = analysis.train(d, pictures, device=device, progress=bar, **options)
     checkpoint.save(out / "discriminator.safetensors", d)
@@ -123,7 +123,7 @@ def encoder(kind, args, d, train_pictures):
     """Return what turns pictures into rows, (N, M); what it has to learn, it learns from ``train_pictures``."""
     if kind == "pixels":
         return analysis.pixels
-    bar = common.progress_bar(f"features: {NAMES[kind]}")
+    bar = experiments.progress_bar(f"features: {NAMES[kind]}")
     if kind == "k-means":
         patches = 2000 if args.dry_run else PATCHES
         return partial(
@@ -147,9 +147,9 @@ def measure(args, name, x, test, labels, test_labels):
         choosing=args.choosing,
         draws=args.draws,
         seed=args.seed,
-        progress=common.progress_bar(f"{name}, few labels"),
+        progress=experiments.progress_bar(f"{name}, few labels"),
     )
-    bar = common.progress_bar(f"{name}, all labels")
+    bar = experiments.progress_bar(f"{name}, all labels")
     return {"all": analysis.all_labels(x, labels, test, test_labels, seed=args.seed, progress=bar), "few": few}
 
 

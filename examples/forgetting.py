@@ -24,16 +24,16 @@ bottom, and add --boxes FILE.
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common
 from nanogan.analysis.inside import forgetting
 from nanogan.analysis.judges import attributes
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.latent import arithmetic
-from nanogan.analysis.trained import existing
 from nanogan.data.sets.faces import ATTRIBUTES, SIZES
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z
+from nanogan.recipes import experiments
+from nanogan.recipes.trained import existing
 
 CHECKPOINT = "runs/faces_dcgan/generator.safetensors"
 NUMBERED = 100  # samples in samples.png
@@ -94,7 +94,7 @@ def main():
         boxed, in_boxes = shown[0], in_boxes[None].repeat(len(shown[0]), axis=0)
 
     x, labels = forgetting.examples(y, positive, negative, rng=rng)
-    fit = forgetting.logistic_regression(x, labels, l2=args.l2, progress=common.progress_bar("regression"))
+    fit = forgetting.logistic_regression(x, labels, l2=args.l2, progress=experiments.progress_bar("regression"))
     by_rule = forgetting.responsible(fit.weights)
     numbers |= {"positions": len(labels), "regression_accuracy": fit.accuracy, "regression_slope": fit.slope}
     numbers |= {"maps_by_rule": len(by_rule), "strongest_maps": by_rule[:16].tolist()}
@@ -109,7 +109,7 @@ def main():
     counts = sorted({args.maps} | {2**i for i in range(10) if 2**i < channels})
     choices = {"by_rule": by_rule} | {f"{n}_maps": forgetting.responsible(fit.weights, n) for n in counts}
     for name, maps in choices.items():
-        progress = common.progress_bar(f"without {len(maps)} maps")
+        progress = experiments.progress_bar(f"without {len(maps)} maps")
         measured = forgetting.beside_random(effect, maps, channels, trials=args.random, rng=rng, progress=progress)
         numbers |= {f"{key}_{name}": [round(float(v), 4) for v in four.values()] for key, four in measured.items()}
 
@@ -119,7 +119,7 @@ def main():
     sheets = [sheet(g, layer, some[:n], rows) for some, n in zip(shown, (WITH, WITHOUT), strict=True)]
     gap = np.full((len(sheets[0]), GAP, g.channels), 255, np.uint8)
     images.save_png(out / "forgetting.png", np.concatenate([sheets[0], gap, sheets[1]], axis=1))
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"picture: {out}/forgetting.png")
 
 
@@ -179,8 +179,8 @@ class Faces:
             test=test,
             seed=args.seed,
             device=args.device,
-            drawing=common.progress_bar("drawing faces"),
-            progress=common.progress_bar("training the classifier"),
+            drawing=experiments.progress_bar("drawing faces"),
+            progress=experiments.progress_bar("training the classifier"),
         )
         return {"classifier_accuracy": float(accuracy.min())}
 

@@ -15,7 +15,6 @@ the drawn one, in the order above; below the unseen ones stand their nearest tra
 import numpy as np
 
 from nanogan import cli, images
-from nanogan.analysis import common, trained
 from nanogan.analysis.latent import inversion
 from nanogan.analysis.measures import neighbours
 from nanogan.analysis.networks import pictures_for
@@ -23,12 +22,13 @@ from nanogan.backend import get_device, seeded_rng, to_device
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.games.drawing import sample
+from nanogan.recipes import experiments, trained
 
 SHOWN = 12  # columns of the picture
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Find z for given pictures by gradient descent through the generator. The paper's section 4.1 asks whether "
         "a generator memorises; this is another answer.",
         out="runs/invert",
@@ -56,7 +56,7 @@ def main():
     layer = len(d) - 3 if d is not None and args.layer is None else args.layer
     out = writable_folder(args.out)
     size = {"size": g.image_size, "channels": g.channels, "seed": args.seed}
-    bar = common.progress_bar("reading")
+    bar = experiments.progress_bar("reading")
     seen, _ = load_pictures(args.data, count=500 if args.dry_run else None, progress=bar, **size)
     split = "test" if args.unseen is None or is_set(args.unseen) else "train"
     unseen, _ = load_pictures(args.unseen or args.data, split=split, count=args.pictures, progress=bar, **size)
@@ -84,14 +84,16 @@ def main():
             layer=layer,
             feature_weight=args.feature_weight,
             rng=rng,
-            progress=common.progress_bar(f"inverting {kind}"),
+            progress=experiments.progress_bar(f"inverting {kind}"),
         )
         numbers[f"error_{kind}"] = float(found[kind].errors.mean())
         numbers[f"median_error_{kind}"] = float(np.median(found[kind].errors))
         numbers[f"error_{kind}_random_z"] = float(found[kind].start_errors.mean())
         numbers[f"length_of_z_{kind}"] = float(np.linalg.norm(found[kind].z, axis=1).mean())
         rows += [pictures, images.to_uint8(found[kind].pictures)]
-    indices, distances = neighbours.nearest(unseen, seen, progress=common.progress_bar("nearest training pictures"))
+    indices, distances = neighbours.nearest(
+        unseen, seen, progress=experiments.progress_bar("nearest training pictures")
+    )
     rows.insert(4, seen[indices[:, 0]])
     numbers["length_of_z_prior"] = float(np.sqrt(g.latent))
     numbers["error_unseen_nearest_training_picture"] = float(np.mean((distances / 127.5) ** 2))
@@ -103,7 +105,7 @@ def main():
 
     columns = min(SHOWN, *map(len, rows))
     images.save_grid(out / "inversion.png", np.concatenate([row[:columns] for row in rows]), columns=columns)
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {out / 'inversion.png'}")
     return 0
 

@@ -19,14 +19,14 @@ With any other generator, choose the samples yourself, by their numbers in sampl
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common
 from nanogan.analysis.judges import attributes
 from nanogan.analysis.latent import arithmetic
-from nanogan.analysis.trained import existing
 from nanogan.data.sets.faces import ATTRIBUTES, SIZES
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z, sample
+from nanogan.recipes import experiments
+from nanogan.recipes.trained import existing
 
 NUMBERED = 100  # samples in samples.png
 # What each row of arithmetic.png gains, and the attribute in which the two others differ: the paper's first example is
@@ -112,8 +112,8 @@ def measure(args, g, z, pictures, out, rng):
         test=test,
         seed=args.seed,
         device=args.device,
-        drawing=common.progress_bar("drawing faces"),
-        progress=common.progress_bar("training the classifier"),
+        drawing=experiments.progress_bar("drawing faces"),
+        progress=experiments.progress_bar("training the classifier"),
     )
 
     def judge(some):
@@ -123,7 +123,7 @@ def measure(args, g, z, pictures, out, rng):
     numbers = {"classifier_accuracy": float(accuracy.min()), "samples": len(z), "trials": trials}
     numbers |= {f"samples_with_{name}": float(values[:, k].mean()) for k, name in enumerate(ATTRIBUTES)}
 
-    for count in common.progress_bar("calculating")((3, 1, 10, 30)):
+    for count in experiments.progress_bar("calculating")((3, 1, 10, 30)):
         rates = [
             arithmetic.rates(g, judge, z, values, k, count=count, trials=trials, rng=rng)
             for k in range(len(ATTRIBUTES))
@@ -149,7 +149,7 @@ def measure(args, g, z, pictures, out, rng):
         images.save_grid(out / "arithmetic.png", np.concatenate(rows), columns=len(rows[0]))
     turned = turn(g, judge, z, values, out, rng)
     numbers |= turned
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     written = ["samples.png"] + ["arithmetic.png"] * bool(rows) + ["turn.png"] * bool(turned)
     print(f"pictures: {', '.join(str(out / name) for name in written)}")
 

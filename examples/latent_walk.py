@@ -18,19 +18,19 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common
 from nanogan.analysis.latent import walk
-from nanogan.analysis.trained import existing
 from nanogan.data.named import load_pictures
 from nanogan.disk import writable_folder
 from nanogan.games.drawing import draw_z, sample
+from nanogan.recipes import experiments
+from nanogan.recipes.trained import existing
 
 KNOWN = 10_000  # pictures that the generator by heart knows
 NUMBERS = 40_000_000  # and at most so many numbers in them, for the memory's sake
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Walk between random z of a trained generator (the DCGAN paper, section 6.1, figure 4).",
         out="runs/latent_walk",
         checkpoint="runs/mnist_dcgan/generator.safetensors",
@@ -50,7 +50,7 @@ def main():
         channels=g.channels,
         count=known_count,
         seed=args.seed,
-        progress=common.progress_bar("pictures"),
+        progress=experiments.progress_bar("pictures"),
     )
     known = images.from_uint8(backend.to_device(known, device))
     out = writable_folder(args.out)
@@ -70,16 +70,16 @@ def main():
 
         middle = z[:, steps]
         numbers[f"{path}_length_of_z_midway"] = float(np.sqrt((backend.to_numpy(middle) ** 2).sum(axis=1)).mean())
-        remembered = walk.by_heart(flat(frames), known, progress=common.progress_bar("by heart"))
+        remembered = walk.by_heart(flat(frames), known, progress=experiments.progress_bar("by heart"))
         for name, pictures in ((path, frames), (f"{path}_by_heart", remembered.reshape(frames.shape))):
             numbers |= {f"{name}_{key}": value for key, value in walk.smoothness(pictures).items()}
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {out}/walk_*.png, walk_*.gif" + (", plane_*.png" if points >= 4 else ""))
 
 
 def draw(g, z, label):
     """Return the pictures of z (A, B, latent), (A, B, C, H, W)."""
-    pictures = [sample(g, row) for row in common.progress_bar(label)(z)]
+    pictures = [sample(g, row) for row in experiments.progress_bar(label)(z)]
     return backend.array_module(z).stack(pictures)
 
 

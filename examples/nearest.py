@@ -16,11 +16,11 @@ how often a sample is nearer than an unseen picture: 0.5 if it copies no more th
 import numpy as np
 
 from nanogan import backend, cli, images
-from nanogan.analysis import common, trained
 from nanogan.analysis.measures import neighbours
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.games.drawing import draw_z, sample
+from nanogan.recipes import experiments, trained
 
 GROUPS = 12  # of duplicates that are shown
 GAP = 4  # pixels
@@ -28,7 +28,7 @@ AROUND = 50  # neighbours that the nearest is compared with
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Show the nearest training pictures of a generator's samples. The paper's section 4.1 (memorising, and "
         "duplicates); its section 6 says why it shows no neighbours itself.",
         out="runs/nearest",
@@ -56,16 +56,21 @@ def main():
     g = trained.generator(args.checkpoint).to(device)
     d = trained.discriminator(args.discriminator, args.checkpoint).to(device)
     out = writable_folder(args.out)
-    size = {"size": g.image_size, "channels": g.channels, "seed": args.seed, "progress": common.progress_bar("reading")}
+    size = {
+        "size": g.image_size,
+        "channels": g.channels,
+        "seed": args.seed,
+        "progress": experiments.progress_bar("reading"),
+    }
     seen, _ = load_pictures(args.data, count=200 if args.dry_run else None, **size)
     other = args.unseen or args.data
     split = "test" if args.unseen is None or is_set(args.unseen) else "train"
     unseen, _ = load_pictures(other, split=split, count=args.samples, **size)
 
-    equal = neighbours.duplicates(seen, progress=common.progress_bar("equal pictures"))
+    equal = neighbours.duplicates(seen, progress=experiments.progress_bar("equal pictures"))
     groups = equal
     if args.near:
-        bar = common.progress_bar("near-duplicates")
+        bar = experiments.progress_bar("near-duplicates")
         groups = neighbours.duplicates(seen, threshold=args.near, progress=bar)
     numbers = {
         "pictures": len(seen),
@@ -86,7 +91,7 @@ def main():
     columns = []
     for name, embed in (("pixels", neighbours.in_pixels), ("features", neighbours.in_features(d))):
         queries = np.concatenate([samples, unseen])
-        bar = common.progress_bar(f"nearest in {name}")
+        bar = experiments.progress_bar(f"nearest in {name}")
         indices, distances = neighbours.nearest(queries, seen, embed=embed, count=around, progress=bar)
         closeness = neighbours.relative(distances)
         own, new = distances[: len(samples), 0], distances[len(samples) :, 0]
@@ -109,7 +114,7 @@ def main():
     gap = np.full((blocks[0].shape[0], GAP, g.channels), 255, np.uint8)
     sheet = np.concatenate([blocks[0], gap, blocks[1], gap, blocks[2]], axis=1)
     images.save_png(out / "nearest.png", sheet)
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {out / 'nearest.png'}" + (f", {out / 'duplicates.png'}" if groups else ""))
     return 0
 

@@ -21,7 +21,6 @@ from pathlib import Path
 import numpy as np
 
 from nanogan import backend, cli, images, training
-from nanogan.analysis import common, trained
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.measures.one_nn import draw, drawn_parts, errors_at, hold_out, noise_parts, parts_of
 from nanogan.data import Loader
@@ -30,6 +29,7 @@ from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.games.conditional import ConditionalDCGAN
 from nanogan.games.drawing import draw_z
+from nanogan.recipes import experiments, trained
 
 DRY_IMAGES, DRY_STEPS = 480, 3
 COUNTS = (1000, 10_000, 50_000)  # of images that teach, reported on the way to --one-nn
@@ -76,7 +76,7 @@ def main():
     sources |= {name: drawn_parts(each, shape, count=count, seed=args.seed) for name, each in generators.items()}
     sources["noise"] = noise_parts(shape, classes=g.classes, count=count, seed=args.seed)
     for name, parts in sources.items():
-        parts = common.progress_bar(f"1-NN, {name}")(parts)
+        parts = experiments.progress_bar(f"1-NN, {name}")(parts)
         for taught, error in errors_at(COUNTS, parts, test, test_labels).items():
             numbers[f"{name} one_nn_error {taught}"] = error
     if classifier is not None:
@@ -85,9 +85,9 @@ def main():
             parts = drawn_parts(generator, shape, count=min(count, ASKED), seed=args.seed)
             asked[name] = [np.concatenate(each) for each in zip(*parts, strict=True)]
         for name, (given, wanted) in asked.items():
-            _, probabilities = classify(classifier, given, progress=common.progress_bar(f"labels, {name}"))
+            _, probabilities = classify(classifier, given, progress=experiments.progress_bar(f"labels, {name}"))
             numbers[f"{name} label_accuracy"] = float((probabilities.argmax(axis=1) == wanted).mean())
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"images: {', '.join(str(out / f'{name}.png') for name in generators)}")
 
 
@@ -114,7 +114,7 @@ def train_baseline(pictures, labels, g, args, out):
 
 
 def _parser():
-    parser = common.parser(
+    parser = experiments.parser(
         "Teach a nearest-neighbour classifier with the images of a conditional DCGAN (DCGAN paper, supplementary "
         "material: evaluating DCGANs' capability to capture data distributions).",
         out="runs/one_nn",
@@ -152,7 +152,7 @@ def _parser():
 def _load(args, g):
     """Return training images and labels, and test images and labels."""
     options = {"size": g.image_size, "channels": g.channels, "seed": args.seed}
-    options["progress"] = common.progress_bar("reading")
+    options["progress"] = experiments.progress_bar("reading")
     few = DRY_IMAGES if args.dry_run else None
     train = load_pictures(args.data, split="train", count=few, **options)
     return *train, *load_pictures(args.data, split="test", count=few or 10_000, **options)

@@ -18,21 +18,21 @@ paper's drew each digit on demand; this one draws any, which the classifier then
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.measures import scores
-from nanogan.analysis.trained import existing
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z, sample
+from nanogan.recipes import experiments
+from nanogan.recipes.trained import existing
 
 DRY_PICTURES = 64
 COLUMNS = 16
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Score a trained generator: inception-style score, Fréchet distance, KID, precision and recall, 1-NN "
         "(DCGAN paper, supplementary material: evaluating DCGANs' capability to capture data distributions).",
         out="runs/scores",
@@ -75,7 +75,7 @@ def main():
         raise UserError(f"scores expected a data set with a test split, got the folder {args.data}: use --data mnist")
     out = writable_folder(args.out)
     options = {"size": g.image_size, "channels": g.channels, "seed": args.seed}
-    options["progress"] = common.progress_bar("reading")
+    options["progress"] = experiments.progress_bar("reading")
     samples, teachers = (DRY_PICTURES, DRY_PICTURES) if args.dry_run else (args.samples, args.one_nn)
     test, test_labels = load_pictures(args.data, split="test", count=2 * samples, **options)
     train, train_labels = load_pictures(args.data, split="train", count=teachers, **options)
@@ -85,14 +85,14 @@ def main():
     reference, others = test[order[:count]], test[order[count : 2 * count]]
 
     z = draw_z(rng, max(count, teachers), g.latent)
-    starts = common.progress_bar("drawing")(range(0, len(z), 256))
+    starts = experiments.progress_bar("drawing")(range(0, len(z), 256))
     drawn = np.concatenate([images.to_uint8(sample(g, backend.to_device(z[i : i + 256], device))) for i in starts])
     noise = rng.integers(0, 256, drawn.shape, dtype=np.uint8)
 
     numbers = {"data": args.data, "pictures": count, "one_nn_pictures": teachers}
     real, _ = classify(classifier, reference)
     for name, pictures in (("real", others), ("generator", drawn), ("noise", noise)):
-        features, probabilities = classify(classifier, pictures, progress=common.progress_bar(f"scoring {name}"))
+        features, probabilities = classify(classifier, pictures, progress=experiments.progress_bar(f"scoring {name}"))
         if name == "real":
             pixels, labels = train, train_labels
         else:
@@ -110,7 +110,7 @@ def main():
         numbers |= {f"{name} {score}": value for score, value in values.items()}
         if name == "generator":
             _draw(out / "scores.png", reference, drawn, real, features)
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"picture: {out / 'scores.png'}")
 
 

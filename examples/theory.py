@@ -21,9 +21,10 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from nanogan import backend, cli, images
-from nanogan.analysis import common, theory
+from nanogan.analysis import theory
 from nanogan.disk import writable_folder
 from nanogan.images import plots as plot
+from nanogan.recipes import experiments
 
 LINE = theory.Mixture(np.array([[-1.2], [1.4]]), np.array([0.4, 0.5]), np.array([0.6, 0.4]))
 EDGES = np.linspace(-4, 4, 101)
@@ -56,7 +57,7 @@ def main():
                 count=POINTS,
                 d_steps=3,
                 saturating=saturating,
-                progress=common.progress_bar(f"line, {name}"),
+                progress=experiments.progress_bar(f"line, {name}"),
                 **options,
             )
         )
@@ -67,7 +68,7 @@ def main():
                 ring,
                 look_at=np.zeros((1, 2)),
                 betas=(beta, 0.999),
-                progress=common.progress_bar(f"ring, beta1 {beta}"),
+                progress=experiments.progress_bar(f"ring, beta1 {beta}"),
                 **options,
             )
         )
@@ -98,14 +99,14 @@ def main():
 
     draw_curves(out / "theory.png", [m.step for m in games["saturating"]], jsd, slopes, modes)
     draw_games(out / "theory.gif", games, ring)
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {out / 'theory.gif'}, {out / 'theory.png'}")
 
 
 def fixed_pair(steps, options):
     """Compare a D trained between two fixed densities with D*, and its loss with what JSD says."""
     p, q = (theory.Mixture(np.array([[mean]]), np.array([std]), np.ones(1)) for mean, std in ((-0.5, 0.6), (0.7, 0.9)))
-    bar = common.progress_bar("fixed pair")
+    bar = experiments.progress_bar("fixed pair")
     learned, loss = theory.fit_discriminator(p, q, steps=steps, look_at=MIDDLES, progress=bar, **options)
     p, q = (each.density(MIDDLES) for each in (p, q))
     error = np.abs(learned - theory.optimal_discriminator(p, q))

@@ -12,17 +12,17 @@ same seed gives the same weights on the same machine.
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, images
-from nanogan.analysis import common
 from nanogan.analysis.judges.classifier import Classifier, classify, train_classifier
 from nanogan.data.named import is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
+from nanogan.recipes import experiments
 
 DRY_PICTURES = 256
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Train the classifier in whose feature space examples/scores.py compares pictures (DCGAN paper, supplementary "
         "material: evaluating DCGANs' capability to capture data distributions).",
         out="runs/classifier",
@@ -49,7 +49,7 @@ def main():
             split=split,
             count=DRY_PICTURES if args.dry_run else (10_000 if split == "test" else None),
             seed=args.seed,
-            progress=common.progress_bar(f"reading {split}"),
+            progress=experiments.progress_bar(f"reading {split}"),
         )
         for split in ("train", "test")
     ]
@@ -63,14 +63,14 @@ def main():
         labels,
         epochs=1 if args.dry_run else args.epochs,
         seed=args.seed,
-        progress=common.progress_bar("training"),
+        progress=experiments.progress_bar("training"),
     )
-    _, probabilities = classify(network, test, progress=common.progress_bar("testing"))
+    _, probabilities = classify(network, test, progress=experiments.progress_bar("testing"))
     wrong = np.flatnonzero(probabilities.argmax(axis=1) != test_labels)
     if len(wrong):
         images.save_grid(out / "mistakes.png", test[wrong[:64]])
     checkpoint.save(out / "classifier.safetensors", network)
-    common.write_numbers(
+    experiments.write_numbers(
         out / "numbers.json",
         {
             "data": args.data,

@@ -16,20 +16,20 @@ a map remains when all weights are replaced by random ones.
 import numpy as np
 
 from nanogan import backend, cli, images
-from nanogan.analysis import common, trained
 from nanogan.analysis.inside import guided
 from nanogan.analysis.networks import pictures_for
 from nanogan.data.named import load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.models import dcgan
+from nanogan.recipes import experiments, trained
 
 GAP = 12  # pixels between trained and untrained
 SMALLEST = 40  # pixels that a crop has at least when it is drawn
 
 
 def main():
-    parser = common.parser(
+    parser = experiments.parser(
         "Show what features of the discriminator respond to, by guided backpropagation. The paper's section 6.2 "
         "(visualizing the discriminator features), figure 5.",
         out="runs/what_d_sees",
@@ -58,7 +58,7 @@ def main():
         channels=d.channels,
         count=wanted,
         seed=args.seed,
-        progress=common.progress_bar("reading"),
+        progress=experiments.progress_bar("reading"),
     )
 
     rng = backend.seeded_rng(args.seed, "untrained")
@@ -78,7 +78,7 @@ def main():
             pictures,
             features=args.features,
             count=min(args.strongest, len(pictures)),
-            progress=common.progress_bar(f"responses of the {name} one"),
+            progress=experiments.progress_bar(f"responses of the {name} one"),
         )
         F, K = indices.shape
         chosen, places = pictures[indices.ravel()], positions.reshape(-1, 2)
@@ -103,7 +103,7 @@ def main():
     for rule, (left, right) in sheets.items():
         gap = np.full((left.shape[0], GAP, left.shape[2]), 255, np.uint8)
         images.save_png(out / f"{rule}.png", np.concatenate([left, gap, right], axis=1))
-    common.write_numbers(out / "numbers.json", numbers)
+    experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {', '.join(str(out / f'{rule}.png') for rule in guided.RULES)}")
     return 0
 

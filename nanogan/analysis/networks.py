@@ -2,6 +2,7 @@
 
 from nanogan.backend import to_device
 from nanogan.errors import UserError
+from nanogan.images import from_uint8
 from nanogan.layers import Sequential
 
 
@@ -17,8 +18,7 @@ def first_layers(network, layer):
 
 def pictures_for(network, pictures):
     """uint8 (N, H, W, C) -> (N, C, H, W) from -1 to 1, in the dtype and on the device of ``network``'s parameters."""
-    x = (pictures.astype(network.dtype) / 127.5 - 1).transpose(0, 3, 1, 2)
-    return to_device(x, network.device)
+    return to_device(from_uint8(pictures, network.dtype), network.device)
 
 
 def mean_squares(x):

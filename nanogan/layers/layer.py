@@ -8,6 +8,16 @@ from nanogan.errors import UserError
 from nanogan.layers.flat import Flat
 
 
+class _Read:
+    """A property whose name a subclass may use for an attribute of its own, as people's networks do with ``device``."""
+
+    def __init__(self, function):
+        self.function, self.__doc__ = function, function.__doc__
+
+    def __get__(self, layer, kind=None):
+        return self if layer is None else self.function(layer)
+
+
 class Layer:
     """What every layer has: ``params``, ``grads`` and ``buffers``, dictionaries of arrays by torch's names.
 
@@ -118,17 +128,17 @@ class Layer:
 
     # ---------------------------------------------------------------------------------------- moving and converting
 
-    @property
+    @_Read
     def array_module(self):
         """The library of this network's parameters: ``numpy``, or ``cupy``."""
         return array_module(self._first_parameter())
 
-    @property
+    @_Read
     def device(self):
         """The :class:`nanogan.backend.Device` that holds this network's parameters."""
         return device_of(self._first_parameter())
 
-    @property
+    @_Read
     def dtype(self):
         """The dtype of this network's parameters."""
         return self._first_parameter().dtype

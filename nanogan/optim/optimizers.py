@@ -51,9 +51,10 @@ class Optimizer:
                 )
         self.dloss = 1.0  # the gradient of the loss, from which a backward starts
         if loss_scaling:
-            xp, dtype = network.array_module, network.dtype
-            self.dloss = self.state["loss_scale"] = xp.full((), INITIAL_SCALE, dtype=dtype)
-            self.state["good_steps"] = xp.zeros((), dtype=dtype)  # since the scale changed
+            _, like, _ = next(network.named_parameters())
+            xp = array_module(like)
+            self.dloss = self.state["loss_scale"] = xp.full((), INITIAL_SCALE, dtype=like.dtype)
+            self.state["good_steps"] = xp.zeros((), dtype=like.dtype)  # since the scale changed
 
     def step(self):
         """Change every parameter once."""

@@ -6,8 +6,8 @@ from contextlib import suppress
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, training
-from nanogan.analysis.classifier import load_classifier
-from nanogan.analysis.scores import frechet_metric
+from nanogan.analysis.judges.classifier import load_classifier
+from nanogan.analysis.measures.scores import frechet_metric
 from nanogan.data import Loader
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError

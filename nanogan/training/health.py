@@ -6,7 +6,7 @@ generator that returns the same few images for every z, a tanh that is stuck at 
 
 import numpy as np
 
-from nanogan.backend import to_numpy
+from nanogan.backend import squared_distances, to_numpy
 
 # D has won where both hold for the median of the window: healthy DCGANs keep D(G(z)) above 0.05
 REAL_FOUND, FAKE_FOUND = 0.8, 0.01
@@ -133,8 +133,6 @@ def saturation(samples, data):
 def nearest_distance(images):
     """Return the median over images (N, ...) of the Euclidean distance to the nearest other; NaN if not finite."""
     x = np.asarray(images, np.float64).reshape(len(images), -1)
-    x = x - x.mean(axis=0)  # small numbers, so that the next line's differences keep their digits
-    squares = (x * x).sum(axis=1)
-    distances = squares[:, None] + squares - 2 * (x @ x.T)
+    distances = squared_distances(x, x)
     np.fill_diagonal(distances, np.inf)
-    return float(np.sqrt(np.maximum(np.median(distances.min(axis=1)), 0)))
+    return float(np.sqrt(np.median(distances.min(axis=1))))

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.analysis.classifier import Classifier
+from nanogan.analysis.judges.classifier import Classifier
 from nanogan.data import builtin_digits
 from nanogan.errors import DataNotFound
 from nanogan.models import conditional, dcgan

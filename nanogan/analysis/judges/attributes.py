@@ -5,6 +5,7 @@ import numpy as np
 from nanogan.backend import array_module, get_device, seeded_rng, to_device, to_numpy
 from nanogan.data.sets.faces import ATTRIBUTES, builtin_faces
 from nanogan.errors import UserError
+from nanogan.images import from_uint8
 from nanogan.layers import BatchNorm2d, Conv2d, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
 from nanogan.optim import Adam, supervised_step
@@ -75,7 +76,7 @@ def _orders(N, epochs, seed):
 
 def as_network_input(pictures):
     """uint8 (N, H, W, C) -> float32 (N, C, H, W) from -1 to 1."""
-    return pictures.transpose(0, 3, 1, 2).astype(np.float32) / 127.5 - 1
+    return from_uint8(pictures)
 
 
 def has(network, pictures, *, batch_size=256):

@@ -147,7 +147,4 @@ def classify(network, pictures, *, batch_size=256, progress=None):
 
 def _to_batch(network, pixels):
     """uint8 (N, H, W, C) -> (N, C, H, W) from -1 to 1, in the dtype and on the device of ``network``."""
-    batch = network.array_module.asarray(pixels).astype(network.dtype)
-    batch /= 127.5
-    batch -= 1
-    return batch.transpose(0, 3, 1, 2)
+    return images.from_uint8(network.array_module.asarray(pixels), network.dtype)

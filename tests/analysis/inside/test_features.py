@@ -10,11 +10,11 @@ from sklearn.svm import LinearSVC
 from torch import nn
 
 from nanogan import checkpoint
-from nanogan.analysis import trained
 from nanogan.analysis.inside import features as analysis
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, LeakyReLU, Sequential, Tanh
 from nanogan.models import dcgan, paper
+from nanogan.recipes import trained
 
 
 def some_pictures(rng, count, size=32, channels=3):
