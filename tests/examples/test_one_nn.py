@@ -154,7 +154,7 @@ def test_a_classifier_and_a_generator_may_know_more_classes(script, tmp_path):
         (("--data", "."), "with data sets, not with the folder .: use --data mnist"),
         (
             ("--checkpoint", "runs/conditional_dcgan/generator.safetensors"),
-            "generator.safetensors: train one first: python examples/conditional_dcgan.py, or name",
+            "generator.safetensors: train one first (python examples/conditional_dcgan.py), or name",
         ),
         (("--checkpoint", "plain.safetensors"), "is not a conditional DCGAN generator of nanogan's"),
         (("--checkpoint", "3.safetensors"), "3.safetensors knows 3 classes, digits has 10: use another --checkpoint"),
