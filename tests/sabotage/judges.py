@@ -18,7 +18,7 @@ JUDGES = {
     "layers": ["test_layers", "test_optim"],
     "optim.ema": ["test_ema"],
     "optim": ["test_optim"],
-    "games": ["test_adversarial", "test_options"],
+    "games": ["test_options", "test_adversarial"],
     "models.conditional": ["models:test_conditional"],
     "models": ["models:test_dcgan"],
     "checkpoint": ["test_ema", "test_checkpoint"],
@@ -44,7 +44,9 @@ def test_files(*names):
     found = []
     for name in names:
         folder, _, stem = name.rpartition(":")
-        hits = [p for p in sorted(ROOT.glob(f"tests/**/{stem}.py")) if not folder or folder in p.parts[len(ROOT.parts) :]]
+        hits = sorted((ROOT / "tests").rglob(f"{stem}.py"))
+        if folder:
+            hits = [path for path in hits if folder in path.relative_to(ROOT).parts]
         if len(hits) != 1:
             raise NotFound(f"tests/ has {len(hits)} files {name}: see tests/sabotage/judges.py")
         found += hits

@@ -174,9 +174,8 @@ def counterpart(function):
         for i, word in enumerate(words):
             other = "_".join([*words[:i], COUNTERPART.get(word, ""), *words[i + 1 :]])
             if isinstance(node.ctx, ast.Load) and other in known:
-                yield node, ast.Name(other, node.ctx) if isinstance(node, ast.Name) else ast.Attribute(
-                    node.value, other, node.ctx
-                )
+                known_one = ast.Name(other, node.ctx)
+                yield node, known_one if isinstance(node, ast.Name) else ast.Attribute(node.value, other, node.ctx)
 
 
 def number(function):

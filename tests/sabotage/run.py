@@ -87,7 +87,10 @@ class _Runner:
         return True
 
     def _tests_of(self, mistake):
-        """The tests to run, those named like the function first. What crosses to a device has mistakes of its own."""
+        """The tests to run. Those named like the function come first, then those named like its file.
+
+        Mistakes that any device shows are tried on the CPU alone.
+        """
         name = mistake.place.name.split(".")[0]
         for ending in ("_forward", "_backward", "_update", "_step"):
             name = name.removesuffix(ending)
@@ -97,7 +100,8 @@ class _Runner:
             for item in self.files.get(path, ())
             if mistake.on_gpu or not ("double" in item.nodeid or "double" in item.fixturenames)
         ]
-        return sorted(tests, key=lambda item: _letters(name) not in _letters(item.nodeid))
+        names = _letters(name), _letters(mistake.place.parts[-1]).rstrip("s")
+        return sorted(tests, key=lambda item: [name not in _letters(item.nodeid) for name in names])
 
     def _check(self, items):
         """A test that fails without a mistake, too, has noticed nothing."""
@@ -158,7 +162,7 @@ class _Runner:
         """Run ``tests`` with the mistake; return the name of the first that failed, or all names, or ""."""
         self.failed = []
         with put_in(mistake) if mistake else contextlib.nullcontext():
-            for test, following in zip(tests, [*tests[1:], None], strict=True):
+            for test, following in zip(tests, [*tests[1:], None], strict=False):
                 test.config.hook.pytest_runtest_protocol(item=test, nextitem=following)
                 if self.failed and first_only:
                     return self.failed[0]

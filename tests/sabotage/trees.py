@@ -1,7 +1,7 @@
 """Functions of nanogan as syntax trees: found by name, wherever they stand, and changed in a copy.
 
     place = find("conv2d_backward")                  the file moves, the name stays
-    place = find("winograd:conv2d_backward")         of several functions of that name, the one in a winograd.py or winograd/
+    place = find("winograd:conv2d_backward")         of several of that name, the one in a winograd.py or winograd/
     place = find("BatchNorm2d.forward")              a method;  find("_TERMS")  a constant of a module
     changed(place.node, "dx -= dbeta / M", "")       a copy, in which that statement is left out
 
@@ -12,7 +12,6 @@ import ast
 import copy
 import difflib
 import functools
-import os
 import textwrap
 from dataclasses import dataclass
 from pathlib import Path
@@ -145,11 +144,16 @@ def difference(old, new):
     """What a reader sees of a change, line for line: ``("dx -= dbeta / M", "dx += dbeta / M")``."""
     lines = list(difflib.ndiff(ast.unparse(old).splitlines(), ast.unparse(new).splitlines()))
     before, after = ("; ".join(line[2:].strip() for line in lines if line[0] == sign) for sign in "-+")
-    if not after or max(len(before), len(after)) < 100:
-        return before[:200], after
-    start = max(0, len(os.path.commonprefix([before, after])) - 40)  # of long lines, what is around the change
-    end = max(0, len(os.path.commonprefix([before[:start:-1], after[:start:-1]])) - 40)
-    return before[start : len(before) - end], after[start : len(after) - end]
+    if max(len(before), len(after)) < 100:
+        return before, after
+    start = max(0, _alike(before, after) - 40)  # of long lines, what is around the change
+    end = max(0, _alike(before[start:][::-1], after[start:][::-1]) - 40)
+    return tuple("..." * (start > 0) + text[start : len(text) - end] + "..." * (end > 0) for text in (before, after))
+
+
+def _alike(a, b):
+    """How many characters ``a`` and ``b`` share at the beginning."""
+    return next((i for i, (one, other) in enumerate(zip(a, b, strict=False)) if one != other), min(len(a), len(b)))
 
 
 # ------------------------------------------------------------------------------------------------------ compiling
