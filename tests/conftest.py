@@ -18,6 +18,8 @@ REAL_DATA = os.environ.get("NANOGAN_DATA")
 
 # The same examples in every run, so that a failure is never the luck of a draw; "thorough" looks for new ones.
 hypothesis.settings.register_profile("default", max_examples=200, derandomize=True, deadline=None, database=None)
+UNSHRUNK = hypothesis.Phase.explicit, hypothesis.Phase.generate  # tests/sabotage asks only whether a test fails
+hypothesis.settings.register_profile("sabotage", hypothesis.settings.get_profile("default"), phases=UNSHRUNK)
 hypothesis.settings.register_profile("thorough", max_examples=2000, deadline=None)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 

@@ -68,11 +68,12 @@ def test_a_saved_state_continues_to_the_bit(kind, _theirs, options, rng):
         np.testing.assert_array_equal(straight.params[name], resumed.params[name])
 
 
-def test_a_step_leaves_the_gradients_alone(rng):
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_a_step_leaves_the_gradients_alone(optimizer, rng):
     layer = network()
     set_gradients(layer, rng)
     before = {name: gradient.copy() for name, gradient in layer.grads.items()}
-    Adam(layer, lr=0.1, weight_decay=0.1).step()
+    optimizer(layer, lr=0.1, weight_decay=0.1).step()
     for name, gradient in layer.grads.items():
         np.testing.assert_array_equal(gradient, before[name])
 

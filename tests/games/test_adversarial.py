@@ -11,7 +11,7 @@ from nanogan.backend import to_device, to_numpy
 from nanogan.models import dcgan
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward
 from nanogan.optim import SGD, Adam
-from nanogan.training import adversarial_step, sample
+from nanogan.training import adversarial_step, discriminator_step, sample
 from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
 
 SIZE, CHANNELS, LATENT, WIDTH, BATCH = 16, 2, 6, 4, 8
@@ -77,6 +77,52 @@ def test_discriminator_gradients_are_the_sum_of_both_batches():
     expected = dict(td.named_parameters())
     for name, p, _ in d.named_parameters():
         assert relative_error(before[name] - p, expected[name].grad.numpy()) < 1e-9, name
+
+
+def test_gs_half_of_a_step_leaves_ds_gradients_alone():
+    """They are what D's own half left: need_dw=False when the generator's loss goes through it."""
+
+    class Remembering(SGD):
+        def step(self):
+            self.seen = [gradient.copy() for _, _, gradient in self.network.named_parameters()]
+            super().step()
+
+    g, d = networks()
+    ((real, z),) = batches(1, np.float64)
+    opt_d = Remembering(d, lr=0.1)
+    adversarial_step(g, d, SGD(g, lr=0.1), opt_d, real, z)
+    for (name, _, gradient), seen in zip(d.named_parameters(), opt_d.seen, strict=True):
+        np.testing.assert_array_equal(gradient, seen, err_msg=name)
+
+
+def test_gradients_left_from_before_do_not_count():
+    for step in (adversarial_step, discriminator_step):
+        after = []
+        for left in (0.0, 3.0):
+            g, d = networks()
+            for _, _, gradient in (*g.named_parameters(), *d.named_parameters()):
+                gradient += left
+            ((real, z),) = batches(1, np.float64)
+            optimizers = (SGD(g, lr=1.0), SGD(d, lr=1.0)) if step is adversarial_step else (SGD(d, lr=1.0),)
+            step(g, d, *optimizers, real, z)
+            after.append(g.state_dict() | {f"d.{name}": array for name, array in d.state_dict().items()})
+        for name, array in after[0].items():
+            np.testing.assert_array_equal(array, after[1][name], err_msg=f"{step.__name__}: {name}")
+
+
+def test_each_networks_gradient_starts_from_its_own_optimisers_dloss():
+    """A loss 8 times as large and a learning rate of an eighth are the same SGD; G's factor is another one."""
+    after = []
+    for scale_g, scale_d in ((1.0, 1.0), (4.0, 8.0)):
+        g, d = networks()
+        opt_g, opt_d = SGD(g, lr=0.5 / scale_g), SGD(d, lr=0.5 / scale_d)
+        opt_g.dloss, opt_d.dloss = scale_g, scale_d
+        for real, z in batches(2, np.float64):
+            adversarial_step(g, d, opt_g, opt_d, real, z)
+            discriminator_step(g, d, opt_d, real, z)
+        after.append(g.state_dict() | {f"d.{name}": array for name, array in d.state_dict().items()})
+    for name, array in after[0].items():
+        assert relative_error(after[1][name], array) < 1e-10, name
 
 
 def run_ours(steps, dtype, device="cpu"):

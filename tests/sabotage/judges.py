@@ -1,0 +1,68 @@
+"""Which tests are asked about a mistake: those of the part of nanogan that it is in."""
+
+import functools
+import re
+
+from tests.sabotage.trees import ROOT, NotFound
+
+# Part of nanogan: test files, the fastest first. A file is found by its name wherever it stands below tests/;
+# "models:test_dcgan" is the one below a folder "models". The first line that fits a function's file counts.
+JUDGES = {
+    "fast.gpu": ["test_gpu"],
+    "fast": ["fast:test_cpu"],
+    "dispatch": ["test_backend", "fast:test_cpu"],
+    "backend": ["test_backend", "fast:test_cpu"],
+    "ops.updates": ["test_optim"],
+    "ops": ["ops:test_cases", "ops:test_conv", "ops:test_numerics", "ops:test_properties"],
+    "layers.init": ["test_layers", "models:test_dcgan"],
+    "layers": ["test_layers", "test_optim"],
+    "optim.ema": ["test_ema"],
+    "optim": ["test_optim"],
+    "games": ["test_options", "test_adversarial"],
+    "models.conditional": ["models:test_conditional"],
+    "models": ["models:test_dcgan"],
+    "checkpoint": ["test_ema", "test_checkpoint"],
+    "training": ["test_options", "test_adversarial"],
+}
+ON_GPU = ["test_gpu_path", "test_precision"]  # of what is not in fast/gpu
+
+
+def judges(mistake):
+    """Return the test files that judge ``mistake``; where JUDGES has no line, those that import its module."""
+    place = mistake.place
+    if mistake.on_gpu and "fast" not in place.parts:
+        return test_files(*ON_GPU)
+    for part, names in JUDGES.items():
+        if place.parts[1 : 1 + part.count(".") + 1] == tuple(part.split(".")):
+            return test_files(*names)
+    return importers(place.module)
+
+
+@functools.cache
+def test_files(*names):
+    """The test files called ``names``; NotFound if there is none, or more than one, of a name."""
+    found = []
+    for name in names:
+        folder, _, stem = name.rpartition(":")
+        hits = sorted((ROOT / "tests").rglob(f"{stem}.py"))
+        if folder:
+            hits = [path for path in hits if folder in path.relative_to(ROOT).parts]
+        if len(hits) != 1:
+            raise NotFound(f"tests/ has {len(hits)} files {name}: see tests/sabotage/judges.py")
+        found += hits
+    return found
+
+
+@functools.cache
+def importers(module):
+    """The test files that import ``module``, or are called like it; short ones first, and none that starts examples."""
+    package, _, name = module.rpartition(".")
+    pattern = re.compile(
+        rf"from {re.escape(module)} import|import {re.escape(module)}\b|from {re.escape(package)} import .*\b{name}\b"
+    )
+    files = [path for path in ROOT.glob("tests/**/test_*.py") if "examples" not in path.parts]
+    found = [path for path in files if pattern.search(path.read_text(encoding="utf-8"))]
+    found = found or [path for path in files if path.stem == f"test_{name}"]
+    if not found:
+        raise NotFound(f"no test imports {module}: see tests/sabotage/judges.py")
+    return sorted(found, key=lambda path: path.stat().st_size)
