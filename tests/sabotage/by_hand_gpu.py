@@ -22,12 +22,17 @@ GPU = [
            "copies.wait_event(xp.cuda.get_current_stream().record())", ""),
     on_gpu("a loop that is left leaves copies behind", "copied_ahead", "copies.synchronize()", "pass"),
     on_gpu("a batch travels to whatever device is current", "copied_ahead",
-           "with here:\n    there = xp.empty(batch.shape, batch.dtype)\n"
+           "with here:\n"
+           "    there = {name: xp.empty(array.shape, array.dtype) for name, array in columns.items()}\n"
            "    copies.wait_event(xp.cuda.get_current_stream().record())\n"
-           "    there.set(pinned, stream=copies)\n    read[slot] = copies.record()",
-           "there = xp.empty(batch.shape, batch.dtype)\n"
+           "    for name, array in there.items():\n"
+           "        array.set(pinned[name], stream=copies)\n"
+           "    read[slot] = copies.record()",
+           "there = {name: xp.empty(array.shape, array.dtype) for name, array in columns.items()}\n"
            "copies.wait_event(xp.cuda.get_current_stream().record())\n"
-           "there.set(pinned, stream=copies)\nread[slot] = copies.record()"),
+           "for name, array in there.items():\n"
+           "    array.set(pinned[name], stream=copies)\n"
+           "read[slot] = copies.record()"),
     on_gpu("parameters are not aligned", "_aligned", "-(-size // ALIGNMENT) * ALIGNMENT", "size"),
     on_gpu("copies of kernels lose their layout", "Layer.__deepcopy__",
            "arrays[name] = memo.setdefault(('channels-last', id(array)), channels_last(array))",
@@ -46,8 +51,8 @@ GPU = [
     on_gpu("dx without its mean", "gpu:BACKWARD", "dy - mean_dy - (x", "dy - (x"),
     on_gpu("the mean is rounded to float32", "gpu:batchnorm_forward", "rows[0].copy()", "0 * rows[0]"),
     on_gpu("the variance is the biased one for good", "gpu:batchnorm_forward", "momentum * M / (M - 1)", "momentum"),
-    on_gpu("z is taken through the host", "Generator.forward", "z.reshape(-1, self.latent, 1, 1)",
-           "(z if type(z) is np.ndarray else __import__('cupy').asarray(z.get())).reshape(-1, self.latent, 1, 1)"),
+    on_gpu("z is taken through the host", "dcgan:Generator.forward", "z.reshape(-1, self.inputs, 1, 1)",
+           "(z if type(z) is np.ndarray else __import__('cupy').asarray(z.get())).reshape(-1, self.inputs, 1, 1)"),
     on_gpu("the scale of losses is decided on the host", "Optimizer._scaled_step",
            "factor = xp.where(finite, xp.where(grows, 2.0, 1.0), 0.5)",
            "factor = xp.where(bool(finite), xp.where(grows, 2.0, 1.0), 0.5)"),

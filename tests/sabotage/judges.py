@@ -18,11 +18,12 @@ JUDGES = {
     "layers": ["test_layers", "test_optim"],
     "optim.ema": ["test_ema"],
     "optim": ["test_optim"],
-    "games": ["test_options", "test_adversarial"],
+    "games.conditional": ["games:test_conditional", "test_games"],
+    "games": ["test_games", "games:test_dcgan", "test_adversarial"],
     "models.conditional": ["models:test_conditional"],
     "models": ["models:test_dcgan"],
     "checkpoint": ["test_ema", "test_checkpoint"],
-    "training": ["test_options", "test_adversarial"],
+    "training": ["test_loop", "test_resume"],
 }
 ON_GPU = ["test_gpu_path", "test_precision"]  # of what is not in fast/gpu
 
