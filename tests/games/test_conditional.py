@@ -8,6 +8,7 @@ from benchmarks import torch_dcgan
 from nanogan.errors import UserError
 from nanogan.games.conditional import ConditionalDCGAN, ConditionalOptions
 from nanogan.games.game import At
+from nanogan.optim import SGD
 
 N, C, SIZE, CLASSES, LATENT, WIDTH = 6, 2, 16, 3, 4, 3
 F = torch.nn.functional
@@ -16,13 +17,13 @@ F = torch.nn.functional
 def played(steps, **options):
     """A game in float64, the inputs of its steps, and what they returned."""
     rng = np.random.default_rng(3)
-    options = ConditionalOptions(image_size=SIZE, latent=LATENT, width=WIDTH, lr=1e-2, **options)
+    options = ConditionalOptions(image_size=SIZE, latent=LATENT, width=WIDTH, lr=0.5, **options)
     game = ConditionalDCGAN(options, {"images": (C, SIZE, SIZE), "labels": CLASSES}, seed=1, dtype=np.float64)
     start = {kind: {k: a.copy() for k, a in getattr(game, kind).state_dict().items()} for kind in "gd"}
     inputs, seen = [], []
     for i in range(1, steps + 1):
         batch = {"images": rng.uniform(-1, 1, (N, C, SIZE, SIZE)), "labels": rng.integers(0, CLASSES, N)}
-        inputs.append(game.draw([batch], rng, At(i, 1, steps, steps)))
+        inputs.append(game.draw([batch], rng, At(i, 1, steps, steps)) | {"lr": 1e-2})
         seen.append([float(value) for value in game.step(**inputs[-1])])
     return game, start, inputs, seen
 
@@ -66,6 +67,28 @@ def test_steps_are_torchs():
     for ours, theirs in ((game.g, g), (game.d, d)):
         for name, parameter in theirs.named_parameters():
             np.testing.assert_allclose(ours.state_dict()[name], parameter.detach().numpy(), rtol=0, atol=1e-8)
+
+
+def test_each_network_takes_the_steps_learning_rate_and_its_own_optimisers_dloss():
+    """Adam's first step moves by lr; with SGD, a loss 8 times as large and an eighth of the rate are the same step."""
+    game, start, inputs, _ = played(1)
+    for kind in "gd":
+        moved = max(abs(array - start[kind][name]).max() for name, array, _ in getattr(game, kind).named_parameters())
+        assert moved == pytest.approx(1e-2, rel=1e-3)
+    after = []
+    for scale_g, scale_d in ((1.0, 1.0), (4.0, 8.0)):
+        game, *_ = played(0)
+        game.opt_g, game.opt_d = SGD(game.g, lr=1.0), SGD(game.d, lr=1.0)
+        game.opt_g.dloss, game.opt_d.dloss = scale_g, scale_d
+        for optimizer, scale in ((game.opt_g, scale_g), (game.opt_d, scale_d)):
+            step = optimizer.step
+            optimizer.step = lambda optimizer=optimizer, scale=scale, step=step: (
+                setattr(optimizer, "lr", 0.5 / scale), step()
+            )  # fmt: skip
+        game.step(**inputs[0])
+        after.append(game.g.state_dict() | {f"d.{name}": array for name, array in game.d.state_dict().items()})
+    for name, array in after[0].items():
+        np.testing.assert_allclose(after[1][name], array, rtol=0, atol=1e-12, err_msg=name)
 
 
 def test_the_fully_connected_pair_takes_an_image_as_it_lies():

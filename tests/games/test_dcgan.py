@@ -276,6 +276,14 @@ def test_d_takes_every_batch_once_an_epoch_and_g_every_nth(record, d_steps, kind
     assert len(np.unique(np.concatenate(zs))) == sum(z.size for z in zs), "each update of D has a z of its own"
 
 
+def test_of_a_step_d_takes_as_many_updates_as_it_has_batches_and_g_one():
+    loader = Loader(PICTURES, batch_size=2)
+    game = dcgan_of(loader, d_steps=3)
+    game.step(**game.draw([batch for batch, _ in zip(loader.epoch(1), range(3), strict=False)], seeded_rng(1, "s"),
+                          At(1, 1, 2, 2)))  # fmt: skip
+    assert (game.opt_d.steps, game.opt_g.steps) == (3, 1)
+
+
 def test_noise_is_drawn_anew_for_each_batch_and_falls_to_nothing(record):
     seen, _ = record(instance_noise=0.6)
     for step, inputs in enumerate(seen):

@@ -16,7 +16,7 @@ JUDGES = {
     "ops": ["ops:test_cases", "ops:test_conv", "ops:test_numerics", "ops:test_properties"],
     "layers.init": ["test_layers", "models:test_dcgan"],
     "layers": ["test_layers", "test_optim"],
-    "optim.ema": ["test_ema"],
+    "optim.ema": ["test_ema", "test_checkpoint"],
     "optim": ["test_optim"],
     "games.conditional": ["games:test_conditional", "test_games"],
     "games": ["test_games", "games:test_dcgan", "test_adversarial"],

@@ -51,6 +51,19 @@ def test_every_step_gets_its_own_batch_and_fresh_noise_of_its_length(setup):
     assert (first != second).any()
 
 
+def test_random_numbers_depend_on_the_seed_and_the_step_alone(tmp_path):
+    pictures = np.random.default_rng(0).integers(0, 256, (8, 8, 8, 1)).astype(np.uint8)
+    loader, zs = Loader(pictures, batch_size=3), {}
+    for name, seed in (("one", 1), ("again", 1), ("other", 2)):
+        game = recorded(loader)
+        np.random.default_rng().standard_normal(5)
+        train(game, loader, Run(tmp_path / name), epochs=1, seed=seed)
+        zs[name] = [step["zs"][0] for step in game.seen]
+    for one, again, other in zip(*zs.values(), strict=True):
+        np.testing.assert_array_equal(one, again)
+        assert (one != other).all()
+
+
 def test_samples_are_drawn_each_epoch_and_every_n_steps(setup):
     run, _, _, _, out = setup
     run(sample_every=2)
