@@ -35,6 +35,8 @@ class Broken(Exception):
 def first_failures(mistakes, *, jobs=None, told=lambda mistake, test: None):
     """Return ``{title: the first test that failed, or None}``; ``told`` hears of each as soon as it is known."""
     runner = _Runner(list(mistakes), jobs or os.cpu_count() or 1, told)
+    if not runner.mistakes:
+        return {}
     files = sorted({str(path) for mistake in runner.mistakes for path in judges(mistake)})
     options = ["--tb=no", "--rootdir", str(ROOT), "--capture=sys", "-p", "no:cacheprovider", "-m", "not gpu"]
     _warm_up()
