@@ -50,8 +50,8 @@ def test_what_they_change_is_there():
     lost, seen = [], {}
     for item in all_mistakes():
         try:
-            judges(item)
             changed = ast.dump(item.node)
+            judges(item)
             if isinstance(item.node, trees.FUNCTION):
                 trees.code_of(item.place, item.node)
             if changed == ast.dump(item.place.node):

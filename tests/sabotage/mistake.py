@@ -26,7 +26,7 @@ class Mistake:
         try:
             return self.change(self.place.node)
         except trees.NotFound as error:
-            raise trees.NotFound(f"{self.title}: {self.where} {error}") from None
+            raise trees.NotFound(f"{self.title} ({self.where}): {error}") from None
 
 
 def mistake(title, where, *texts, on_gpu=False):

@@ -34,9 +34,10 @@ class Broken(Exception):
 
 def first_failures(mistakes, *, jobs=None, told=lambda mistake, test: None):
     """Return ``{title: the first test that failed, or None}``; ``told`` hears of each as soon as it is known."""
-    mistakes = [mistake for mistake in mistakes if mistake.node]  # NotFound now rather than later
-    runner = _Runner(mistakes, jobs or os.cpu_count() or 1, told)
-    files = sorted({str(path) for mistake in mistakes for path in judges(mistake)})
+    runner = _Runner(list(mistakes), jobs or os.cpu_count() or 1, told)
+    if not runner.mistakes:
+        return {}
+    files = sorted({str(path) for mistake in runner.mistakes for path in judges(mistake)})
     options = ["--tb=no", "--rootdir", str(ROOT), "--capture=sys", "-p", "no:cacheprovider", "-m", "not gpu"]
     _warm_up()
     with tempfile.TemporaryDirectory(prefix="nanogan-sabotage-") as folder, warnings.catch_warnings():
@@ -45,7 +46,7 @@ def first_failures(mistakes, *, jobs=None, told=lambda mistake, test: None):
         with contextlib.redirect_stdout(io.StringIO()) as output:
             pytest.main([*files, *options], plugins=[runner])
         del os.environ["PYTEST_DEBUG_TEMPROOT"]
-    if runner.problem or len(runner.found) < len(mistakes):
+    if runner.problem or len(runner.found) < len(runner.mistakes):
         raise Broken(runner.problem or output.getvalue())
     return runner.found
 
@@ -101,7 +102,7 @@ class _Runner:
             if mistake.on_gpu or not ("double" in item.nodeid or "double" in item.fixturenames)
         ]
         names = _letters(name), _letters(mistake.place.parts[-1]).rstrip("s")
-        return sorted(tests, key=lambda item: [name not in _letters(item.nodeid) for name in names])
+        return sorted(tests, key=lambda item: [name not in _letters(item.name) for name in names])
 
     def _check(self, items):
         """A test that fails without a mistake, too, has noticed nothing."""
