@@ -57,10 +57,16 @@ def _load(args, name):
         name,
         size=args.image_size,
         channels=args.channels,
-        count=recipes.images_needed(args) if is_set(name) else None,  # the first ones of a folder are of one class
+        count=_needed(args) if is_set(name) else None,  # the first ones of a folder are of one class
         seed=args.seed,
         progress=recipes.progress_bar("reading"),
     )
+
+
+def _needed(args):
+    """The images of a dry run, and the sixth that is held out; None for all."""
+    count = recipes.images_needed(args)
+    return count if count is None or args.train_on_all else max(6, count * 6 // 5)
 
 
 def main():

@@ -24,6 +24,8 @@ from nanogan.version import __version__
 FORMAT = 3  # of what stands in the metadata
 READ = (1, 2, 3)  # formats that can be read: 1 had no EMA weights; 1 and 2 had a G, a D and random generators' states
 MAX_TEXT = 1 << 20  # characters of it; a run's are about 2,000
+LARGEST = 1.7e308  # of floats: JSON's integers may be larger than any
+NOT_NEGATIVE = ("steps", "lr", "initial_lr")  # of an optimiser
 MAX_COUNT = 1 << 53  # of steps, images, ...: JSON's other readers know integers up to here
 
 
@@ -94,7 +96,7 @@ def load_training(path, trained):
         elif there.dtype.kind == "f" and not np.isfinite(there).all():
             problems.append(f"{name} is not finite")
     for name in own_numbers.keys() & numbers.keys():
-        wrong = _wrong_number(numbers[name], own_numbers[name])
+        wrong = _wrong_number(name, numbers[name], own_numbers[name])
         problems += [f"{name} {wrong}"] if wrong else []
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
@@ -216,20 +218,21 @@ def _integer(fields, name, low, high=MAX_COUNT):
 
 def _float(fields, name, low=0.0):
     value = fields.get(name)
-    if type(value) not in (int, float) or not low <= value < math.inf or value == -math.inf:
+    if type(value) not in (int, float) or not max(low, -LARGEST) <= value <= LARGEST:
         raise UserError(f"{name} expected a finite number{' >= 0' if low == 0 else ''}, got {value!r:.40}")
     return float(value)
 
 
-def _wrong_number(value, own):
+def _wrong_number(name, value, own):
     """What is wrong with a saved number in place of ``own``; None if nothing is."""
+    low = 0 if name.rpartition(".")[2] in NOT_NEGATIVE else -LARGEST
+    if isinstance(own, bool):
+        return None if type(value) is bool else f"expected true or false, got {value!r:.40}"
     if isinstance(own, int):
-        right = type(value) is int and 0 <= value <= MAX_COUNT
+        right, noun = type(value) is int and low <= value <= MAX_COUNT, "an integer"
     else:
-        right = type(value) in (int, float) and 0 <= value < math.inf
-    return (
-        None if right else f"expected {'an integer' if isinstance(own, int) else 'a finite number'}, got {value!r:.40}"
-    )
+        right, noun = type(value) in (int, float) and low <= value <= LARGEST, "a finite number"
+    return None if right else f"expected {noun}{' >= 0' if low == 0 else ''}, got {value!r:.40}"
 
 
 def _checksum(fields, arrays):

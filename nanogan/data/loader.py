@@ -72,12 +72,12 @@ class Loader:
         whole, rest = divmod(self._N, self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
-    def epoch(self, number, start=0):
-        """Yield the batches of epoch ``number``, without the first ``start`` ones, which are not even decoded."""
+    def epoch(self, number, start=0, stop=None):
+        """Yield the batches of epoch ``number`` from ``start`` to before ``stop``; the others are not even decoded."""
         if not 0 <= start <= len(self):
             raise UserError(f"start must be between 0 and {len(self)}, the number of batches, got {start}")
         with (
-            closing(self._host_batches(number, start)) as batches,
+            closing(self._host_batches(number, start, len(self) if stop is None else stop)) as batches,
             closing(copied_ahead(batches, self.device)) as arrived,
         ):
             for batch in arrived:  # images travel as bytes, a quarter of what they become
@@ -86,7 +86,7 @@ class Loader:
                     for name, array in batch.items()
                 }
 
-    def _host_batches(self, number, start):
+    def _host_batches(self, number, start, stop):
         """Yield batches in the host's memory, in which images are still uint8 (B, H, W, C)."""
         N = self._N
         order = seeded_rng(self.seed, f"order of epoch {number}").permutation(N) if self.shuffle else np.arange(N)
@@ -95,7 +95,7 @@ class Loader:
         def make(i):
             return self._samples(order[i * self.batch_size : (i + 1) * self.batch_size])
 
-        numbers = range(start, len(self))
+        numbers = range(start, min(stop, len(self)))
         yield from map(make, numbers) if are_arrays else _made_ahead(make, numbers)
 
     def _samples(self, indices):

@@ -33,7 +33,8 @@ class ConditionalOptions(Options):
     width: int = option(32, "channels of the largest map", low=1, high=1_000_000)
     networks: str = option(
         "dcgan",
-        "dcgan, or mlp: fully connected layers, which know nothing of neighbouring pixels, the paper's baseline",
+        "dcgan, or mlp: fully connected layers, which know nothing of neighbouring pixels, the paper's baseline "
+        "(--generate does not open it)",
         choices=("dcgan", "mlp"),
     )
     lr: float = option(5e-4, "Adam's; the paper's 2e-4 suits wide networks", above=0, may_change=True)
@@ -140,8 +141,15 @@ class ConditionalDCGAN(Game):
     @classmethod
     def contradiction(cls, options, arrays):
         if options.networks == "mlp":
-            inputs = getattr(arrays.get("g.0.weight"), "shape", (0, 0))[-1]
-            return None if options.latent < inputs else f"its latent is {options.latent}, its first layer's {inputs}"
+            first, last = (getattr(arrays.get(f"g.{i}.weight"), "shape", ()) for i in (0, 6))
+            if len(first) != 2 or len(last) != 2:
+                return "it is not of such a game: a generator of fully connected layers was expected"
+            if not options.latent < first[1] or last[0] not in (options.image_size**2, 3 * options.image_size**2):
+                return (
+                    f"it contradicts itself: latent {options.latent} and image_size {options.image_size} do not fit "
+                    f"layers of {first[1]} inputs and {last[0]} outputs"
+                )
+            return None
         return contradicting(conditional.options_of, options, arrays, ("image_size", "latent", "width"))
 
     @classmethod

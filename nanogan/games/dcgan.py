@@ -209,7 +209,7 @@ class DCGAN(Game):
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
         C, size, _ = shapes["images"]
         self.options, self.device, self.dtype = options, get_device(device), dtype
-        self.batches = options.d_steps
+        self.batches = self.batches_of(options)
         rng = seeded_rng(seed, "weights")
         shape = {"image_size": size, "channels": C, "width": options.width, "rng": rng, "dtype": dtype}
         self.g = dcgan.generator(latent=options.latent, upsample=options.upsample, **shape).to(self.device)
@@ -217,6 +217,10 @@ class DCGAN(Game):
         settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
         self.ema = None if options.ema is None else Ema(self.g, beta=options.ema)
+
+    @classmethod
+    def batches_of(cls, options):
+        return options.d_steps
 
     @property
     def averaged_g(self):

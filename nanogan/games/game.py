@@ -1,20 +1,37 @@
 """What is trained: networks, their optimisers, and one step of the game that they play.
 
-    class MyGAN(Game):
-        Options = MyOptions                                     its flags: see :class:`Options`
-        def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
-            self.g, self.d = ...                                networks
-            self.opt_g, self.opt_d = Adam(self.g, lr=...), Adam(self.d, lr=...)
-        def draw(self, batches, rng, at): return {"real": batches[0]["images"], "z": ...}     host: everything random
-        def step(self, real, z): ...; return Seen(loss_d, loss_g)                             device: the lesson
-        def fixed(self, batches, rng): return z                                               what is shown each time
-        def sample(self, z): return images
+    class Seen(NamedTuple): loss_d: np.ndarray; loss_g: np.ndarray             the columns of log.csv
 
-A GAN is three files: its networks in ``models/``, its game here, its script in ``examples/``. There is no list of
-games: ``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``, {name: (class, options, shapes)}.
+    class MyGAN(Game):
+        Options = MyOptions                                                    its flags: see :class:`Options`
+        exports = {"generator.safetensors": "g"}
+        def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
+            self.options, self.device, self.dtype = options, get_device(device), dtype
+            self.g, self.d = ...                                               networks, on the device
+            self.opt_g, self.opt_d = Adam(self.g, lr=options.lr), Adam(self.d, lr=options.lr)
+        def draw(self, batches, rng, at):                                      host: everything random, all schedules
+            real = batches[0]["images"]
+            return {"real": real, "z": draw_z(rng, len(real), ...), "lr": self.options.lr}
+        def step(self, real, z, lr) -> Seen:                                   device: the lesson
+            self.opt_g.lr = self.opt_d.lr = lr                                 a resumed run's --lr comes this way
+            ...                                     self.d.backward(loss_backward(self.opt_d.dloss, loss_cache), ...)
+            return Seen(loss_d, loss_g)
+        def objectives(self, seen): return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
+        def fixed(self, batches, rng): return z                                what is shown each time
+        def sample(self, z): return images
+        def generate(cls, network, count, options, rng, device): return images     (a classmethod) for --generate
+
+    EXAMPLES = {"my GAN": (MyGAN, {"latent": 3}, {"images": (1, 8, 8)})}       {name: (class, options, shapes)}
+
+A GAN is at most three files: networks in ``models/`` if it needs new ones, its game here, its script in ``examples/``.
+There is no list of games: ``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``. Three rules:
+parameters change in an optimiser's ``step`` alone, so a clipping of weights goes into that of an optimiser's subclass;
+a backward starts from its optimiser's ``dloss``, which is not 1 where losses are scaled (fp16); and names are free, but
+a network called ``g`` is the one that ``checkpoint.load_generator`` takes out of a run's checkpoint.
 """
 
 import dataclasses
+import typing
 from dataclasses import dataclass
 
 import numpy as np
@@ -82,8 +99,11 @@ def wrong_value(field, value):
 
 def option_type(field):
     """int, float, bool or str: the type of an option's values; that of ``float | None`` is float."""
-    kinds = getattr(field.type, "__args__", (field.type,))
-    return next(kind for kind in kinds if kind is not type(None))
+    kinds = field.type  # a text where its file says "from __future__ import annotations"
+    if isinstance(kinds, str):
+        known = {kind.__name__: kind for kind in (int, float, bool, str)}
+        return next(known[name.strip()] for name in kinds.split("|") if name.strip() != "None")
+    return next(kind for kind in getattr(kinds, "__args__", (kinds,)) if kind is not type(None))
 
 
 @dataclass(frozen=True)
@@ -122,7 +142,7 @@ class Game:
     """
 
     Options = Options
-    batches = 1  # that one step takes: 1 + extra updates of D
+    batches = 1  # that one step takes, the same for a whole run; see batches_of
     exports = {}  # {"generator.safetensors": "g"}: networks that a run leaves as files; the first one generates
     curves = {}  # {"losses": ("loss_d", "loss_g")}: the panels in which step's numbers are drawn
     labels = {}  # {"loss_d": "Loss_D"}: how the numbers are called there; by their own names if not given
@@ -134,6 +154,14 @@ class Game:
 
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
         raise TypeError(f"{type(self).__name__} expected its own __init__ with networks and optimisers: write it")
+
+    @classmethod
+    def batches_of(cls, options):
+        """Return the batches that one step takes with ``options``: 1, or one for each update of D. __init__ sets it.
+
+        An epoch's last step may be given fewer.
+        """
+        return cls.batches
 
     def draw(self, batches, rng, at):
         """Return step's keyword arguments, on the device, for ``batches``, a list of the loader's dictionaries.
@@ -149,16 +177,16 @@ class Game:
 
         Its class is the method's annotation: ``def step(self, real, z) -> Seen``. A step is deterministic, a function
         of its inputs and of the game's state alone, and reads nothing back to the host. The run stops if a field whose
-        name starts with "loss" is not finite; fields d_real and d_fake_after, mean probabilities, are watched for a
-        discriminator that wins.
+        name starts with "loss" is not finite. Fields d_real and d_fake_after are mean probabilities, and are watched
+        for a discriminator that wins: a critic's scores are called otherwise.
         """
         raise TypeError(f"{type(self).__name__} expected its own step(**inputs): write it")
 
     def objectives(self, seen):
         """Return {attribute of an optimiser: the loss that it minimises}, numbers of step's result.
 
-        The gradient with which an optimiser takes its last step of a step is the slope of that loss: gradcheck
-        compares them.
+        With several updates of one network, its last one's. gradcheck compares the gradient of that update with the
+        slope of this loss, and the other updates' gradients with the last one's, for the same batch.
         """
         raise TypeError(f"{type(self).__name__} expected its own objectives(seen): write it")
 
@@ -172,7 +200,10 @@ class Game:
 
     @classmethod
     def generate(cls, network, count, options, rng, device):
-        """Return ``count`` images (N, C, H, W) of a network as the first of ``exports``: what ``--generate`` writes."""
+        """Return ``count`` images (N, C, H, W) of a network as the first of ``exports``: what ``--generate`` writes.
+
+        ``options`` has the options as attributes, not checked: those of networks do not count here.
+        """
         raise TypeError(f"{cls.__name__} expected its own generate(network, count, options, rng, device): write it")
 
     @classmethod
@@ -185,14 +216,14 @@ class Game:
 
     def line(self, numbers):
         """Return what the log says of a step, whose result is the dictionary ``numbers``."""
-        return "  ".join(f"{self.labels.get(name, name)}: {value:.4f}" for name, value in numbers.items())
+        return "  ".join(f"{self.labels.get(name, name)}: {value:.4g}" for name, value in numbers.items())
 
     # ---- what every game has
 
     @classmethod
     def fields(cls):
         """The names of the numbers that :meth:`step` returns."""
-        seen = cls.step.__annotations__.get("return")
+        seen = typing.get_type_hints(cls.step).get("return")
         if not hasattr(seen, "_fields"):
             raise TypeError(f"{cls.__name__}.step expected a NamedTuple as its annotation: def step(self, ...) -> Seen")
         return seen._fields
@@ -210,7 +241,10 @@ class Game:
         return {name: value for name, value in vars(self).items() if hasattr(value, "load_state_dict")}
 
     def state_dict(self):
-        """Return {attribute: its state}: all that later steps depend on besides their inputs; arrays, not copies."""
+        """Return {attribute: its state}: all that later steps depend on besides their inputs; arrays, not copies.
+
+        States are dictionaries of arrays and numbers, or of such dictionaries. Names and shapes do not change in a run.
+        """
         return {name: member.state_dict() for name, member in self.members().items()}
 
     def load_state_dict(self, state):

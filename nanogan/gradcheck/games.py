@@ -8,6 +8,9 @@ is run once, and each optimiser's gradient and the parameters after each of its 
 again with the optimisers replaced by the notes, and with the parameters of one network moved along a direction until
 its last update: the loss, as a function of the way moved, has the slope that the gradient was to have.
 
+That is the last update of each network. A game that updates one several times is given the same batch for each, with
+optimisers that change nothing: then all its gradients are to be those of the last update.
+
 **Bits.** Two steps from one state with the same inputs give the same bits: nothing random, nothing remembered that is
 not in the state. **Turns.** A network changes in its own optimiser's step and at no other time; a network without an
 optimiser never; and once an optimiser has taken its step, nobody adds to its network's gradients.
@@ -73,14 +76,14 @@ class _Run:
         self.start = _copied(self.game.state_dict())
         self.notes = {name: [] for name in self.game.optimizers()}  # [(gradients, parameters after the update), ...]
 
-    def step(self):
+    def step(self, inputs=None):
         """Take the step from the state that this started with; gradients hold garbage before it."""
         self.game.load_state_dict(self.start)
         self.game.reseed(self.seed, self.at.step)
         for network in self.game.networks().values():
             for _, _, gradient in network.named_parameters():
                 gradient[...] = 1e3
-        return self.game.step(**self.inputs)
+        return self.game.step(**(self.inputs if inputs is None else inputs))
 
     # ------------------------------------------------------------------------------------------------------ promises
 
@@ -89,7 +92,7 @@ class _Run:
         broken = []
         with _replaced(self.game.optimizers(), lambda name, step: self._watched(name, step, broken)):
             first = [to_numpy(value).copy() for value in self.step()]
-        broken += self._changed("after the last optimiser's step")
+        broken += self._changed("after the optimisers' steps")
         for name, optimizer in self.game.optimizers().items():
             if not self.notes[name]:
                 broken.append(f"{name} takes no step: call {name}.step()")
@@ -106,6 +109,7 @@ class _Run:
             broken.append(
                 "two steps from one state differ: draw in draw(), and keep what a step remembers in the state"
             )
+        broken += [] if broken else self._differing_updates()
         if not all(to_numpy(value).ndim == 0 for value in again):
             broken.append("step returns arrays with axes: return 0-d ones")
         return broken
@@ -126,10 +130,44 @@ class _Run:
         return watched
 
     def _changed(self, when):
+        broken = []
+        for name, network in self.game.networks().items():
+            now = _parameters(network)
+            if not _equal(now, self._now[name]):
+                broken.append(
+                    f"the parameters of {name} change {when}: they may change in their optimiser's step alone "
+                    "(put a clipping of weights into the step of an optimiser's subclass)"
+                )
+                self._now[name] = now
+        return broken
+
+    def _differing_updates(self):
+        """Sentences for updates of a network whose gradients differ from the last one's, for the same batch."""
+        several = {name for name, notes in self.notes.items() if len(notes) > 1}
+        if not several:
+            return []
+        count, found = self.game.batches, {name: [] for name in several}
+
+        def noted(name, step):
+            def note():
+                found.setdefault(name, []).append(_gradients(self.game.optimizers()[name].network))
+                self.game.reseed(self.seed, self.at.step)
+
+            return note
+
+        alike = {
+            name: type(value)([value[-1]] * count)
+            if isinstance(value, (list, tuple)) and len(value) == count
+            else value
+            for name, value in self.inputs.items()
+        }
+        with _replaced(self.game.optimizers(), noted):
+            self.step(alike)
         return [
-            f"the parameters of {name} change {when}, which is not its turn"
-            for name, network in self.game.networks().items()
-            if not _equal(_parameters(network), self._now[name])
+            f"update {i} of {name} has another gradient than its last one, for the same batch"
+            for name in sorted(several)
+            for i, gradients in enumerate(found[name][:-1], start=1)
+            if not _close(gradients, found[name][-1])
         ]
 
     # -------------------------------------------------------------------------------------------------------- slopes
@@ -212,6 +250,14 @@ def _parameters(network):
 
 def _gradients(network):
     return {name: gradient.copy() for name, _, gradient in network.named_parameters()}
+
+
+def _close(gradients, others):
+    """Whether gradients, {name: array}, are alike but for rounding."""
+    return all(
+        bool((abs(gradient - others[name]) <= 1e-9 * max(1.0, float(abs(others[name]).max()))).all())
+        for name, gradient in gradients.items()
+    )
 
 
 def _equal(one, other):

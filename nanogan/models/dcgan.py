@@ -82,7 +82,7 @@ class Discriminator(Sequential):
 
 
 def generator(*, image_size=64, channels=3, latent=100, width=64, upsample="deconv", rng=None, dtype=np.float32):
-    """Return the generator, with parameters from :func:`nanogan.init.dcgan_`.
+    """Return the generator, with parameters from :func:`nanogan.layers.init.dcgan_`.
 
     image_size: 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, ... ``rng`` is a numpy.random.Generator.
     upsample: how a map is doubled, "deconv" by a transposed convolution, "resize" by repeating pixels and a 3x3

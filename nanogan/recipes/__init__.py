@@ -10,8 +10,11 @@
 
     cli.run(main)
 
-A game's options are flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a
-default, or stand by position and may be left out (nargs="?"): a resumed run takes them from its checkpoint.
+``parser`` takes other defaults of the game's options by name (``image_size=28``); ``run`` takes ``load``, which opens
+the network for ``--generate`` (a DCGAN's ``g`` if not given), names of options that a resumed run may not change
+(``fixed``), and a ``check`` of the arguments. A game's options are flags (see :class:`nanogan.games.game.Options`). A
+script's own arguments are options with a default, or stand by position and may be left out (nargs="?"): a resumed run
+takes them from its checkpoint.
 """
 
 from nanogan.recipes.flags import images_needed, parser, progress_bar

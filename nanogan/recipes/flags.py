@@ -161,5 +161,5 @@ def progress_bar(label):
 
 
 def images_needed(args):
-    """The number of images that a dry run takes; None for all."""
-    return args.batch_size * getattr(args, "d_steps", 1) * DRY_STEPS if args.dry_run else None
+    """The number of images that a dry run takes; None for all. (``run`` has noted a step's batches in ``args``.)"""
+    return args.batch_size * args.batches * DRY_STEPS if args.dry_run else None

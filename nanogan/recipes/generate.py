@@ -15,12 +15,13 @@ def generate(args, game, load=checkpoint.load_generator):
     out = writable_folder(args.out)
     count = min(args.generate, 4) if args.dry_run else args.generate
     rng = backend.seeded_rng(args.seed, "generate")
-    generated = images.to_uint8(game.generate(network, count, game.Options.of(vars(args)), rng, device))
+    generated = images.to_uint8(game.generate(network, count, args, rng, device))
     if args.single_files:
         for i, image in enumerate(progress_bar("writing")(generated), start=1):
             images.save_png(out / f"generated_{i:06d}.png", image)
         print(f"{count} images: {out}/generated_*.png")
     else:
-        images.save_grid(out / "generated.png", generated, columns=game.images_per_row)
+        columns = getattr(network, "classes", None)  # a column for each class
+        images.save_grid(out / "generated.png", generated, columns=columns)
         print(f"{count} images: {out}/generated.png")
     return 0

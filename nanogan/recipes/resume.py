@@ -12,8 +12,8 @@ from nanogan.errors import UserError
 from nanogan.recipes.flags import as_flag, fixed_options, given, positional
 from nanogan.training import LAST
 
-NOT_SAVED = ("out", "resume", "generate", "checkpoint", "single_files")
-FACTS = ("pictures", "pictures_crc32", "nanogan", "numpy")  # of a run's options, what no flag says
+NOT_SAVED = ("batches", "out", "resume", "generate", "checkpoint", "single_files")
+FACTS = ("pictures", "pictures_crc32", "labels_crc32", "nanogan", "numpy")  # of a run's options, what no flag says
 
 
 def resume(parser, args, fixed=()):
@@ -71,11 +71,14 @@ def _saved_options(parser, known, progress):
     return checker.parse_args([text for text in texts if text] + (["--", *by_position] if by_position else []))
 
 
-def facts_of(images):
-    """What a run notes of its images: how many, and the CRC-32 of up to 100 of them."""
+def facts_of(images, labels=None):
+    """What a run notes of its images: how many, the CRC-32 of up to 100 of them, and that of all labels."""
     some = np.linspace(0, len(images) - 1, 100).astype(int)
     checksum = zlib.crc32(np.ascontiguousarray(images[some])) if len(images) else 0
-    return {"pictures": len(images), "pictures_crc32": checksum}
+    facts = {"pictures": len(images), "pictures_crc32": checksum}
+    if labels is not None:
+        facts["labels_crc32"] = zlib.crc32(np.ascontiguousarray(labels, np.int64))
+    return facts
 
 
 def compare_images(progress, name, facts):
@@ -88,3 +91,8 @@ def compare_images(progress, name, facts):
         )
     if facts["pictures_crc32"] != old.get("pictures_crc32"):
         print(f"the images of {name} are not those that {progress.path} was trained on: going on", file=sys.stderr)
+    if facts.get("labels_crc32") != old.get("labels_crc32", facts.get("labels_crc32")):
+        raise UserError(
+            f"{progress.path} was trained with other labels than {name} has now: give it the same ones, or start a run "
+            "without --resume"
+        )

@@ -45,11 +45,12 @@ def train(args, game, load_data, progress=None):
     device = backend.get_device(args.device)
     _choose_precision(args, device)
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
+    args.batches = game.batches_of(options)  # of a step, for images_needed
     out = writable_folder(args.out)
     name, columns = load_data(args)
     columns = columns if isinstance(columns, dict) else {"images": columns}
-    images = next(iter(columns.values()))
-    facts = resume.facts_of(images)
+    images = columns[game.real]
+    facts = resume.facts_of(images, columns.get("labels"))
     if progress is not None:
         resume.compare_images(progress, name, facts)
     loader = Loader(columns, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last, device=device)
@@ -73,7 +74,9 @@ def train(args, game, load_data, progress=None):
         keep=args.keep,
         metric=metric,
         on_disk_full=args.on_disk_full,
-        options=vars(args) | facts | {"nanogan": __version__, "numpy": np.__version__},
+        options={name: value for name, value in vars(args).items() if name != "batches"}
+        | facts
+        | {"nanogan": __version__, "numpy": np.__version__},
     )
     try:
         completed = training.train(

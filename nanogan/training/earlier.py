@@ -145,7 +145,8 @@ def _products(out):
     """All files of a run that are in ``out``."""
     files = [path for pattern in (*PRODUCTS, *SERIES) for path in out.glob(pattern)]
     files += [out / name for name in _exported(out) if (out / name).is_file()]
-    return [path for path in dict.fromkeys(files) if not path.name.startswith(".")]
+    files = [path for path in dict.fromkeys(files) if not path.name.startswith(".")]
+    return sorted(files, key=lambda path: path.name == "curves.json")  # last: it says which networks there are
 
 
 def _exported(out):

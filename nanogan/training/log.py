@@ -47,7 +47,7 @@ class Log:
             flat = xp.stack([value for _, _, seen, _ in self._pending for value in seen])
             values = to_numpy(flat).reshape(len(self._pending), -1).astype(float)
             rows = [
-                (epoch, step, *(round(value, 6) for value in numbers.tolist()), round(seconds, 3))
+                (epoch, step, *(float(f"{value:.7g}") for value in numbers.tolist()), round(seconds, 3))
                 for (epoch, step, _, seconds), numbers in zip(self._pending, values, strict=True)
             ]
             self._pending = []

@@ -20,7 +20,7 @@ def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None):
     plan = Plan(loader, game.batches, epochs, max_steps)
     if not run.begin(game, loader, plan, seed, resume):
         return True
-    with run.errors_told(), stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"):
+    with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():
         for at, batches in plan.steps(loader, after=run.progress.step):
             game.reseed(seed, at.step)
             inputs = game.draw(batches, seeded_rng(seed, f"step {at.step}"), at)

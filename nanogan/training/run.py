@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -68,13 +68,13 @@ class Run:
         self.checkpoint_minutes, self.keep, self.metric = checkpoint_minutes, keep, metric
         self.on_disk_full, self.options = on_disk_full, options
         self._networks_of = None  # the step that the exported networks are of
-        self._grid = None  # the newest samples
+        self._checked = None  # the step after which all was finite
 
     # ------------------------------------------------------------------------------------------------- the beginning
 
     def begin(self, game, loader, plan, seed, resume=None):
         """Start the folder, or take it up where ``resume`` left it; return False if no step is left to do."""
-        out, self.game, self.plan = self.out, game, plan
+        out, self.game, self.plan, columns = self.out, game, plan, columns_of(game.fields())
         if resume is not None and resume.steps_per_epoch != plan.steps_per_epoch:
             raise UserError(
                 f"{resume.path} cannot be resumed with these batches: it had {resume.steps_per_epoch} in an epoch, "
@@ -84,10 +84,9 @@ class Run:
             if same_folder(folder_of(resume), out):  # it may have been killed before it drew these
                 clear_all_temporaries(out)
                 self._frames = [path for step, path in samples_in(out) if step <= resume.step]
-                self._draw(read_rows(out / "log.csv", resume.step, columns_of(game.fields())))
+                self._draw(read_rows(out / "log.csv", resume.step, columns))
             return False
-        with closing(loader.epoch(1)) as batches:
-            first = [batch for batch, _ in zip(batches, range(game.batches), strict=False)]
+        first = list(loader.epoch(1, stop=game.batches))
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
         self._real = first[0][game.real][:SHOWN]
         if resume is None:
@@ -95,7 +94,7 @@ class Run:
             self.progress = checkpoint.Progress(0, 1, 0, plan.steps_per_epoch, 0.0)
             rows, self._frames = [], []
         else:
-            rows, self._frames = take_up(out, resume, columns_of(game.fields()))
+            rows, self._frames = take_up(out, resume, columns)
             self.progress = dataclasses.replace(resume, best=resume.best if (out / BEST).exists() else None)
         if self.options is not None:
             self.progress.options = self.options
@@ -115,8 +114,6 @@ class Run:
         self.checkpoints = Checkpoints(self.writer, self.game, self.log, self.checkpoint_minutes, self.keep)
         self.health, self._warned = Health(self.log.columns), read_warnings(out, progress.step)
         self.bar = tqdm(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True, disable=None)
-        if progress.step == 0:
-            self.writer.write(out / "real.png", images.save_grid, out / "real.png", self._real)
 
     def _write_json(self, name, content):
         with replacing(self.out / name) as temporary:
@@ -131,6 +128,8 @@ class Run:
         progress.seconds = time.perf_counter() - self._began
         self.log.add(at.epoch, at.step, seen, progress.seconds)
         self.bar.update()
+        if at.step == 1:
+            self.writer.write(self.out / "real.png", images.save_grid, self.out / "real.png", self._real)
         if at.step % self._read_every == 0 or at.step % self.log_every == 0:
             self._read()
         if at.step % self.log_every == 0 or at.step == self._first + 1:
@@ -149,16 +148,15 @@ class Run:
     def save_samples(self, at, last=False):
         """Write a grid of samples and the exported networks; look whether the game is healthy."""
         self._last_chance(at, last)
-        self._read()
-        check_finite(self.game, at.step)
+        self._check(at)
         frame = self.out / "samples" / f"epoch_{at.epoch:03d}_step_{at.step:06d}.png"
-        self._grid = self.game.sample(self._fixed)
-        if self.writer.write(frame, images.save_grid, frame, self._grid, columns=self.game.images_per_row):
+        samples = self.game.sample(self._fixed)
+        if self.writer.write(frame, images.save_grid, frame, samples, columns=self.game.images_per_row):
             self._frames.append(frame)
         for name, network in self.game.exported().items():
             if self.writer.write(self.out / name, checkpoint.save, self.out / name, network):
                 self._networks_of = at.step
-        self._warn(at, self._grid)
+        self._warn(at, samples)
 
     def save_checkpoint(self, at, last=False):
         """Write the checkpoints that are due after this step."""
@@ -166,8 +164,7 @@ class Run:
         names, ends_epoch = [], at.ends_epoch
         due = last or self.checkpoints.are_due(ends_epoch)
         if due:
-            self._read()
-            check_finite(self.game, at.step)
+            self._check(at)
         if due and ends_epoch:
             names.append(f"epoch_{at.epoch:03d}.safetensors")
         if ends_epoch and self.metric is not None and self._is_best(float(self.metric(self.game))):
@@ -180,6 +177,13 @@ class Run:
             self.writer.last_chance = True
             if at.step % self.log_every and at.step != self._first + 1:
                 self._print(at)
+
+    def _check(self, at):
+        """Read the losses and look whether all weights are finite, once after a step."""
+        if self._checked != at.step:
+            self._read()
+            check_finite(self.game, at.step)
+            self._checked = at.step
 
     def _read(self):
         """Fetch what steps returned so far and save it; the last one is shown beside the bar."""

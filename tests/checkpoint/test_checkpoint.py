@@ -345,7 +345,7 @@ HUGE = 10**400
 COUNTS = ("step", "epoch", "batch", "steps_per_epoch")
 HOSTILE = [
     *((name, value) for name in COUNTS for value in (0, -1, 1.5, "7", None, True, [], HUGE)),
-    *(("seconds", value) for value in (-1, float("nan"), float("inf"), "1", None, {}, False)),
+    *(("seconds", value) for value in (-1, float("nan"), float("inf"), "1", None, {}, False, HUGE)),
     *(("best", value) for value in (float("nan"), float("-inf"), "1", [])),
     ("step", 8), ("batch", 4), ("epoch", 3), ("steps_per_epoch", 5), ("steps_per_epoch", 2),
     ("state", None), ("state", []), ("options", [1]), ("options", None),
@@ -355,7 +355,7 @@ HOSTILE_STATE = [
     *(("opt_d.steps", value) for value in (-1, 0.5, None, HUGE, True)),
     *((f"opt_g.{name}", value) for name in ("lr", "initial_lr")
       for value in (-1e-3, float("nan"), float("inf"), "0.1", None)),
-    ("opt_x.steps", 3), ("ema.steps", 1), ("g", {}),
+    ("opt_g.lr", HUGE), ("opt_x.steps", 3), ("ema.steps", 1), ("g", {}),
 ]  # fmt: skip
 
 
@@ -489,3 +489,24 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
         clear_temporaries(tmp_path / "a.png")
         assert not temporary.exists(), "it knows the names that replacing gives"
         1 / 0  # noqa: B018
+
+
+class Remembering:
+    """Something with a state of its own: numbers of any sign, and a flag."""
+
+    def __init__(self, balance, turns, active):
+        self.state = {"balance": balance, "turns": turns, "active": active, "inner": {"array": np.full(2, balance)}}
+
+    def state_dict(self):
+        return self.state
+
+    def load_state_dict(self, state):
+        self.state = state
+
+
+def test_whatever_is_saved_can_be_loaded(tmp_path):
+    saved, loaded = Remembering(-1.5, -3, True), Remembering(0.5, 0, False)
+    checkpoint.save_training(tmp_path / "c.safetensors", saved, progress())
+    checkpoint.load_training(tmp_path / "c.safetensors", loaded)
+    assert (loaded.state["balance"], loaded.state["turns"], loaded.state["active"]) == (-1.5, -3, True)
+    np.testing.assert_array_equal(loaded.state["inner"]["array"], [-1.5, -1.5])

@@ -3,6 +3,8 @@
 import dataclasses
 import importlib
 import pkgutil
+import sys
+import types
 from typing import NamedTuple
 
 import numpy as np
@@ -167,7 +169,7 @@ MISTAKES = {
     "remembers outside its state": "two steps from one state differ",
     "a frozen network moves": "the parameters of judge change",
     "G is moved by hand": "the parameters of g change before opt_g.step",
-    "D moves twice": "the parameters of d change after the last",
+    "D moves twice": "the parameters of d change after the optimisers",
 }
 
 
@@ -182,3 +184,83 @@ def test_a_mistake_is_noticed_and_named(mistake):
     assert not report.passed
     with pytest.raises(AssertionError, match=MISTAKES[mistake]):
         report.raise_if_wrong()
+
+
+class Twice(Toy):
+    """Two updates of D, each with a batch; ``mistake`` names what is wrong with the first."""
+
+    batches = 2
+
+    def draw(self, batches, rng, at):
+        drawn = [Toy.draw(self, [batch], rng, at) for batch in batches]
+        return {"reals": [each["real"] for each in drawn], "zs": [each["z"] for each in drawn]}
+
+    def step(self, reals, zs) -> Seen:
+        for real, z in zip(reals[:-1], zs[:-1], strict=True):
+            self.d.zero_grad()
+            fake, _ = self.g.forward(z)
+            for x, label in ((real, 1.0), (fake, 0.0)):
+                logits, cache = self.d.forward(x)
+                _, loss_cache = ops.bce_with_logits_forward(logits, label)
+                dlogits = ops.bce_with_logits_backward(1.0, loss_cache)
+                if self.mistake == "a sign in the first update" and label:
+                    dlogits = -dlogits
+                self.d.backward(dlogits, cache, need_dx=False)
+            self.opt_d.step()
+            if self.mistake == "weights clipped after a step":
+                self.d.layers[0].params["weight"][...] = self.d.layers[0].params["weight"].clip(-0.1, 0.1)
+        mistake, self.mistake = self.mistake, None
+        seen = Toy.step(self, reals[-1], zs[-1])
+        self.mistake = mistake
+        return seen
+
+
+@pytest.mark.parametrize(
+    ("mistake", "told"),
+    [
+        ("a sign in the first update", "update 1 of opt_d has another gradient than its last one"),
+        ("weights clipped after a step", "put a clipping of weights into the step of an optimiser's subclass"),
+    ],
+)
+def test_the_updates_before_the_last_are_checked_too(mistake, told):
+    check_game(Twice, {}, {"images": (5,)}).raise_if_wrong()
+    report = check_game(type("Wrong", (Twice,), {"mistake": mistake}), {}, {"images": (5,)})
+    assert len(report.broken) == 1, "one mistake, one sentence"
+    with pytest.raises(AssertionError, match=told):
+        report.raise_if_wrong()
+
+
+LATER = """from __future__ import annotations
+import dataclasses
+from typing import NamedTuple
+from nanogan.games.game import Game, Options, option
+
+class Seen(NamedTuple):
+    loss: float
+
+@dataclasses.dataclass(frozen=True)
+class LaterOptions(Options):
+    beta: float | None = option(None, "a number", low=0, high=1)
+    count: int = option(3, "an integer")
+
+class Later(Game):
+    Options = LaterOptions
+    def step(self, real) -> Seen: ...
+"""
+
+
+def test_annotations_may_be_texts():
+    """A game's file may say "from __future__ import annotations"."""
+    names = {"__name__": "later"}
+    sys.modules["later"] = types.ModuleType("later")
+    try:
+        exec(LATER, names)
+        vars(sys.modules["later"]).update(names)
+        assert names["Later"].fields() == ("loss",)
+        assert names["LaterOptions"](beta=0.5).beta == 0.5
+        with pytest.raises(UserError, match=r"beta expected a number of at least 0 and at most 1, got 2\.0"):
+            names["LaterOptions"](beta=2.0)
+        with pytest.raises(UserError, match="count expected an integer, got 1.5"):
+            names["LaterOptions"](count=1.5)
+    finally:
+        del sys.modules["later"]

@@ -75,7 +75,9 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
         return dw
 
     dw = sum(threads.parallel(work, _shares(x, w, dy.transpose(0, 3, 1, 2))))
-    return dx, conv.weight_from_rows(dw, w.shape[2:]), None if b is None else column_sum(dy.reshape(-1, len(w)))
+    with threads.one_blas_thread:
+        db = None if b is None else column_sum(dy.reshape(-1, len(w)))
+    return dx, conv.weight_from_rows(dw, w.shape[2:]), db
 
 
 def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):

@@ -36,7 +36,10 @@ _before = []  # BLAS's numbers of threads before the first of them
 
 
 def count():
-    """Number of threads: NANOGAN_THREADS, or as many as NumPy's BLAS was set to use (one per core, unless told)."""
+    """Number of threads: NANOGAN_THREADS, or as many as NumPy's BLAS is set to use (one per core, unless told).
+
+    Asked once, when the process first computes: set BLAS's number before that, or not at all.
+    """
     global _count
     if _count is None:
         with _blas_lock:
@@ -44,10 +47,7 @@ def count():
                 libraries = threadpoolctl.ThreadpoolController().select(user_api="blas").lib_controllers
                 # threadpoolctl lets one thread of Python set OpenBLAS's number and ignores the others; here whichever
                 # thread computes first sets it, and the last one restores it
-                _blas[:] = [
-                    (library.get_num_threads, getattr(library, "_real_set_num_threads", library.set_num_threads))
-                    for library in libraries
-                ]
+                _blas[:] = [_functions_of(library) for library in libraries]
                 set_by_user = os.environ.get("NANOGAN_THREADS", "")
                 of_blas = max((get() for get, _ in _blas), default=1)
                 _count = int(set_by_user) if set_by_user.isdecimal() and int(set_by_user) > 0 else of_blas
@@ -55,6 +55,15 @@ def count():
 
 
 dispatch.settings["threads"] = count
+
+
+def _functions_of(library):
+    """A BLAS's own functions that return and set its number of threads; threadpoolctl's where it is not OpenBLAS."""
+    if library.internal_api == "openblas" and library.threading_layer != "openmp" and hasattr(library, "_get_symbol"):
+        found = [library._get_symbol(f"openblas_{verb}_num_threads") for verb in ("get", "set")]
+        if all(found):
+            return tuple(found)
+    return library.get_num_threads, getattr(library, "_real_set_num_threads", library.set_num_threads)
 
 
 class OneBlasThread:
@@ -66,8 +75,7 @@ class OneBlasThread:
         with _blas_lock:
             if not _computing:
                 _before[:] = [get() for get, _ in _blas]
-                for _, set_number in _blas:
-                    set_number(1)
+                _set(1 for _ in _blas)
             _computing += 1
 
     def __exit__(self, *error):
@@ -75,8 +83,14 @@ class OneBlasThread:
         with _blas_lock:
             _computing -= 1
             if not _computing:
-                for (_, set_number), number in zip(_blas, _before, strict=True):
-                    set_number(number)
+                _set(_before)
+
+
+def _set(numbers):
+    """Set each BLAS's number of threads, if it is not 1 outside these blocks too."""
+    for (_, set_number), number, before in zip(_blas, numbers, _before, strict=True):
+        if before != 1:  # else it was 1 all the time
+            set_number(number)
 
 
 one_blas_thread = OneBlasThread()

@@ -126,7 +126,8 @@ def _backward(op, x_is, dy_is, dx_is, dy, cache, need_dx, need_dw):
     dy = _pixels(dy)
     if need_dx or need_dw:
         _run(w, **{x_is: _pixels(x) if need_dw else None, dy_is: dy, dx_is: dx}, dw=dw)
-    db = column_sum(dy.reshape(-1, dy.shape[-1])) if need_dw and b is not None else None
+    with threads.one_blas_thread:
+        db = column_sum(dy.reshape(-1, dy.shape[-1])) if need_dw and b is not None else None
     return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
 
 
