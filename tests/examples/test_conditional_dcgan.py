@@ -44,7 +44,7 @@ def class_folders(path):
 def test_a_dry_run_leaves_a_run_with_a_row_for_each_class(tmp_path):
     out = succeed(*TINY, "--dry-run", folder=tmp_path)
     left = tmp_path / "runs/conditional_dcgan"
-    assert "digits without the sixth that is held out: 128 images of 28 x 28" in out  # 128 without 21
+    assert "digits without the sixth that is held out: 128 images of 28 x 28" in out
     assert "[1/1][4/4]  Loss_D: " in out
     assert (left / "report.html").is_file()
     assert size_of(left / "samples/epoch_001_step_000004.png") == (2 + 8 * 30, 2 + 10 * 30)
@@ -126,6 +126,37 @@ def test_the_folders_of_a_folder_are_its_classes(tmp_path):
     left = tmp_path / "runs/conditional_dcgan"
     assert checkpoint.load_conditional(left / "generator.safetensors").classes == 2
     assert size_of(left / "samples/epoch_001_step_000004.png") == (2 + 8 * 18, 2 + 2 * 18)
+
+
+def test_other_labels_for_the_same_images_are_not_resumed_with(tmp_path):
+    class_folders(tmp_path / "photos")
+    options = ("--image-size", 8, "--width", 2, "--latent", 3, "--batch-size", 8)
+    succeed("--data", "photos", *options, "--epochs", 1, folder=tmp_path)
+    (tmp_path / "photos/dark/19.png").rename(tmp_path / "photos/dark/a.png")
+    (tmp_path / "photos/dark/a.png").rename(tmp_path / "photos/bright/00-.png")
+    code, _, err = run("--resume", "--epochs", 2, folder=tmp_path)
+    assert code == 2
+    assert "was trained with other labels than photos has now" in err
+
+
+@pytest.mark.parametrize("change", [{"image_size": 20_000}, {"latent": 900}, {"networks": "mlp"}])
+def test_nothing_is_built_that_the_file_does_not_hold(tmp_path, change):
+    """Of a checkpoint whose options were changed, checksum and all."""
+    networks = "dcgan" if "networks" in change else "mlp"
+    succeed(*TINY, "--networks", networks, "--dry-run", folder=tmp_path)
+    path = tmp_path / "runs/conditional_dcgan/checkpoints/last.safetensors"
+    progress, arrays, numbers = checkpoint.read_training(path)
+
+    class Forged:
+        def state_dict(self):
+            return {**arrays, **numbers}
+
+    progress.options |= change
+    checkpoint.save_training(path, Forged(), progress)
+    code, _, err = run("--resume", folder=tmp_path)
+    assert code == 2
+    assert "cannot be resumed from: it" in err
+    assert err.count("\n") == 1
 
 
 def test_without_mnist_it_trains_on_digits_and_says_so(script, monkeypatch, tmp_path, capsys):
