@@ -67,7 +67,7 @@ def dispatch(forward, backward, *args, **options):
     ``forward`` and ``backward`` are a pair of :mod:`nanogan.ops`. Returns ``y, (chosen_backward, cache)``: a cache is
     only understood by the backward of the forward that packed it, so the two travel together.
     """
-    path = _path(forward, *args, **options)
+    path = _path(kind_of(args[0]), forward, args, options)
     if path is not None:
         forward, backward = path.forward, path.backward
     for ran in _watching:
@@ -83,12 +83,13 @@ def elementwise(update, groups, **options):
     """
     if not groups:
         return
-    path = _path(update, *groups[0], **options)
+    kind = kind_of(groups[0][0])
+    path = _path(kind, update, groups[0], options)
     if path is not None:
         update = path.forward
     for ran in _watching:
         ran.append(f"{update.__module__}.{update.__name__}")
-    walk = _walks.get(kind_of(groups[0][0]), _one_by_one) if FAST else _one_by_one
+    walk = _walks.get(kind, _one_by_one) if FAST else _one_by_one
     walk(partial(update, **options) if options else update, groups)
 
 
@@ -114,11 +115,10 @@ def load(kind):
     _loaded.add(kind)  # last: another thread waits for the imports and does not go on without them
 
 
-def _path(function, *args, **options):
+def _path(kind, function, args, options):
     """The first path that serves; None for the book."""
     if not FAST:
         return None
-    kind = kind_of(args[0])
     if kind not in _loaded:
         load(kind)
     for path in _paths.get((kind, function), ()):

@@ -37,7 +37,7 @@ class ConditionalOptions(Options):
         "(--generate does not open it)",
         choices=("dcgan", "mlp"),
     )
-    lr: float = option(5e-4, "Adam's; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    lr: float = option(5e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     lr_decay: str = option(
         "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")

@@ -19,8 +19,8 @@ from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam, Ema, linear_decay
 
-# Name: D's loss, then G's, each a pair of nanogan.ops that takes logits and a label. D is given REAL for real pictures
-# and FAKE for drawn ones; G gives its own the label REAL.
+# Name: D's loss, then G's, each a pair of nanogan.ops that takes logits and a label. D is given REAL for real images
+# and FAKE for generated ones; G gives its own the label REAL.
 LOSSES = {
     # D: -log p(real) - log(1 - p(fake)), p = sigmoid(logits)      G: -log p(fake)       Goodfellow 2014, section 3
     "bce": (
@@ -64,9 +64,9 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
 
     Source: I. Goodfellow et al., arXiv:1406.2661, algorithm 1 and section 3; order as in pytorch/examples.
 
-    loss: another of LOSSES. label_smoothing: D's label for real pictures is 1 - label_smoothing, those of drawn ones
+    loss: another of LOSSES. label_smoothing: D's label for real images is 1 - label_smoothing, those of fake ones
     and G's stay (one-sided; T. Salimans et al., arXiv:1606.03498, section 3.4). noise: two arrays of the shapes of real
-    and drawn pictures, added to them before D sees them (C. Sonderby et al., arXiv:1610.04490).
+    and fake images, added to them before D sees them (C. Sonderby et al., arXiv:1610.04490).
     """
     (d_loss_forward, d_loss_backward), (g_loss_forward, g_loss_backward) = losses_of(loss, label_smoothing)
     noise_real, noise_fake = noise
@@ -86,8 +86,8 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
     opt_d.step()
 
     # ---- G: fake -> D -> loss, as if it were real. G has not changed, so ``fake`` and its cache still hold; D has, so
-    # the old logits do not. D passes the gradient on to the picture and keeps none for itself. Noise was added to the
-    # picture, so its slope is 1: the gradient of what D saw is the picture's.
+    # the old logits do not. D passes the gradient on to the image and keeps none for itself. Noise was added to the
+    # image, so its slope is 1: the gradient of what D saw is the image's.
     g.zero_grad()
     new_logits, cache = d.forward(seen, train=True)
     loss_g, loss_cache = g_loss_forward(new_logits, REAL)
@@ -140,7 +140,7 @@ class DCGANOptions(Options):
     image_size: int = option(64, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
     latent: int = option(100, "elements of z", low=1, high=1_000_000)
     width: int = option(64, "channels of the largest map (torch's ngf, ndf)", low=1, high=1_000_000)
-    lr: float = option(2e-4, "Adam's; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    lr: float = option(2e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     loss: str = option(
         "bce",
