@@ -32,7 +32,7 @@ RUNS = [
     mistake("checkpoint: an older format's average is not found", "networks:_load",
             "below('ema.average.', state) or below('ema.', state)", "below('ema.average.', state)"),
     mistake("checkpoint: numbers of any size are taken", "runs:_wrong_number",
-            "type(value) is int and 0 <= value <= MAX_COUNT", "type(value) is int"),
+            "type(value) is int and low <= value <= MAX_COUNT", "type(value) is int"),
     mistake("game: another game's state is loaded as far as it goes", "game:Game.load_state_dict",
             "state.keys() != members.keys()", "False"),
 ]  # fmt: skip
