@@ -27,7 +27,7 @@ GAP = 4  # pixels
 AROUND = 50  # neighbours that the nearest is compared with
 
 
-def main():
+def parse_args():
     parser = experiments.parser(
         "Show the nearest training pictures of a generator's samples. The paper's section 4.1 (memorising, and "
         "duplicates); its section 6 says why it shows no neighbours itself.",
@@ -51,7 +51,11 @@ def main():
     args = parser.parse_args()
     if args.dry_run:
         args.samples = min(args.samples, 20)
+    return args
 
+
+def main():
+    args = parse_args()
     device = backend.get_device(args.device)
     g = trained.generator(args.checkpoint).to(device)
     d = trained.discriminator(args.discriminator, args.checkpoint).to(device)
