@@ -47,8 +47,6 @@ def small_pieces(monkeypatch, set_threads):
         (chunked, "SMALL", 0),
         (chunked, "WORTHWHILE", 0),
         (chunked, "COLS", 500),
-        (thin, "COLS", 500),
-        (thin, "WORTHWHILE", 0),
         (linear, "WORTHWHILE", 0),
         (batchnorm, "WORTHWHILE", 0),
         (batchnorm, "CHUNK", 50),
@@ -168,8 +166,7 @@ def test_chunks_of_images_are_the_convolution(make, data):
     with pytest.MonkeyPatch.context() as patch:
         threads.count()
         patch.setattr(threads, "_count", data.draw(st.integers(1, 3), label="threads"))
-        for module in (chunked, thin):
-            patch.setattr(module, "COLS", data.draw(st.sampled_from([1, 200, 10**6])))
+        patch.setattr(chunked, "COLS", data.draw(st.sampled_from([1, 200, 10**6])))
         patch.setattr(chunked, "WORTHWHILE", 0)
         patch.setattr(thin, "CHANNELS", data.draw(st.sampled_from([0, 8])))
         options = {"stride": stride, "padding": padding}

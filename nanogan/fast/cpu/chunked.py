@@ -10,13 +10,13 @@ import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import register
-from nanogan.fast.cpu import thin, threads
+from nanogan.fast.cpu import blocks, thin, threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops import conv
 from nanogan.ops.checks import check_dy, check_input, pair
 from nanogan.ops.rows import column_sum
 
-COLS = 256 * 1024  # numbers of cols at a time
+COLS = 512 * 1024  # numbers of cols at a time
 SMALL = 16 * 1000 * 1000  # multiplications, up to which the book is as fast
 WORTHWHILE = 4 * 1000 * 1000  # multiplications of a chunked pass for which waking up other threads pays
 
@@ -39,65 +39,116 @@ def _is_batch(x, w):
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
     """The same as :func:`nanogan.ops.conv2d_forward`."""
     check_input("Conv2d", x, w, (None, w.shape[1], None, None))
-    options = {"stride": pair(stride, "stride", least=1), "padding": pair(padding, "padding")}
-    size = conv.conv2d_output_size(x.shape[2:], w.shape[2:], *options.values())
+    stride, padding = pair(stride, "stride", least=1), pair(padding, "padding")
+    size = conv.conv2d_output_size(x.shape[2:], w.shape[2:], stride, padding)
     y = threads.empty((len(x), *size, len(w)), x.dtype)
     rows = conv.weight_rows(w).T  # (KH*KW*C, F)
 
     def work(images):
-        for chunk in _chunks(images, x, w, y.transpose(0, 3, 1, 2)):
+        for chunk in _chunks(images, x.shape[1], size, w):
             out = y[chunk].reshape(-1, len(w))
-            np.matmul(_im2col(x[chunk], w.shape[2:], *options.values(), size), rows, out=out)
+            np.matmul(_im2col(x[chunk], w.shape[2:], stride, padding, size), rows, out=out)
             if b is not None:
                 out += b
 
-    threads.parallel(work, _shares(x, w, y.transpose(0, 3, 1, 2)))
+    threads.parallel(work, _shares(len(x), size, w))
     y = y.transpose(0, 3, 1, 2)
-    return y, (x, w, b, *options.values(), y.shape)
+    return y, (x, w, b, stride, padding, y.shape)
 
 
 def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv2d_backward`."""
     x, w, b, stride, padding, y_shape = cache
     check_dy("Conv2d", dy, y_shape, x.dtype)
-    if not thin.serves(x.shape[1], stride):
-        return _backward("Conv2d", conv.conv2d_backward, dy, cache, need_dx, need_dw)
-    dx = thin.up(dy, w, x.shape, stride, padding) if need_dx else None
-    if not need_dw:
-        return dx, None, None
-    dy = np.ascontiguousarray(dy.transpose(0, 2, 3, 1))
+    if not (need_dx or need_dw):
+        return None, None, None
+    dy, size = _pixels(dy), y_shape[2:]  # dy (N, OH, OW, F)
+    N, C, H, W = x.shape
+    dx = threads.empty((N, H, W, C), x.dtype) if need_dx else None
+    paint = _painter(w, stride, padding) if need_dx else None
 
     def work(images):
-        dw = np.zeros((len(w), w[0].size), x.dtype)
-        for chunk in _chunks(images, x, w, dy.transpose(0, 3, 1, 2)):
-            cols = _im2col(x[chunk], w.shape[2:], stride, padding, y_shape[2:])
-            dw += dy[chunk].reshape(-1, len(w)).T @ cols
+        dw = np.zeros((len(w), w[0].size), x.dtype) if need_dw else 0
+        for chunk in _chunks(images, C, size, w):
+            if need_dw:
+                cols = _im2col(x[chunk], w.shape[2:], stride, padding, size)
+                dw += dy[chunk].reshape(-1, len(w)).T @ cols
+            if need_dx:
+                paint(dy[chunk], dx[chunk])
         return dw
 
-    dw = sum(threads.parallel(work, _shares(x, w, dy.transpose(0, 3, 1, 2))))
-    with threads.one_blas_thread:
-        db = None if b is None else column_sum(dy.reshape(-1, len(w)))
-    return dx, conv.weight_from_rows(dw, w.shape[2:]), db
+    dw = sum(threads.parallel(work, _shares(N, size, w)))
+    return _gradients(dx, dw, dy, w, b, need_dw)
 
 
 def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """The same as :func:`nanogan.ops.conv_transpose2d_forward`."""
     check_input("ConvTranspose2d", x, w, (None, len(w), None, None))
-    options = {"stride": pair(stride, "stride", least=1), "padding": pair(padding, "padding")}
-    options["output_padding"] = pair(output_padding, "output_padding")
-    size = conv.conv_transpose2d_output_size(x.shape[2:], w.shape[2:], *options.values())
-    if thin.serves(w.shape[1], options["stride"]):
-        y = thin.up(x, w, (len(x), w.shape[1], *size), options["stride"], options["padding"])
-        if b is not None:
-            y += b[:, None, None]
-    else:
-        y = _forward(conv.conv_transpose2d_forward, x, w, b, (w.shape[1], *size), options)
-    return y, (x, w, b, options["stride"], options["padding"], y.shape)
+    stride, padding = pair(stride, "stride", least=1), pair(padding, "padding")
+    output_padding, F = pair(output_padding, "output_padding"), w.shape[1]
+    size = conv.conv_transpose2d_output_size(x.shape[2:], w.shape[2:], stride, padding, output_padding)
+    y = threads.empty((len(x), *size, F), x.dtype)
+    pixels, paint = _pixels(x), _painter(w, stride, padding)
+
+    def work(images):
+        for chunk in _chunks(images, F, x.shape[2:], w):
+            paint(pixels[chunk], y[chunk])
+            if b is not None:
+                y[chunk] += b
+
+    threads.parallel(work, _shares(len(x), x.shape[2:], w))
+    y = y.transpose(0, 3, 1, 2)
+    return y, (x, w, b, stride, padding, y.shape)
 
 
 def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
-    return _backward("ConvTranspose2d", conv.conv_transpose2d_backward, dy, cache, need_dx, need_dw)
+    x, w, b, stride, padding, y_shape = cache
+    check_dy("ConvTranspose2d", dy, y_shape, x.dtype)
+    if not (need_dx or need_dw):
+        return None, None, None
+    pixels, size = _pixels(x), x.shape[2:]  # (N, H, W, C)
+    dx = threads.empty(pixels.shape, x.dtype) if need_dx else None
+    rows = conv.weight_rows(w).T  # (KH*KW*F, C)
+
+    def work(images):
+        dw = np.zeros((len(w), w[0].size), x.dtype) if need_dw else 0
+        for chunk in _chunks(images, w.shape[1], size, w):
+            dcols = _im2col(dy[chunk], w.shape[2:], stride, padding, size)
+            if need_dw:
+                dw += pixels[chunk].reshape(-1, len(w)).T @ dcols
+            if need_dx:
+                np.matmul(dcols, rows, out=dx[chunk].reshape(-1, len(w)))
+        return dw
+
+    dw = sum(threads.parallel(work, _shares(len(x), size, w)))
+    return _gradients(dx, dw, dy.transpose(0, 2, 3, 1), w, b, need_dw)
+
+
+def _gradients(dx, dw, dy, w, b, need_dw):
+    """dx (N, C, H, W), dw like w, db: what is not needed is None. dy with its channels last."""
+    db = None
+    if need_dw and b is not None:
+        with threads.one_blas_thread:
+            db = column_sum(dy.reshape(-1, dy.shape[3]))
+    dw = conv.weight_from_rows(dw, w.shape[2:]) if need_dw else None
+    return None if dx is None else dx.transpose(0, 3, 1, 2), dw, db
+
+
+def _painter(w, stride, padding):
+    """Return ``paint(x, y)``: fill y (n, OH, OW, F) with the transposed convolution of x (n, H, W, C), as fits w."""
+    for path in (thin, blocks):
+        if path.serves(w, stride):
+            return path.painter(w, stride, padding)
+    rows = conv.weight_rows(w)  # (C, KH*KW*F)
+
+    def paint(x, y):
+        n, H, W, C = x.shape
+        cols = np.matmul(x.reshape(-1, C), rows, out=workspace("cols", (n * H * W, rows.shape[1]), x.dtype))
+        shape = y.transpose(0, 3, 1, 2).shape
+        y[...] = conv.col2im(cols, shape, w.shape[2:], stride, padding, (H, W)).transpose(0, 2, 3, 1)
+
+    return paint
 
 
 def _im2col(x, kernel_size, stride, padding, output_size):
@@ -115,54 +166,19 @@ def _im2col(x, kernel_size, stride, padding, output_size):
     return cols.reshape(n * OH * OW, KH * KW * C)
 
 
-def _forward(forward, x, w, b, shape, options):
-    """Run nanogan.ops' ``forward`` on some images at a time; ``shape`` is (F, OH, OW). Returns y (N, F, OH, OW)."""
-    F, OH, OW = shape
-    y = threads.empty((len(x), OH, OW, F), x.dtype).transpose(0, 3, 1, 2)
-
-    def work(images):
-        for chunk in _chunks(images, x, w, y):
-            y[chunk], _ = forward(x[chunk], w, b, **options)
-
-    threads.parallel(work, _shares(x, w, y))
-    return y
+def _pixels(x):
+    """(N, C, H, W) -> (N, H, W, C), contiguous: no copy of a channels-last array."""
+    return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
-def _backward(op, backward, dy, cache, need_dx, need_dw):
-    """Run nanogan.ops' ``backward`` on some images of dy (N, F, OH, OW) at a time. Returns dx (N, C, H, W), dw, db."""
-    x, w, b, stride, padding, y_shape = cache
-    check_dy(op, dy, y_shape, x.dtype)
-    if not (need_dx or need_dw):
-        return None, None, None
-    N, C, H, W = x.shape
-    dx = threads.empty((N, H, W, C), x.dtype).transpose(0, 3, 1, 2) if need_dx else None
-
-    def work(images):
-        dw = db = None
-        for chunk in _chunks(images, x, w, dy):
-            part = (x[chunk], w, b, stride, padding, dy[chunk].shape)
-            dx_part, dw_part, db_part = backward(dy[chunk], part, need_dx=need_dx, need_dw=need_dw)
-            if need_dx:
-                dx[chunk] = dx_part
-            dw = dw_part if dw is None else dw + dw_part if need_dw else None
-            db = db_part if db is None else db + db_part
-        return dw, db
-
-    dws, dbs = zip(*threads.parallel(work, _shares(x, w, dy)), strict=True)
-    return dx, sum(dws[1:], dws[0]) if need_dw else None, sum(dbs[1:], dbs[0]) if need_dw and b is not None else None
+def _shares(N, windows, w):
+    """Each thread's images; all of them to one where threads would not pay. ``windows``: (OH, OW) of im2col."""
+    return threads.shares(N, N * math.prod(windows) * w.size >= WORTHWHILE)
 
 
-def _shares(x, w, y):
-    """Each thread's images; all of them to one where threads would not pay."""
-    pixels = min(x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
-    return threads.shares(len(x), len(x) * pixels * w.size >= WORTHWHILE)
-
-
-def _chunks(images, x, w, y):
-    """Cut a slice of images into some that have about COLS numbers in cols, on the side with fewer pixels."""
-    pixels = min(x.shape[2] * x.shape[3], y.shape[2] * y.shape[3])
-    channels = x.shape[1] if pixels == y.shape[2] * y.shape[3] else y.shape[1]
-    step = max(1, COLS // (pixels * channels * w.shape[2] * w.shape[3]))
+def _chunks(images, channels, windows, w):
+    """Cut a slice of images into some that have about COLS numbers in cols, windows of so many ``channels``."""
+    step = max(1, COLS // (math.prod(windows) * channels * w.shape[2] * w.shape[3]))
     return [slice(start, min(images.stop, start + step)) for start in range(images.start, images.stop, step)]
 
 

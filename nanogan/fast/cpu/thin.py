@@ -12,40 +12,29 @@ phases; plane kh = ph + a*stride goes into phase ph, ``a`` pixels further down. 
 
 import numpy as np
 
-from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops.conv import weight_rows
 
 CHANNELS = 8  # at most
-COLS = 256 * 1024  # numbers of cols at a time
-WORTHWHILE = 4 * 1000 * 1000  # multiplications for which waking up other threads pays
 
 
-def serves(channels, stride):
-    """Whether the result has few channels, and a stride that makes phases of it."""
-    return channels <= CHANNELS and min(stride) > 1
+def serves(w, stride):
+    """Whether w (C, F, KH, KW) leads to few channels, with a stride that makes phases of the result."""
+    return w.shape[1] <= CHANNELS and min(stride) > 1
 
 
-def up(x, w, shape, stride, padding):
-    """Paint w (C, F, KH, KW) for every pixel of x (N, C, H, W) onto a picture of ``shape`` (N, F, OH, OW)."""
-    N, C, H, W = x.shape
-    _, F, OH, OW = shape
-    KH, KW = w.shape[2:]
-    y = threads.empty((N, OH, OW, F), x.dtype)
-    rows = np.ascontiguousarray(x.transpose(0, 2, 3, 1))  # (N, H, W, C)
+def painter(w, stride, padding):
+    """Return ``paint(x, y)``, which fills y (n, OH, OW, F) with the transposed convolution of x (n, H, W, C) with w."""
+    C, F, KH, KW = w.shape
     kernel = weight_rows(w).T  # (KH*KW*F, C)
-    chunk = max(1, COLS // (KH * KW * F * H * W))
 
-    def work(part):
-        for start in range(part.start, part.stop, chunk):
-            images = slice(start, min(part.stop, start + chunk))
-            n = images.stop - images.start
-            cols = workspace("cols", (KH * KW * F, n * H * W), x.dtype)
-            np.matmul(kernel, rows[images].reshape(-1, C).T, out=cols)
-            _add_planes(cols.reshape(KH, KW, F, n, H, W), y[images], stride, padding)
+    def paint(x, y):
+        n, H, W, _ = x.shape
+        cols = workspace("cols", (KH * KW * F, n * H * W), x.dtype)
+        np.matmul(kernel, x.reshape(-1, C).T, out=cols)
+        _add_planes(cols.reshape(KH, KW, F, n, H, W), y, stride, padding)
 
-    threads.parallel(work, threads.shares(N, N * H * W * w.size >= WORTHWHILE))
-    return y.transpose(0, 3, 1, 2)
+    return paint
 
 
 def _add_planes(cols, y, stride, padding):
