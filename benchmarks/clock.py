@@ -25,7 +25,7 @@ class Target:
         self.is_gpu = self.device.kind == "gpu"
         self.torch = torch.device("cuda", self.device.index) if self.is_gpu else torch.device("cpu")
         self.has_torch = not self.is_gpu or torch.cuda.is_available()
-        self.least_window = 0.1 if self.is_gpu else 0.0  # seconds; on the CPU one call is a window
+        self.least_window = 0.1 if self.is_gpu else 0.2  # seconds
         if self.is_gpu and self.has_torch:
             torch.cuda.set_device(self.torch)
 

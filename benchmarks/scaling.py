@@ -57,7 +57,7 @@ def main():
     settings += [("mnist", {"batch_size": n}, cores) for n in (32, 128, 512)]
     settings += [(name, {}, 1) for name in ("64", "32", "mnist")]
     lines = [f"- {line}" for line in machine.describe()]
-    lines += [f"- medians of {args.rounds} steps in alternation; float32", ""]
+    lines += [f"- medians of {args.rounds} windows of steps in alternation; float32", ""]
     lines += [
         "| network | width | batch | threads | nanogan, ms an image | torch, ms an image | speed, torch = 1 |",
         "|---|---|---|---|---|---|---|",

@@ -235,7 +235,7 @@ def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None
                 time.sleep(0.05)  # threads of the one before may still be spinning
             try:
                 prepare()
-                for _ in range(3 if target.is_gpu else 1):  # fills the caches again
+                for _ in range(3 if target.is_gpu else max(1, calls // 4)):  # caches and cores are as in training again
                     step()
                 times[name].append(target.seconds(step, calls))
             except Exception as error:
@@ -406,7 +406,10 @@ def about(args, target):
         )
         lines.append("- memory: arrays in use at the worst / what the libraries took from the driver for them")
     else:
-        lines.append(f"- {args.rounds} rounds in alternation, one untimed step before each timed one; float32")
+        lines.append(
+            f"- medians of {args.rounds} windows in alternation, each of at least {target.least_window} seconds of "
+            "steps in a row, as in training; float32"
+        )
     return [*lines, ""]
 
 

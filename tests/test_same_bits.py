@@ -58,7 +58,7 @@ def test_the_sizes_lie_on_both_sides_of_every_threshold(two_threads):
         for sizes in SIZES[1:]:
             play(*sizes, steps=1)
         game = ConditionalDCGAN(ConditionalOptions(networks="mlp"), {"images": (1, 28, 28), "labels": 10})
-        batch = {"images": np.zeros((32, 1, 28, 28), np.float32), "labels": np.zeros(32, np.int64)}
+        batch = {"images": np.zeros((128, 1, 28, 28), np.float32), "labels": np.zeros(128, np.int64)}
         game.step(**game.draw([batch], np.random.default_rng(0), At(1, 1, 1)))
     for operation in ("conv2d_forward", "conv_transpose2d_forward", "batchnorm_forward", "linear_forward"):
         assert f"nanogan.fast.cpu.small.{operation}" in {*small, *large}, operation

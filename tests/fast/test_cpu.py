@@ -45,6 +45,7 @@ def small_pieces(monkeypatch, set_threads):
         (winograd, "ROWS", 4),
         (winograd, "PLANE", 64),
         (chunked, "SMALL", 0),
+        (chunked, "THIN", 0),
         (chunked, "WORTHWHILE", 0),
         (chunked, "COLS", 500),
         (linear, "WORTHWHILE", 0),
@@ -182,6 +183,51 @@ def test_chunks_of_images_are_the_convolution(make, data):
         )  # fmt: skip
 
 
+@given(makers(), st.data())
+def test_a_kernel_that_covers_the_map_is_a_fully_connected_layer(make, data):
+    N, C, F, KH, KW, stride, number = (data.draw(st.integers(1, high)) for high in (6, 9, 9, 4, 4, 3, 3))
+    bias = make(F) if data.draw(st.booleans()) else None
+    with pytest.MonkeyPatch.context() as patch:
+        threads.count()
+        patch.setattr(threads, "_count", number)
+        assert_parity(
+            (linear.conv2d_forward, linear.conv2d_backward), (ops.conv2d_forward, ops.conv2d_backward),
+            [make(N, C, KH, KW), make(F, C, KH, KW), bias], {"stride": stride}, make(N, F, 1, 1), NEEDS,
+        )  # fmt: skip
+        assert_parity(
+            (linear.conv_transpose2d_forward, linear.conv_transpose2d_backward),
+            (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward),
+            [make(N, C, 1, 1), make(C, F, KH, KW), bias], {"stride": stride}, make(N, F, KH, KW), NEEDS,
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("shape", "w_shape", "options", "conv2d", "conv_transpose2d"),
+    [
+        ((64, 64, 8, 8), (128, 64, 8, 8), {}, True, False),
+        ((64, 512, 1, 1), (512, 64, 4, 4), {}, False, True),
+        ((64, 512, 1, 1), (512, 64, 4, 4), {"stride": 3}, False, True),
+        ((128, 512, 1, 1), (512, 512, 1, 1), {}, True, True),
+        ((64, 64, 8, 8), (128, 64, 8, 8), {"padding": (0, 1)}, False, False),
+        ((64, 64, 8, 9), (128, 64, 8, 8), {}, False, False),
+        ((64, 512, 1, 1), (512, 64, 4, 4), {"padding": 1}, False, False),
+        ((64, 512, 1, 2), (512, 64, 4, 4), {}, False, False),
+        ((8, 64, 8, 8), (8, 64, 8, 8), {}, False, False),
+        ((8, 64, 1, 1), (64, 64, 4, 4), {}, False, False),
+    ],
+)
+def test_linear_serves_kernels_that_cover_the_map(shape, w_shape, options, conv2d, conv_transpose2d):
+    x, w = np.zeros(shape, np.float32), np.zeros(w_shape, np.float32)
+    assert linear.serves_conv2d(x, w, **options) == conv2d
+    assert linear.serves_conv_transpose2d(x, w, **options) == conv_transpose2d
+    assert not linear.serves_conv2d(x.astype(np.float16), w.astype(np.float16), **options)
+
+
+def test_linear_leaves_output_padding_alone():
+    x, w = np.zeros((64, 512, 1, 1), np.float32), np.zeros((512, 64, 4, 4), np.float32)
+    assert not linear.serves_conv_transpose2d(x, w, stride=2, output_padding=1)
+
+
 @pytest.mark.parametrize(
     ("shape", "w_shape", "options", "served"),
     [
@@ -217,6 +263,9 @@ def test_winograd_leaves_output_padding_alone():
         (lambda x, w: chunked.conv2d_forward(x[:, :2], w), "expected 3 input channels, got 2"),
         (lambda x, w: chunked.conv2d_forward(x, w, stride=0), "stride expected a whole number"),
         (lambda x, w: chunked.conv_transpose2d_forward(x, w, output_padding=1), "smaller than the stride"),
+        (lambda x, w: linear.conv2d_forward(x, x, stride=0), "stride expected a whole number"),
+        (lambda x, w: linear.conv2d_forward(x[:, :2], x), "expected 3 input channels, got 2"),
+        (lambda x, w: linear.conv2d_backward(x, linear.conv2d_forward(x, x)[1]), "expected dy of y's shape"),
         (lambda x, w: chunked.conv2d_backward(x, chunked.conv2d_forward(x, w)[1]), "expected dy of y's shape"),
         (
             lambda x, w: winograd.conv2d_backward(x, winograd.conv2d_forward(x, np.zeros((3, 3, 4, 4)))[1]),

@@ -17,19 +17,26 @@ from nanogan.ops.checks import check_dy, check_input, pair
 from nanogan.ops.rows import column_sum
 
 COLS = 512 * 1024  # numbers of cols at a time
-SMALL = 16 * 1000 * 1000  # multiplications, up to which the book is as fast
-WORTHWHILE = 4 * 1000 * 1000  # multiplications of a chunked pass for which waking up other threads pays
+SMALL = 2 * 1000 * 1000  # multiplications, up to which the book is as fast
+THIN = 16 * 1000 * 1000  # the same for a few channels
+WORTHWHILE = 30 * 1000 * 1000  # multiplications for which waking up other threads pays
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether this is a batch of images, of numbers that BLAS multiplies, and more than a little work."""
-    windows = math.prod(pair(stride, "stride", least=1))
-    return _is_batch(x, w) and x.size * w[:, 0].size // windows >= SMALL
+    if not _is_batch(x, w) or x.size * w[:, 0].size < _least(w):  # whatever the stride
+        return False
+    return x.size * w[:, 0].size // math.prod(pair(stride, "stride", least=1)) >= _least(w)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether this is a batch of images, of numbers that BLAS multiplies, and more than a little work."""
-    return _is_batch(x, w) and x.size * w[0].size >= SMALL
+    return _is_batch(x, w) and x.size * w[0].size >= _least(w)
+
+
+def _least(w):
+    """From how many multiplications on this is faster than the book."""
+    return THIN if min(w.shape[:2]) <= thin.CHANNELS else SMALL
 
 
 def _is_batch(x, w):
@@ -77,7 +84,7 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
                 paint(dy[chunk], dx[chunk])
         return dw
 
-    dw = sum(threads.parallel(work, _shares(N, size, w)))
+    dw = sum(threads.parallel(work, _shares(N, size, w, products=need_dx + need_dw)))
     return _gradients(dx, dw, dy, w, b, need_dw)
 
 
@@ -121,7 +128,7 @@ def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
                 np.matmul(dcols, rows, out=dx[chunk].reshape(-1, len(w)))
         return dw
 
-    dw = sum(threads.parallel(work, _shares(len(x), size, w)))
+    dw = sum(threads.parallel(work, _shares(len(x), size, w, products=need_dx + need_dw)))
     return _gradients(dx, dw, dy.transpose(0, 2, 3, 1), w, b, need_dw)
 
 
@@ -171,9 +178,9 @@ def _pixels(x):
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
 
 
-def _shares(N, windows, w):
+def _shares(N, windows, w, products=1):
     """Each thread's images; all of them to one where threads would not pay. ``windows``: (OH, OW) of im2col."""
-    return threads.shares(N, N * math.prod(windows) * w.size >= WORTHWHILE)
+    return threads.shares(N, N * math.prod(windows) * w.size * products >= WORTHWHILE)
 
 
 def _chunks(images, channels, windows, w):

@@ -1,13 +1,19 @@
-"""The fully connected layer, its outputs shared by threads."""
+"""The fully connected layer, its outputs shared by threads; and convolutions that are one.
+
+A kernel that covers the whole map, as in a DCGAN's first layer of G and last of D, has one window. Then no number of
+``cols`` occurs twice, im2col and col2im only give it another shape, and the convolution is a fully connected layer.
+"""
 
 import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import register
 from nanogan.fast.cpu import threads
-from nanogan.ops.checks import check_input
+from nanogan.ops import conv
+from nanogan.ops.checks import check_dy, check_input, pair
+from nanogan.ops.rows import column_sum, from_rows, to_rows
 
-WORTHWHILE = 4 * 1000 * 1000  # multiplications for which waking up other threads pays
+WORTHWHILE = 20 * 1000 * 1000  # multiplications for which waking up other threads pays
 
 
 def serves(x, w, b=None):
@@ -44,4 +50,76 @@ def _product(a, b):
     return out
 
 
+def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
+    """Whether w covers all of x, and threads pay."""
+    right = x.ndim == 4 and w.ndim == 4 and x.shape[1:] == w.shape[1:] and x.dtype in (np.float32, np.float64)
+    return right and x.size * len(w) >= WORTHWHILE and pair(padding, "padding") == (0, 0)
+
+
+def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
+    """Whether x has one pixel, from which w paints the whole result, and threads pay."""
+    right = x.ndim == 4 and w.ndim == 4 and x.shape[1:] == (len(w), 1, 1) and x.dtype in (np.float32, np.float64)
+    options = (pair(padding, "padding"), pair(output_padding, "output_padding"))
+    return right and len(x) * w.size >= WORTHWHILE and options == ((0, 0), (0, 0))
+
+
+def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
+    """The same as :func:`nanogan.ops.conv2d_forward` for what :func:`serves_conv2d`."""
+    check_input("Conv2d", x, w, (None, w.shape[1], None, None))
+    pair(stride, "stride", least=1)  # there is no second window, but a wrong stride is still an error
+    y = _product(_flat(x), conv.weight_rows(w).T)  # (N, F)
+    if b is not None:
+        y += b
+    y = from_rows(y, len(x), 1, 1)
+    return y, (x, w, b, y.shape)
+
+
+def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """The same as :func:`nanogan.ops.conv2d_backward`."""
+    x, w, b, y_shape = cache
+    check_dy("Conv2d", dy, y_shape, x.dtype)
+    N, C, H, W = x.shape
+    dy = to_rows(dy)  # (N, F)
+    dx = from_rows(_product(dy, conv.weight_rows(w)).reshape(-1, C), N, H, W) if need_dx else None
+    dw = conv.weight_from_rows(_product(dy.T, _flat(x)), w.shape[2:]) if need_dw else None
+    db = dy.sum(axis=0) if need_dw and b is not None else None
+    return dx, dw, db
+
+
+def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
+    """The same as :func:`nanogan.ops.conv_transpose2d_forward` for what :func:`serves_conv_transpose2d`."""
+    check_input("ConvTranspose2d", x, w, (None, len(w), None, None))
+    pair(stride, "stride", least=1)
+    _, F, KH, KW = w.shape
+    y = from_rows(_product(to_rows(x), conv.weight_rows(w)).reshape(-1, F), len(x), KH, KW)  # (N, F, KH, KW)
+    if b is not None:
+        y += b[:, None, None]
+    return y, (x, w, b, y.shape)
+
+
+def conv_transpose2d_backward(dy, cache, need_dx=True, need_dw=True):
+    """The same as :func:`nanogan.ops.conv_transpose2d_backward`."""
+    x, w, b, y_shape = cache
+    check_dy("ConvTranspose2d", dy, y_shape, x.dtype)
+    flat = _flat(dy)  # (N, KH*KW*F)
+    dx = from_rows(_product(flat, conv.weight_rows(w).T), len(x), 1, 1) if need_dx else None
+    dw = conv.weight_from_rows(_product(to_rows(x).T, flat), w.shape[2:]) if need_dw else None
+    with threads.one_blas_thread:
+        db = column_sum(to_rows(dy)) if need_dw and b is not None else None
+    return dx, dw, db
+
+
+def _flat(x):
+    """(N, C, H, W) -> (N, H*W*C), the only row of im2col."""
+    return to_rows(x).reshape(len(x), -1)
+
+
 register("cpu", ops.linear_forward, linear_forward, linear_backward, serves=serves, precisions=("float32", "tf32"))
+register(
+    "cpu", ops.conv2d_forward, conv2d_forward, conv2d_backward,
+    serves=serves_conv2d, priority=2, precisions=("float32", "tf32"),
+)  # fmt: skip
+register(
+    "cpu", ops.conv_transpose2d_forward, conv_transpose2d_forward, conv_transpose2d_backward,
+    serves=serves_conv_transpose2d, priority=2, precisions=("float32", "tf32"),
+)  # fmt: skip

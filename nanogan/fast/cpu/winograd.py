@@ -66,13 +66,14 @@ def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether these arguments are right for :func:`conv_transpose2d_forward`."""
-    right = x.ndim == 4 and pair(output_padding, "output_padding") == (0, 0) and x.shape[1] == w.shape[0]
-    return right and _worthwhile(x, w, stride, padding, x.size * w.shape[1] * 16)
+    right = x.ndim == 4 and x.shape[1] == w.shape[0] and _worthwhile(x, w, stride, padding, x.size * w.shape[1] * 16)
+    return right and pair(output_padding, "output_padding") == (0, 0)
 
 
 def _worthwhile(x, w, stride, padding, multiplications):
     return (
-        x.ndim == 4
+        multiplications >= LARGE  # first, for most are not
+        and x.ndim == 4
         and w.ndim == 4
         and w.shape[2:] == (4, 4)
         and pair(stride, "stride", least=1) == (2, 2)
@@ -80,7 +81,6 @@ def _worthwhile(x, w, stride, padding, multiplications):
         and x.dtype == w.dtype
         and x.dtype in (np.float32, np.float64)
         and min(w.shape[:2]) >= CHANNELS
-        and multiplications >= LARGE
     )
 
 
