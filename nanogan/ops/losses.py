@@ -111,8 +111,9 @@ def hinge_backward(dy, cache):
 def score_forward(x, target, *, reduction="mean"):
     """loss = mean of -s x, where s = 2 target - 1: scores are to rise without end for a target of 1, to fall for 0.
 
-    x of any shape. What a generator minimises beside a discriminator with the hinge loss. Returns the loss and the
-    cache for :func:`score_backward`. Source: as for :func:`hinge_forward`.
+    x of any shape. What a generator minimises beside a discriminator with the hinge loss, and both sides of a
+    Wasserstein GAN, whose critic takes 1 for real images and 0 for generated ones. Returns the loss and the cache for
+    :func:`score_backward`. Source: as for :func:`hinge_forward`; M. Arjovsky et al., arXiv:1701.07875, algorithm 1.
     """
     slope = array_module(x).zeros_like(x)
     slope += 1 - 2 * _check_target("score", x, target)

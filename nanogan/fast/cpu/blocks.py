@@ -1,13 +1,13 @@
 """The transposed convolution whose kernel is a multiple of the stride, as 4x4 with stride 2 or 3x3 with stride 1.
 
 ``col2im`` adds one kernel position at a time: runs of C numbers, between two of which NumPy works longer than on them.
-Here the picture is regrouped: SH x SW pixels are one *block*, which counts as one pixel with SH*SW times the channels.
+Here the image is regrouped: SH x SW pixels are one *block*, which counts as one pixel with SH*SW times the channels.
 A kernel that moves by SH x SW pixels then moves by one block, and is itself KH/SH x KW/SW blocks:
 
     w[c, f, a*SH + ph, b*SW + pw]  =  kernel[a, b][c, (ph, pw, f)]
     blocks[i + a, j + b]          +=  x[i, j] @ kernel[a, b]                     for every a, b: 4 for 4x4 with stride 2
 
-All columns j of a row follow each other in memory on both sides, so a run is a whole row of the picture: W*SH*SW*F
+All columns j of a row follow each other in memory on both sides, so a run is a whole row of the image: W*SH*SW*F
 numbers. At the end blocks become pixels again, and the padding is cut off.
 """
 
@@ -47,7 +47,7 @@ def painter(w, stride, padding):
 
         blocks = blocks.reshape(n, BH, BW, SH, SW, F)
         for ph in range(SH):
-            for pw in range(SW):  # pixel (ph, pw) of block (i, j) is the padded picture's pixel (i*SH + ph, j*SW + pw)
+            for pw in range(SW):  # pixel (ph, pw) of block (i, j) is the padded image's pixel (i*SH + ph, j*SW + pw)
                 top, left = -(-(PH - ph) // SH), -(-(PW - pw) // SW)
                 out = y[:, top * SH + ph - PH :: SH, left * SW + pw - PW :: SW]
                 out[...] = blocks[:, top : top + out.shape[1], left : left + out.shape[2], ph, pw]
