@@ -23,6 +23,8 @@ FAST = [
             "conv.weight_rows(w)", "w.reshape(len(w), -1)"),
     mistake("linear: a transposed dx in the weights' order", "linear:conv_transpose2d_backward",
             "conv.weight_rows(w)", "w.reshape(len(w), -1)"),
+    mistake("chunked: takes the only window of a map from linear", "chunked:serves_conv2d",
+            "x.shape[2:] == w.shape[2:]", "False"),
     mistake("blocks: the border keeps the numbers of the chunk before", "blocks:painter",
             "blocks[:, H:] = blocks[:, :H, W:] = 0", ""),
     mistake("blocks: the kernel's first block is added twice", "blocks:painter", "a or b", "True"),

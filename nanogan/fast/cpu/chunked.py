@@ -23,15 +23,15 @@ WORTHWHILE = 30 * 1000 * 1000  # multiplications for which waking up other threa
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
-    """Whether this is a batch of images, of numbers that BLAS multiplies, and more than a little work."""
-    if not _is_batch(x, w) or x.size * w[:, 0].size < _least(w):  # whatever the stride
+    """Whether this is a batch of images, of numbers that BLAS multiplies, more than one window, enough work."""
+    if not _is_batch(x, w) or x.shape[2:] == w.shape[2:] or x.size * w[:, 0].size < _least(w):  # whatever the stride
         return False
     return x.size * w[:, 0].size // math.prod(pair(stride, "stride", least=1)) >= _least(w)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
-    """Whether this is a batch of images, of numbers that BLAS multiplies, and more than a little work."""
-    return _is_batch(x, w) and x.size * w[0].size >= _least(w)
+    """Whether this is a batch of images, of numbers that BLAS multiplies, more than one window, enough work."""
+    return _is_batch(x, w) and x.shape[2:] != (1, 1) and x.size * w[0].size >= _least(w)
 
 
 def _least(w):
