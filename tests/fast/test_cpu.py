@@ -220,8 +220,9 @@ def test_linear_serves_kernels_that_cover_the_map(shape, w_shape, options, conv2
     x, w = np.zeros(shape, np.float32), np.zeros(w_shape, np.float32)
     assert linear.serves_conv2d(x, w, **options) == conv2d
     assert linear.serves_conv_transpose2d(x, w, **options) == conv_transpose2d
-    assert not (conv2d and chunked.serves_conv2d(x, w, **options))
-    assert not (conv_transpose2d and chunked.serves_conv_transpose2d(x, w, **options))
+    if len(x) > 8:  # the others are small
+        assert chunked.serves_conv2d(x, w, **options) != conv2d
+        assert chunked.serves_conv_transpose2d(x, w, **options) != conv_transpose2d
     assert not linear.serves_conv2d(x.astype(np.float16), w.astype(np.float16), **options)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import register
-from nanogan.fast.cpu import blocks, thin, threads
+from nanogan.fast.cpu import blocks, linear, thin, threads
 from nanogan.fast.cpu.threads import workspace
 from nanogan.ops import conv
 from nanogan.ops.checks import check_dy, check_input, pair
@@ -24,14 +24,15 @@ WORTHWHILE = 30 * 1000 * 1000  # multiplications for which waking up other threa
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether this is a batch of images, of numbers that BLAS multiplies, more than one window, enough work."""
-    if not _is_batch(x, w) or x.shape[2:] == w.shape[2:] or x.size * w[:, 0].size < _least(w):  # whatever the stride
+    if not _is_batch(x, w) or x.size * w[:, 0].size < _least(w) or linear.one_window(x, w, padding):
         return False
     return x.size * w[:, 0].size // math.prod(pair(stride, "stride", least=1)) >= _least(w)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether this is a batch of images, of numbers that BLAS multiplies, more than one window, enough work."""
-    return _is_batch(x, w) and x.shape[2:] != (1, 1) and x.size * w[0].size >= _least(w)
+    enough = _is_batch(x, w) and x.size * w[0].size >= _least(w)
+    return enough and not linear.one_pixel(x, padding, output_padding)
 
 
 def _least(w):

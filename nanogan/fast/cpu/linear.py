@@ -52,15 +52,24 @@ def _product(a, b):
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether w covers all of x, and threads pay."""
-    right = x.ndim == 4 and w.ndim == 4 and x.shape[1:] == w.shape[1:] and x.dtype in (np.float32, np.float64)
-    return right and x.size * len(w) >= WORTHWHILE and pair(padding, "padding") == (0, 0)
+    right = x.ndim == 4 and w.ndim == 4 and x.shape[1] == w.shape[1] and x.dtype in (np.float32, np.float64)
+    return right and x.size * len(w) >= WORTHWHILE and one_window(x, w, padding)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether x has one pixel, from which w paints the whole result, and threads pay."""
-    right = x.ndim == 4 and w.ndim == 4 and x.shape[1:] == (len(w), 1, 1) and x.dtype in (np.float32, np.float64)
-    options = (pair(padding, "padding"), pair(output_padding, "output_padding"))
-    return right and len(x) * w.size >= WORTHWHILE and options == ((0, 0), (0, 0))
+    right = x.ndim == 4 and w.ndim == 4 and x.shape[1] == len(w) and x.dtype in (np.float32, np.float64)
+    return right and len(x) * w.size >= WORTHWHILE and one_pixel(x, padding, output_padding)
+
+
+def one_window(x, w, padding):
+    """Whether the kernel w (F, C, KH, KW) covers all of x (N, C, H, W), without padding."""
+    return x.shape[2:] == w.shape[2:] and pair(padding, "padding") == (0, 0)
+
+
+def one_pixel(x, padding, output_padding):
+    """Whether the transposed convolution of x (N, C, H, W) is the kernel, painted once and whole."""
+    return x.shape[2:] == (1, 1) and pair(padding, "padding") == pair(output_padding, "output_padding") == (0, 0)
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
