@@ -1,6 +1,5 @@
 """Networks from and to torch's files: the same pictures, nothing executed, one sentence for whatever is no network."""
 
-import errno
 import os
 import pickle
 import subprocess
@@ -26,6 +25,7 @@ from nanogan.training import sample
 from tests import starting
 from tests.checkpoint.test_checkpoint import Pair, progress
 from tests.checkpoint.test_checkpoint import trained as a_training
+from tests.failing_files import fill_the_disk
 
 SIZES = [(8, 1, 3), (16, 3, 4), (28, 1, 2), (64, 3, 2)]  # image_size, channels, width
 
@@ -416,21 +416,7 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch, target):
     torch.save(their_g(8, 1, 2).state_dict(), tmp_path / "in.pth")
     (tmp_path / target).write_text("old")
 
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.file.close()
-
-        def write(self, data):
-            self.file.write(data[:100])
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(torch_files, "open", lambda *arguments: Full(open(*arguments)), raising=False)
+    fill_the_disk(monkeypatch, torch_files)
     with pytest.raises(OSError, match="No space left"):
         convert.convert(tmp_path / "in.pth", tmp_path / target)
     assert (tmp_path / target).read_text() == "old"

@@ -1,6 +1,5 @@
 """Networks in files: back to the bit, across to torch, refused when damaged, never half written."""
 
-import errno
 import json
 import os
 import pickle
@@ -23,6 +22,7 @@ from nanogan.layers import Dropout
 from nanogan.models import dcgan
 from nanogan.optim import SGD, Adam, Ema
 from nanogan.training import adversarial_step, sample
+from tests.failing_files import fill_the_disk
 
 
 @pytest.fixture
@@ -115,32 +115,12 @@ def test_a_missing_checkpoint_and_another_network(tmp_path, g):
         checkpoint.load(tmp_path / "g.safetensors", dcgan.discriminator(image_size=16, width=4))
 
 
-def fill_the_disk(monkeypatch, room=100):
-    """Let every file take ``room`` bytes more, then none."""
-
-    class Full:
-        def __init__(self, file):
-            self.file = file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.file.close()
-
-        def write(self, data):
-            self.file.write(data[:room])
-            raise OSError(errno.ENOSPC, "No space left on device")
-
-    monkeypatch.setattr(checkpoint.safetensors_files, "open", lambda *arguments: Full(open(*arguments)), raising=False)
-
-
 def test_a_failed_save_leaves_the_old_checkpoint(tmp_path, g, monkeypatch):
     path = tmp_path / "g.safetensors"
     checkpoint.save(path, g)
     before = path.read_bytes()
 
-    fill_the_disk(monkeypatch)
+    fill_the_disk(monkeypatch, checkpoint.safetensors_files)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save(path, g)
     assert path.read_bytes() == before
@@ -462,7 +442,7 @@ def test_a_failed_checkpoint_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "c.safetensors"
     checkpoint.save_training(path, trained(), progress())
     before = path.read_bytes()
-    fill_the_disk(monkeypatch)
+    fill_the_disk(monkeypatch, checkpoint.safetensors_files)
     with pytest.raises(OSError, match="No space left"):
         checkpoint.save_training(path, trained(1), progress(step=8, batch=4))
     assert path.read_bytes() == before

@@ -21,6 +21,7 @@ from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
 from nanogan.optim import Adam
 from nanogan.training import LAST, Run, train
+from tests.failing_files import Written
 
 ROOT = Path(__file__).parents[2]
 EPOCHS, STEPS = 3, 4  # 14 pictures in batches of 4
@@ -118,28 +119,18 @@ def child(out, kill_at, half):
             print("killed at", event, flush=True)
             killed()
 
-    class HalfWritten:
-        def __init__(self, file):
-            self.file = file
-
-        def __enter__(self):
-            return self
-
-        def __exit__(self, *error):
-            self.file.close()
-
-        def write(self, data):
-            if next(operations) == kill_at:
-                self.file.write(data[: len(data) // 2])
-                self.file.flush()
-                print("killed at half a file", flush=True)
-                killed()
-            self.file.write(data)
+    def write(file, data):
+        if next(operations) == kill_at:
+            file.write(data[: len(data) // 2])
+            file.flush()
+            print("killed at half a file", flush=True)
+            killed()
+        file.write(data)
 
     last = out / "checkpoints/last.safetensors"
     resume = last if last.exists() else None
     if half:
-        checkpoint.safetensors_files.open = lambda *arguments: HalfWritten(open(*arguments))
+        checkpoint.safetensors_files.open = lambda *arguments: Written(open(*arguments), write)
     else:
         sys.addaudithook(hook)
     run(out, resume=resume)
