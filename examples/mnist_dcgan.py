@@ -62,7 +62,7 @@ NOTES = {
 
 def main():
     parser = recipes.parser(
-        "Train a DCGAN on MNIST, or generate digits with a trained one.",
+        "Train a DCGAN (Radford 2015, arXiv:1511.06434, section 3) on MNIST, or generate digits with a trained one.",
         out="runs/mnist_dcgan",
         presets={"notes": ("the settings of docs/games/dcgan.md, for a GPU", NOTES)},
         image_size=28,
