@@ -19,8 +19,8 @@ from nanogan.models import vanilla
 
 def main():
     parser = recipes.parser(
-        "Train a vanilla GAN of fully connected layers (Goodfellow et al. 2014, sections 3 and 5), or generate with "
-        "one.",
+        "Train a vanilla GAN of fully connected layers, or generate with one (Goodfellow et al., arXiv:1406.2661, "
+        "sections 3 and 5).",
         out="runs/vanilla_gan",
         game=VanillaGAN,
         epochs=20,

@@ -141,7 +141,7 @@ class VanillaGAN(Game):
 
     @classmethod
     def contradiction(cls, options, arrays):
-        return contradicting(vanilla.options_of, options, arrays, ("image_size", "latent", "hidden"))
+        return contradicting(vanilla.options_of, vars(options), arrays, ("image_size", "latent", "hidden"))
 
 
 def mean_length(dfake):

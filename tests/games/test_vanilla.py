@@ -1,4 +1,4 @@
-"""The vanilla GAN's step beside torch's autograd, with a sigmoid and logarithms of probabilities as in arXiv:1406.2661."""
+"""The vanilla GAN's step beside torch's autograd, with a sigmoid and probabilities as arXiv:1406.2661 writes it."""
 
 import numpy as np
 import pytest
@@ -17,7 +17,7 @@ GS_LOSS = {
 
 
 def played(steps, **options):
-    """A game in float64, its networks' states before the first step, the inputs of its steps, and what they returned."""
+    """A game in float64, its networks' states at the start, the inputs of its steps, and what they returned."""
     rng = np.random.default_rng(3)
     options = VanillaOptions(image_size=SIZE, latent=LATENT, hidden=HIDDEN, lr=0.5, beta1=0.7, **options)
     game = VanillaGAN(options, {"images": (C, SIZE, SIZE)}, seed=1, dtype=np.float64)
