@@ -4,7 +4,7 @@
     G minimises  1/2 mean (D(G(z)) - c)^2
 
 X. Mao et al., arXiv:1611.04076, equation 2; a = 0, b = c = 1 is its equation 9. With b - c = 1 and b - a = 2, as in
-equation 8 (a = -1, b = 1, c = 0), G minimises the Pearson chi-square divergence of p + q and 2 q: section 3.2.
+equation 8 (a = -1, b = 1, c = 0), G minimises the Pearson chi-square divergence of p + q and 2 q (section 3).
 
 D's score has no sigmoid: it is no probability and may be any number. The slope of G's loss along it is D(G(z)) - c,
 which grows with the distance on *both* sides. So G is pulled by a fake that D takes for real beyond doubt, too far on
