@@ -44,6 +44,24 @@ class MaxPool2d(Plain):
         super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
 
 
+class AvgPool2d(Plain):
+    """The mean of each window; the stride is kernel_size if not given. Zeros of the padding count, as in torch."""
+
+    operation = ops.avg_pool2d_forward, ops.avg_pool2d_backward
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+class AdaptiveAvgPool2d(Plain):
+    """Means over output_size bins: (N, C, H, W) -> (N, C, OH, OW); ``AdaptiveAvgPool2d(1)`` is each channel's mean."""
+
+    operation = ops.adaptive_avg_pool2d_forward, ops.adaptive_avg_pool2d_backward
+
+    def __init__(self, output_size):
+        super().__init__(output_size=output_size)
+
+
 class Flatten(Plain):
     """(N, C, H, W) -> (N, C*H*W)."""
 
@@ -64,6 +82,8 @@ EXAMPLES = {
     "ReflectionPad2d": (lambda: ReflectionPad2d((1, 2, 3, 0)), normal(2, 3, 4, 4)),
     "ZeroPad2d": (lambda: ZeroPad2d((1, 2, 3, 0)), normal(2, 3, 4, 4)),
     "MaxPool2d": (lambda: MaxPool2d(2), normal(2, 3, 4, 4)),
+    "AvgPool2d": (lambda: AvgPool2d(2), normal(2, 3, 4, 4)),
+    "AdaptiveAvgPool2d": (lambda: AdaptiveAvgPool2d(3), normal(2, 3, 4, 4)),
     "Flatten": (Flatten, normal(2, 3, 4, 4)),
     "Reshape": (lambda: Reshape(3, 2, 2), normal(2, 12)),
 }
