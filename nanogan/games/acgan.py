@@ -154,7 +154,7 @@ class ACGAN(Game):
 
     @classmethod
     def contradiction(cls, options, arrays):
-        return contradicting(conditional.options_of, options, arrays, ("image_size", "latent", "width"))
+        return contradicting(conditional.options_of, vars(options), arrays, ("image_size", "latent", "width"))
 
 
 EXAMPLES = {
