@@ -152,6 +152,11 @@ class ACGAN(Game):
     def sample(self, joined):
         return sample(self.g, joined)
 
+    def line(self, numbers):
+        return DCGAN.line(self, numbers) + "  class: {loss_class_real:.4f} real, {loss_class_fake:.4f} fake".format(
+            **numbers
+        )
+
     @classmethod
     def contradiction(cls, options, arrays):
         return contradicting(conditional.options_of, vars(options), arrays, ("image_size", "latent", "width"))

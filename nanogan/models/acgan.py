@@ -13,6 +13,7 @@ three.
 
 import numpy as np
 
+from nanogan.errors import UserError
 from nanogan.layers import Conv2d, Dropout, Flatten, Layer, LeakyReLU, Sequential, init
 from nanogan.models import dcgan
 from nanogan.ops.examples import normal
@@ -41,6 +42,8 @@ def discriminator(*, classes, dropout=0.5, rng=None, dtype=np.float32, **sizes):
     dropout: the probability with which an element of the trunk's maps is zeroed in train mode; the paper's is 0.5.
     """
     dcgan.check_counts(classes=classes)
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout expected a probability of at least 0 and below 1, got {dropout!r}")
     rng = rng or np.random.default_rng()
     plain = dcgan.discriminator(rng=rng, dtype=dtype, **sizes)
     trunk = []
