@@ -27,8 +27,8 @@ def metric(monkeypatch):
     return prepare
 
 
-def images_of(*clouds, seen=(0, 1)):
-    return np.concatenate([np.column_stack([cloud, np.full(len(cloud), k)]) for cloud, k in zip(clouds, seen)])
+def images_of(*clouds):
+    return np.concatenate([np.column_stack([cloud, np.full(len(cloud), k)]) for k, cloud in enumerate(clouds)])
 
 
 def test_the_real_images_themselves_get_ones(metric):
