@@ -41,7 +41,7 @@ DRY_IMAGES, DRY_STEPS = 200, 4
 
 def main():
     args = parser().parse_args()
-    options = ACGAN.Options(width=args.width, lr=args.lr)
+    options = ACGAN.Options(width=args.width, dropout=args.dropout, lr=args.lr, lr_decay="linear")
     args.image_size, args.channels = options.image_size, 1
     out = writable_folder(args.out)
     name, columns = recipes.load_data(args, DRY_IMAGES if args.dry_run else None)
@@ -89,7 +89,7 @@ def learned(kind, game, loader, steps, seed):
         start.reseed(seed, at.step)  # dropout
         rng = backend.seeded_rng(seed, f"{kind}, step {at.step}")
         drawn = game.draw(batches, rng, at)
-        x, labels = drawn["real"], drawn["labels"]
+        x, labels, optimizer.lr = drawn["real"], drawn["labels"], drawn["lr"]
         if kind == "samples":
             wanted = drawn["wanted"]
             fake = sample(game.g, join(drawn["z"], one_hot(wanted, game.classes)))
@@ -127,7 +127,8 @@ def parser():
     result.add_argument("--steps", type=count, default=3000, help="of each network")
     result.add_argument("--batch-size", type=count, default=32, help="real images a step")
     result.add_argument("--width", type=count, default=32, help="channels of the largest map")
-    result.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=5e-4, help="Adam's learning rate")
+    result.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=1e-3, help="Adam's first rate")
+    result.add_argument("--dropout", type=cli.at_least(float, 0, high=0.99), default=0.25, help="of D's trunk")
     return result
 
 
