@@ -91,6 +91,16 @@ def test_each_network_takes_the_steps_learning_rate_and_its_own_optimisers_dloss
         np.testing.assert_allclose(after[1][name], array, rtol=0, atol=1e-12, err_msg=name)
 
 
+def test_the_images_gradient_is_computed_for_g_alone():
+    game, _, (inputs,), _ = played(1)
+    images, labels = inputs["real"], inputs["labels"]
+    *_, dx = game.through_d(images, 1.0, labels, 1.0, need_dx=False)
+    assert dx is None
+    *_, dx = game.through_d(images, 1.0, labels, 1.0, need_dw=False)
+    assert dx.shape == images.shape
+    assert abs(dx).max() > 0
+
+
 class Scaled(SGD):
     """Losses are ``scale`` times as large, the rate is as much smaller."""
 
