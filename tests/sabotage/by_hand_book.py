@@ -196,4 +196,14 @@ BOOK = [
     mistake("concat: parts of dy change places", "split_channels", "array[:, end - size:end]",
             "array[:, array.shape[1] - end:array.shape[1] - end + size]"),
     mistake("concat: dx is that of the last layer", "Concat.backward", "dx if total is None else add(total, dx)", "dx"),
+    mistake("optimisers: weights are clipped before the update", "Optimizer.step", "self.steps += 1",
+            "self.steps += 1\n[_clip(p, limit=self.weight_clip or 1e9) for p, *_ in self._groups()]",
+            "if self.weight_clip is not None:\n    elementwise(_clip, [(parameter,) for parameter, *_ in groups], "
+            "limit=self.weight_clip)", ""),
+    mistake("optimisers: weights are clipped from above alone", "optimizers:_clip", "-limit", "None"),
+    mistake("clipping: small gradients are made larger", "clip_grad_norm", "xp.minimum(max_norm / (norm + 1e-6), 1)",
+            "max_norm / (norm + 1e-6)"),
+    mistake("clipping: each parameter has its own norm", "clip_grad_norm", "gradient *= factor",
+            "gradient *= xp.minimum(max_norm / (xp.sqrt((gradient * gradient).sum()) + 1e-6), 1)"),
+    mistake("clipping: the norm is squared", "clip_grad_norm", "xp.sqrt", "abs"),
 ]  # fmt: skip
