@@ -296,6 +296,61 @@ def test_residual_and_concat_are_cut_and_named_like_sequentials(rng):
     assert (type(ways[:2]), len(ways[:2]), ways[1:].forward(x)[0].shape) == (layers.Concat, 2, (2, 6))
 
 
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("lengths", [None, [3, 5, 1]])
+def test_a_gru_is_torchs_with_the_same_weights(return_sequences, lengths, device, rng):
+    theirs = torch.nn.GRU(2, 4, batch_first=True).double()
+    ours = layers.GRU(2, 4, return_sequences=return_sequences, dtype=np.float64).to(device)
+    ours.load_state_dict({name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
+    x = rng.standard_normal((3, 5, 2))
+    options = {} if lengths is None else {"lengths": to_device(np.array(lengths), device)}
+    y, cache = ours.forward(to_device(x, device), **options)
+    dy = draw_like(y, rng)
+    t = torch.tensor(x, requires_grad=True)
+    if lengths is None:
+        states, last = theirs(t)
+    else:
+        pack = torch.nn.utils.rnn.pack_padded_sequence(t, lengths, batch_first=True, enforce_sorted=False)
+        states, last = theirs(pack)
+        states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
+        if return_sequences:  # there ours repeats the last state, which is compared without return_sequences
+            padding = np.arange(5) >= np.array(lengths)[:, None]
+            assert (abs(to_numpy(y))[padding] > 0).all()
+            y, dy = y * to_device(1.0 - padding[:, :, None], device), dy * ~padding[:, :, None]
+    dx = to_numpy(ours.backward(to_device(dy, device), cache))
+    expected = states if return_sequences else last[0]
+    expected.backward(torch.tensor(dy))
+    assert relative_error(to_numpy(y), expected.detach().numpy()) < 1e-13
+    assert relative_error(dx, t.grad.numpy()) < 1e-13
+    for name, parameter in theirs.named_parameters():
+        assert relative_error(to_numpy(ours.grads[name]), parameter.grad.numpy()) < 1e-13, name
+
+
+def test_what_stands_in_a_sequences_padding_changes_nothing(rng):
+    ours, lengths = layers.GRU(2, 4, rng=make_rng(), dtype=np.float64), np.array([2, 0, 4])
+    x = rng.standard_normal((3, 4, 2))
+    padding = np.arange(4) >= lengths[:, None]
+    results = []
+    for _ in range(2):
+        x[padding] = 10 * rng.standard_normal((padding.sum(), 2))
+        y, cache = ours.forward(x, lengths=lengths)
+        ours.zero_grad()
+        results.append((y, ours.backward(np.ones_like(y), cache), *gradients(ours).values()))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+    y, dx = results[0][:2]
+    assert (dx[padding] == 0).all()
+    assert (y[1] == 0).all()
+    alone, _ = ours.forward(x[:1, :2])
+    np.testing.assert_allclose(y[:1], alone, rtol=1e-13)
+
+
+def test_a_grus_first_parameters_are_distributed_as_torchs():
+    ours, theirs = layers.GRU(50, 60, rng=make_rng()), torch.nn.GRU(50, 60)
+    for name, tensor in theirs.state_dict().items():
+        assert np.abs(ours.params[name]).max() == pytest.approx(tensor.abs().max().item(), rel=0.1)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -453,6 +508,16 @@ def test_what_is_dangerous_by_position_is_keyword_only():
             call()
 
 
+def gru(shape, lengths=None):
+    return layers.GRU(3, 4, rng=make_rng()).forward(np.zeros(shape, np.float32), lengths=lengths)
+
+
+def test_lengths_belong_beside_their_sequences(double):
+    layer = layers.GRU(3, 4).to("gpu")
+    with pytest.raises(UserError, match="in a cupy array, as x is, got numpy's: use nanogan.backend.to_device"):
+        layer.forward(double.zeros((2, 5, 3), np.float32), lengths=np.array([1, 2]))
+
+
 def test_a_layer_without_its_methods_says_so():
     with pytest.raises(TypeError, match="Mine expected its own forward"):
         type("Mine", (Layer,), {})().forward(np.zeros(1))
@@ -474,6 +539,14 @@ def test_a_layer_without_its_methods_says_so():
             r"one shape but for these, got \[\(2, 2, 4, 4\), \(2, 2, 2, 2\)\]",
         ),
         (lambda: layers.Concat().forward(np.zeros((2, 3))), "Concat expected at least one layer"),
+        (lambda: layers.GRU(0, 4), "GRU expected sizes of at least 1, got 0 and 4"),
+        (lambda: gru((2, 3)), r"GRU expected an input of 3 dimensions, \(N, T, 3\), got one of shape \(2, 3\)"),
+        (lambda: gru((2, 3, 4)), r"GRU expected 3 input features, got 4 \(x has shape \(2, 3, 4\)\)"),
+        (lambda: gru((2, 0, 3)), "GRU expected sequences of at least one step"),
+        (lambda: gru((2, 5, 3), np.array([1, 6])), "2 integers from 0 to 5 in a numpy array, got 1 to 6"),
+        (lambda: gru((2, 5, 3), np.array([-1, 5])), "got -1 to 5"),
+        (lambda: gru((2, 5, 3), np.array([1])), r"got int64 of shape \(1,\)"),
+        (lambda: gru((2, 5, 3), np.ones(2)), r"got float64 of shape \(2,\)"),
         (lambda: Conv2d(3, 4, kernel_size=0), "kernel_size expected a whole number of at least 1"),
     ],
 )

@@ -91,7 +91,7 @@ def test_every_operation_is_a_documented_pair_with_keyword_options(name):
     assert backward.__doc__
     assert list(inspect.signature(backward).parameters)[:2] == ["dy", "cache"]
     arrays = {"x", "w", "b", "p", "logits", "target", "labels", "indices"}
-    arrays |= {"gamma", "beta", "running_mean", "running_var"}
+    arrays |= {"gamma", "beta", "running_mean", "running_var", "w_ih", "w_hh", "b_ih", "b_hh"}
     for parameter in inspect.signature(forward).parameters.values():
         assert parameter.name in arrays or parameter.kind is inspect.Parameter.KEYWORD_ONLY
 

@@ -206,4 +206,12 @@ BOOK = [
     mistake("clipping: each parameter has its own norm", "clip_grad_norm", "gradient *= factor",
             "gradient *= xp.minimum(max_norm / (xp.sqrt((gradient * gradient).sum()) + 1e-6), 1)"),
     mistake("clipping: the norm is squared", "clip_grad_norm", "xp.sqrt", "abs"),
+    mistake("gru: the reset gate before the product, as in the paper", "gru_forward", "xp.tanh(x_n + r * s)",
+            "xp.tanh(x_n + product(r * h, w_hh[2 * H:].T) + b_hh[2 * H:])"),
+    mistake("gru: the gates in Keras' order", "gru_forward", "x_r, x_z, x_n = xp.split(from_x[t], 3, axis=1)",
+            "x_z, x_r, x_n = xp.split(from_x[t], 3, axis=1)"),
+    mistake("gru: the update gate keeps the new, not the old", "gru_forward", "(1 - z) * n + z * h",
+            "z * n + (1 - z) * h"),
+    mistake("gru: padding is one step too late", "gru_forward", "t >= lengths", "t > lengths"),
+    mistake("gru: the layer forgets lengths", "GRU.forward", "lengths=lengths", "lengths=None"),
 ]  # fmt: skip
