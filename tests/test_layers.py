@@ -352,6 +352,71 @@ def test_a_grus_first_parameters_are_distributed_as_torchs():
 
 
 @pytest.mark.parametrize(
+    ("kind", "arguments", "shape"),
+    [
+        ("Conv2d", (3, 4, 3, 2, 1), (2, 3, 6, 6)),
+        ("ConvTranspose2d", (3, 4, 3, 2, 1), (2, 3, 4, 4)),
+        ("Linear", (3, 4), (5, 3)),
+    ],
+)
+def test_spectral_norm_is_torchs(kind, arguments, shape, device, rng):
+    """u and v far from converged, so that each forward in train mode divides by another number."""
+    theirs = torch.nn.utils.parametrizations.spectral_norm(getattr(torch.nn, kind)(*arguments), n_power_iterations=2)
+    theirs = theirs.double()
+    for vector in (theirs.parametrizations.weight[0]._u, theirs.parametrizations.weight[0]._v):
+        vector[...] = torch.nn.functional.normalize(torch.tensor(rng.standard_normal(len(vector))), dim=0)
+    inner = getattr(layers, kind)(*arguments, dtype=np.float64)
+    ours = layers.SpectralNorm(inner, n_power_iterations=2).to(device)
+    ours.load_state_dict({name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
+    modes = [False, True, True, False]
+    xs = [rng.standard_normal(shape) for _ in modes]
+    ys = [ours.forward(to_device(x, device), train=train) for x, train in zip(xs, modes, strict=True)]
+    dys = [rng.standard_normal(y.shape) for y, _ in ys]
+    tensors = [torch.tensor(x, requires_grad=True) for x in xs]
+    for i, train in enumerate(modes):
+        expected = theirs.train(train)(tensors[i])
+        assert relative_error(to_numpy(ys[i][0]), expected.detach().numpy()) < 1e-12
+        expected.backward(torch.tensor(dys[i]))
+    for i in (2, 0, 3, 1):
+        dx = ours.backward(to_device(dys[i], device), ys[i][1])
+        assert relative_error(to_numpy(dx), tensors[i].grad.numpy()) < 1e-12
+    for name, parameter in theirs.named_parameters():
+        assert relative_error(gradients(ours)[name], parameter.grad.numpy()) < 1e-12, name
+    for name, tensor in theirs.state_dict().items():
+        assert relative_error(to_numpy(ours.state_dict()[name]), tensor.numpy()) < 1e-12, name
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("Conv2d", (8, 12, 3)), ("ConvTranspose2d", (8, 12, 3))])
+def test_spectral_norm_leaves_a_largest_singular_value_of_1(kind, arguments):
+    """From the start, to the accuracy of 15 rounds; and exactly, once there were many forwards."""
+    layer = layers.SpectralNorm(getattr(layers, kind)(*arguments, rng=make_rng()), rng=make_rng())
+    x = np.ones((1, 8, 4, 4), np.float32)
+    for rounds, accuracy in ((0, 0.05), (300, 1e-4)):
+        for _ in range(rounds):
+            layer.forward(x)
+        _, ((_, (weight, *_)), _) = layer.forward(x, train=False)
+        rows = weight.transpose(1, 0, 2, 3) if kind == "ConvTranspose2d" else weight
+        assert np.linalg.norm(rows.reshape(12, -1), 2) == pytest.approx(1, rel=accuracy)
+
+
+def test_the_dcgan_papers_start_reaches_a_weight_under_spectral_norm():
+    network = Sequential(layers.SpectralNorm(Conv2d(20, 30, 4, rng=make_rng()), rng=make_rng()))
+    layers.init.dcgan_(network, make_rng())
+    state = network.state_dict()
+    assert state["0.parametrizations.weight.original"].std() == pytest.approx(0.02, rel=0.05)
+    assert (state["0.bias"] == 0).all()
+
+
+def test_a_refused_input_leaves_spectral_norms_vectors_alone():
+    layer = layers.SpectralNorm(Linear(3, 4, rng=make_rng()), rng=make_rng())
+    before = {name: buffer.copy() for name, buffer in layer.buffers.items()}
+    with pytest.raises(UserError, match="Linear expected 3 input features"):
+        layer.forward(np.zeros((2, 5), np.float32))
+    for name, buffer in layer.buffers.items():
+        np.testing.assert_array_equal(buffer, before[name])
+
+
+@pytest.mark.parametrize(
     ("change", "message"),
     [
         (lambda s: s.pop("0.weight"), "0.weight is missing"),
@@ -539,6 +604,12 @@ def test_a_layer_without_its_methods_says_so():
             r"one shape but for these, got \[\(2, 2, 4, 4\), \(2, 2, 2, 2\)\]",
         ),
         (lambda: layers.Concat().forward(np.zeros((2, 3))), "Concat expected at least one layer"),
+        (
+            lambda: layers.SpectralNorm(ReLU()),
+            r"SpectralNorm expected a Conv2d, a ConvTranspose2d or a Linear, got ReLU\(\)",
+        ),
+        (lambda: layers.SpectralNorm(Linear(3, 4), n_power_iterations=0), "n_power_iterations >= 1 and eps > 0, got 0"),
+        (lambda: layers.SpectralNorm(Linear(3, 4), eps=0), "got 1 and 0"),
         (lambda: layers.GRU(0, 4), "GRU expected sizes of at least 1, got 0 and 4"),
         (lambda: gru((2, 3)), r"GRU expected an input of 3 dimensions, \(N, T, 3\), got one of shape \(2, 3\)"),
         (lambda: gru((2, 3, 4)), r"GRU expected 3 input features, got 4 \(x has shape \(2, 3, 4\)\)"),

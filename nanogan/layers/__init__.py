@@ -33,10 +33,11 @@ from nanogan.layers.norm import BatchNorm1d, BatchNorm2d
 from nanogan.layers.recurrent import GRU
 from nanogan.layers.sequential import Sequential
 from nanogan.layers.shapes import Flatten, MaxPool2d, Reshape, Upsample
+from nanogan.layers.spectral import SpectralNorm
 from nanogan.layers.structure import Concat, Residual
 
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "Embedding", "ReLU", "LeakyReLU",
     "Tanh", "Sigmoid", "Dropout", "Upsample", "MaxPool2d", "Flatten", "Reshape", "Sequential",
-    "Residual", "Concat", "GRU",
+    "Residual", "Concat", "GRU", "SpectralNorm",
 ]  # fmt: skip

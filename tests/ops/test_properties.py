@@ -316,6 +316,23 @@ def test_gru(make, N, T, C, H, padded, return_sequences):
     )
 
 
+@given(makers(), st.lists(st.integers(1, 4), min_size=2, max_size=4), st.integers(0, 1))
+def test_spectral_norm(make, shape, dim):
+    w = make(*shape)
+    size = w.size // shape[dim]
+    u, s, v = np.linalg.svd(np.moveaxis(w, dim, 0).reshape(-1, size))
+    assume(s[0] > 0.1)
+    u, v = u[:, 0].copy(), v[0].copy()
+    check_against_torch(
+        lambda w: ops.spectral_norm_forward(w, u, v, dim=dim),
+        ops.spectral_norm_backward,
+        [w],
+        lambda w: w / (torch.tensor(u) @ (w.movedim(dim, 0).flatten(1) @ torch.tensor(v))),
+        make(*shape),
+        {},
+    )
+
+
 def test_every_operation_but_dropout_has_its_properties():
     """Dropout's zeros are its own; the cases check it with the zeros known."""
     here = {name.removeprefix("test_") for name in globals()} | set(ELEMENTWISE) | set(LOSSES) | {"flatten", "reshape"}

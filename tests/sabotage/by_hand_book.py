@@ -214,4 +214,18 @@ BOOK = [
             "z * n + (1 - z) * h"),
     mistake("gru: padding is one step too late", "gru_forward", "t >= lengths", "t > lengths"),
     mistake("gru: the layer forgets lengths", "GRU.forward", "lengths=lengths", "lengths=None"),
+    mistake("spectral norm: u and v of the cache are the layer's own", "SpectralNorm.forward", "self.buffers[U].copy()",
+            "self.buffers[U]", "self.buffers[V].copy()", "self.buffers[V]"),
+    mistake("spectral norm: v is made from the last u", "power_iteration", "unit(rows @ v, eps)",
+            "(last := u, unit(rows @ v, eps))[1]", "u @ rows", "last @ rows"),
+    mistake("spectral norm: the vectors move in eval mode too", "SpectralNorm.forward",
+            "if train:\n    u, v = power_iteration(original, u, v, n_power_iterations=self.n_power_iterations, "
+            "**self.iteration)",
+            "u, v = power_iteration(original, u, v, n_power_iterations=self.n_power_iterations, **self.iteration)"),
+    mistake("spectral norm: the vectors stay where they are", "SpectralNorm.forward",
+            "self.buffers[U][...], self.buffers[V][...] = u, v", "pass"),
+    mistake("spectral norm: a transposed convolution's rows are its inputs", "SpectralNorm.__init__",
+            "1 if isinstance(layer, ConvTranspose2d) else 0", "0"),
+    mistake("spectral norm: the weight's gradient is that of the quotient", "SpectralNorm.backward",
+            "weight_backward(dweight, weight_cache)", "dweight"),
 ]  # fmt: skip
