@@ -5,6 +5,8 @@ import numpy as np
 from nanogan.backend import channels_last, copy_into
 from nanogan.layers.norm import _Norm
 
+NORMALISED = "parametrizations.weight.original"  # torch's name of a weight under spectral normalisation
+
 
 def kaiming_uniform(rng, shape, fan_in, dtype=np.float32):
     """Draw from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), what torch does for the weights and biases of its layers.
@@ -27,7 +29,7 @@ def dcgan_(network, rng, gain=1.0):
         for name, parameter in layer.params.items():
             if name == "bias":
                 parameter[...] = 0
-            elif name == "weight":
+            elif name in ("weight", NORMALISED):
                 normalises = "running_mean" in layer.buffers or isinstance(layer, _Norm)
                 mean = gain if normalises else 0.0
                 copy_into(parameter, rng.normal(mean, 0.02, parameter.shape).astype(parameter.dtype))
