@@ -8,7 +8,7 @@ from tests.sabotage import by_hand_book, by_hand_fast, by_hand_gpu, by_hand_rest
 from tests.sabotage.harmless import HARMLESS
 from tests.sabotage.mistake import Mistake
 
-STEPS = ("adversarial_step", "discriminator_step")  # of games that are functions
+STEPS = ("adversarial_step", "discriminator_step", "ACGAN.through_d")  # of steps: functions and methods
 BY_HAND = [
     *by_hand_book.BOOK,
     *by_hand_rest.REST,
