@@ -18,6 +18,7 @@ class BatchNorm2d(Layer):
     """
 
     ndim = 4
+    no_tangent = "it mixes the samples of a batch, so that no sample has a gradient of its own"
 
     def __init__(self, num_features, *, eps=1e-5, momentum=0.1, dtype=np.float32):
         super().__init__()

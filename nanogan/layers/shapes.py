@@ -1,7 +1,7 @@
 """Layers that change the shape: upsampling, max pooling, reshaping."""
 
 from nanogan import ops
-from nanogan.layers.layer import Plain
+from nanogan.layers.layer import Plain, same_as_forward
 from nanogan.ops.examples import normal
 
 
@@ -12,6 +12,7 @@ class Upsample(Plain):
     """
 
     operation = ops.upsample_forward, ops.upsample_backward
+    tangent = same_as_forward
 
     def __init__(self, *, scale_factor=2):
         super().__init__(scale_factor=scale_factor)
@@ -21,6 +22,7 @@ class MaxPool2d(Plain):
     """The largest value of each window; the stride is kernel_size if not given."""
 
     operation = ops.max_pool2d_forward, ops.max_pool2d_backward
+    no_tangent = "the pixels that win are not kept for it"
 
     def __init__(self, kernel_size, stride=None, padding=0):
         super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
@@ -30,12 +32,14 @@ class Flatten(Plain):
     """(N, C, H, W) -> (N, C*H*W)."""
 
     operation = ops.flatten_forward, ops.flatten_backward
+    tangent = same_as_forward
 
 
 class Reshape(Plain):
     """(N, ...) -> (N, *shape): ``Reshape(128, 7, 7)`` or ``Reshape((128, 7, 7))``."""
 
     operation = ops.reshape_forward, ops.reshape_backward
+    tangent = same_as_forward
 
     def __init__(self, *shape):
         super().__init__(shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)

@@ -1,0 +1,217 @@
+"""The Wasserstein GAN with gradient penalty: a critic whose slope is held near 1 by its loss.
+
+I. Gulrajani et al., arXiv:1704.00028, algorithm 1. D is a critic: it gives scores, not probabilities, and its mean score
+of real images less its mean score of generated ones estimates the distance between the two (Wasserstein-1), as long as
+no slope of D is above 1. :mod:`nanogan.games.wgan` is the same game with the weights clipped in place of the penalty;
+lay the two side by side. :func:`gradient_penalty` is what is new here: a second derivative, without autograd.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from nanogan.backend import array_module, channels_last, get_device, matmul_precision, seeded_rng, to_device
+from nanogan.games.dcgan import contradicting
+from nanogan.games.drawing import draw_z, sample
+from nanogan.games.game import Game, Options, option
+from nanogan.models import dcgan, wgan
+from nanogan.ops import mse_backward, mse_forward, score_backward, score_forward
+from nanogan.ops.losses import FAKE, REAL
+from nanogan.optim import Adam, linear_decay
+
+
+class PenaltyStepResult(NamedTuple):
+    """What a step saw, each a number on the networks' device; D's are of its last update, before it.
+
+    loss_d is all that D minimises, the weighted penalty with it.
+    """
+
+    loss_d: np.ndarray
+    loss_g: np.ndarray
+    wasserstein: np.ndarray  # mean D(x) - mean D(G(z))
+    penalty: np.ndarray  # before its weight
+    gradient_norm: np.ndarray  # mean over the images between real and fake
+
+
+def gradient_penalty(d, x, *, weight, dloss=1.0):
+    """Add to D's gradients those of the gradient penalty at x (N, ...); return the penalty and the mean slope.
+
+        g[n] = d D(x[n]) / d x[n]        penalty = mean over n of (||g[n]|| - 1)^2,  the norm over all of an image's axes
+
+    The loss has weight * penalty, and ``dloss`` is where its backward starts. Raises UserError if a layer of D has no
+    tangent.
+
+    **The problem.** g is the result of a backward through D, and the penalty's gradient along D's weights w a derivative
+    of that backward. A framework differentiates the backward's own graph once more. By hand it takes three steps, after
+    which it is an ordinary backward:
+
+    1. *The norm.* ||g|| = <u, g> with u = g / ||g||. As w changes, d||g|| = <du, g> + <u, dg>. The first term is 0: u has
+       length 1 whatever happens, so du stands at right angles to u and to g. Hence d||g||/dw = d<u, g>/dw **with u held
+       constant**.
+    2. *The tangent.* <u, g> is how fast D's score rises as x moves along u: t = d/ds D(x + s u) at s = 0. No backward is
+       needed for it. Pushed forward through the layers, u becomes W v in a convolution or linear layer with weights W,
+       whose bias drops out, and mask * v in LeakyReLU, with x's mask. That is ``d.tangent``.
+    3. *The backward of the tangent.* t is the output of a network with the weights of D, input u, and no biases. So with
+       dt[n] = d penalty / d t[n] = 2 (t[n] - 1) / N its ordinary backward gives what was asked for: in a layer that saw
+       v and gets dy from above, dw is that of dy and v, ``dy.T @ v`` where layers are linear. Biases get zero.
+
+    So D is walked through four times: forward, backward, tangent forward, tangent backward. Masks are constants in
+    this, as they are for autograd: where one flips, the penalty jumps and has no derivative. Layers that are curved
+    (tanh, normalisation) would add the change of their own slope, and have no tangent here for that reason.
+
+    Where g = 0 the norm has no derivative; u = 0 then, and the image's part of the gradient is 0, not NaN.
+    """
+    xp = array_module(x)
+    # ---- 1: the scores at x. The cache holds the masks, and serves twice.
+    scores, cache = d.forward(x)
+    # ---- 2: each score's gradient along its own image. From ones, not from 1/N: a sum of scores that do not depend on
+    # each other's images. No dw: this backward is a means, not a gradient of D's loss.
+    g = d.backward(xp.ones_like(scores), cache, need_dw=False)  # (N, C, H, W)
+    norm = xp.sqrt((g * g).sum(axis=tuple(range(1, g.ndim)), keepdims=True))  # (N, 1, 1, 1)
+    u = g / (norm + (norm == 0))  # 0 / 1 where there is no direction
+    # ---- 3: the slope of D along u, which is ||g||; now as the output of a network
+    slope, tangent_cache = d.tangent(u, cache)  # (N, 1)
+    # ---- 4: a loss of this output, and its backward
+    penalty, loss_cache = mse_forward(slope, 1.0)
+    d.backward(mse_backward(weight * dloss, loss_cache), tangent_cache, need_dx=False)
+    return penalty, slope.mean()
+
+
+def critic_step(d, opt_d, real, fake, e, *, weight):
+    """Update the critic ``d`` once; return its loss, the Wasserstein estimate, the penalty and the mean slope.
+
+        D minimises  mean D(fake) - mean D(real) + weight * penalty(e * real + (1 - e) * fake)
+
+    e (N, 1, 1, 1) from U(0, 1): one number for each pair of images, not for each pixel. D's slope is asked for between
+    the real and the generated images, where the best critic has slope 1 (section 3, proposition 1 of the paper).
+    """
+    # ---- D: real images are to score high ...
+    d.zero_grad()
+    real_scores, cache = d.forward(real)
+    loss_real, loss_cache = score_forward(real_scores, REAL)  # -mean D(real)
+    d.backward(score_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
+
+    # ... generated ones low ...
+    fake_scores, cache = d.forward(fake)
+    loss_fake, loss_cache = score_forward(fake_scores, FAKE)  # mean D(fake)
+    d.backward(score_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
+
+    # ... and the way from one to the other is to rise with slope 1
+    between = channels_last(e * real + (1 - e) * fake)  # CuPy's sums come in another order
+    penalty, slope = gradient_penalty(d, between, weight=weight, dloss=opt_d.dloss)
+    opt_d.step()
+    return loss_real + loss_fake + weight * penalty, -(loss_real + loss_fake), penalty, slope
+
+
+def generator_step(g, d, opt_g, fake, g_cache):
+    """Update G once, so that its images ``fake``, made with ``g_cache``, score higher; return its loss.
+
+    G minimises  -mean D(G(z))
+    """
+    g.zero_grad()
+    scores, cache = d.forward(fake)
+    loss, loss_cache = score_forward(scores, REAL)
+    dfake = d.backward(score_backward(opt_g.dloss, loss_cache), cache, need_dw=False)
+    g.backward(dfake, g_cache, need_dx=False)
+    opt_g.step()
+    return loss
+
+
+@dataclass(frozen=True)
+class WGANGPOptions(Options):
+    """The options of the WGAN-GP, which are its flags."""
+
+    image_size: int = option(28, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
+    latent: int = option(128, "elements of z", low=1, high=1_000_000)
+    width: int = option(64, "channels of the largest map", low=1, high=1_000_000)
+    lr: float = option(1e-4, "Adam's learning rate", above=0, may_change=True)
+    beta1: float = option(0.5, "Adam's first beta; the paper has 0, the authors' code 0.5", low=0, high=0.999)
+    beta2: float = option(0.9, "Adam's second beta", low=0, high=0.99999)
+    n_critic: int = option(5, "updates of D, a batch each, for every one of G", low=1, high=1000, metavar="N")
+    penalty: float = option(10.0, "the gradient penalty's weight, the paper's lambda", low=0, high=1e6)
+    lr_decay: str = option(
+        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
+    )
+
+    def __post_init__(self):
+        super().__post_init__()
+        dcgan.plan(self.image_size)
+
+
+class WGANGP(Game):
+    """A DCGAN's generator and a critic without normalisation.
+
+    shapes: {"images": (C, H, H), ...}. Attributes: g, d (the critic), opt_g, opt_d.
+    """
+
+    Options = WGANGPOptions
+    exports = {"generator.safetensors": "g", "critic.safetensors": "d"}
+    curves = {"Wasserstein estimate": ("wasserstein",), "D's slope between real and fake": ("gradient_norm",)}
+    labels = {"loss_d": "Loss_D", "loss_g": "Loss_G"}
+
+    def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
+        C, size, _ = shapes["images"]
+        self.options, self.device, self.dtype = options, get_device(device), dtype
+        self.batches = self.batches_of(options)
+        rng = seeded_rng(seed, "weights")
+        shape = {"image_size": size, "channels": C, "width": options.width, "rng": rng, "dtype": dtype}
+        self.g = dcgan.generator(latent=options.latent, **shape).to(self.device)
+        self.d = wgan.critic(**shape).to(self.device)
+        settings = {"lr": options.lr, "betas": (options.beta1, options.beta2)}
+        settings["loss_scaling"] = matmul_precision() == "fp16"
+        self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
+
+    @classmethod
+    def batches_of(cls, options):
+        return options.n_critic
+
+    def draw(self, batches, rng, at):
+        there = {"device": self.device, "dtype": self.dtype}
+        reals = [batch["images"] for batch in batches]
+        return {
+            "reals": reals,
+            "zs": [draw_z(rng, len(real), self.options.latent, **there) for real in reals],
+            "es": [draw_shares(rng, len(real), **there) for real in reals],
+            "lr": self.options.lr * (linear_decay(at) if self.options.lr_decay == "linear" else 1),
+        }
+
+    def step(self, reals, zs, es, lr) -> PenaltyStepResult:
+        self.opt_g.lr = self.opt_d.lr = lr
+        for real, z, e in zip(reals, zs, es, strict=True):
+            fake, g_cache = self.g.forward(z)
+            loss_d, wasserstein, penalty, slope = critic_step(
+                self.d, self.opt_d, real, fake, e, weight=self.options.penalty
+            )
+        # G has not changed since it made the last batch, so these images serve once more
+        loss_g = generator_step(self.g, self.d, self.opt_g, fake, g_cache)
+        return PenaltyStepResult(loss_d, loss_g, wasserstein, penalty, slope)
+
+    def objectives(self, seen):
+        return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
+
+    def fixed(self, batches, rng):
+        return draw_z(rng, 64, self.options.latent, device=self.device, dtype=self.dtype)
+
+    def sample(self, z):
+        return sample(self.g, z)
+
+    @classmethod
+    def generate(cls, network, count, options, rng, device):
+        return sample(network, draw_z(rng, count, network.latent, device=device))
+
+    @classmethod
+    def contradiction(cls, options, arrays):
+        return contradicting(dcgan.options_of, options, arrays, ("image_size", "latent", "width"))
+
+
+def draw_shares(rng, count, device="cpu", dtype=np.float32):
+    """Return (count, 1, 1, 1) from U(0, 1) on ``device``: how much of each real image goes into its mixture."""
+    return to_device(rng.random((count, 1, 1, 1), dtype=np.float32).astype(dtype, copy=False), device)
+
+
+_TINY = {"latent": 3, "width": 2}
+EXAMPLES = {  # name: (class, options, shapes), what gradcheck plays
+    "WGAN-GP": (WGANGP, _TINY | {"n_critic": 1}, {"images": (2, 8, 8)}),
+    "WGAN-GP, n_critic": (WGANGP, _TINY | {"n_critic": 3, "penalty": 3.0, "lr_decay": "linear"}, {"images": (1, 8, 8)}),
+}
