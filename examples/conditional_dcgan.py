@@ -15,12 +15,9 @@ place of the test set, to compare settings.
 Without MNIST and without a network it trains on built-in digits, and says so.
 """
 
-import sys
-
 from nanogan import checkpoint, cli, recipes
 from nanogan.analysis.measures.one_nn import hold_out
-from nanogan.data.named import NAMES, is_set, load_pictures
-from nanogan.errors import DataNotFound
+from nanogan.data.named import is_set
 from nanogan.games.conditional import ConditionalDCGAN
 
 
@@ -29,38 +26,12 @@ def load_data(args):
 
     There is no column of labels if the images have none: the game says what it expected.
     """
-    name = "mnist" if args.data == "auto" else args.data
-    try:
-        images, labels = _load(args, name)
-    except DataNotFound as error:
-        if args.data != "auto":
-            raise
-        print(
-            "No MNIST here: this run trains on built-in digits. For the real ones go online, or put MNIST's four files "
-            f"into a folder mnist and set NANOGAN_DATA to the folder that holds it. ({error})",
-            file=sys.stderr,
-        )
-        name = "digits"
-        images, labels = _load(args, name)
-    args.data = name  # a resumed run takes the same
-    if labels is None:
-        return name, {"images": images}
-    if is_set(name) and not args.train_on_all:
-        trained_on, _ = hold_out(len(images))
-        images, labels = images[trained_on], labels[trained_on]
+    name, columns = recipes.load_data(args, _needed(args))
+    if is_set(name) and "labels" in columns and not args.train_on_all:
+        trained_on, _ = hold_out(len(columns["images"]))
+        columns = {column: values[trained_on] for column, values in columns.items()}
         name += " without the sixth that is held out"
-    return name, {"images": images, "labels": labels}
-
-
-def _load(args, name):
-    return load_pictures(
-        name,
-        size=args.image_size,
-        channels=args.channels,
-        count=_needed(args) if is_set(name) else None,  # the first ones of a folder are of one class
-        seed=args.seed,
-        progress=recipes.progress_bar("reading"),
-    )
+    return name, columns
 
 
 def _needed(args):
@@ -76,22 +47,14 @@ def main():
         game=ConditionalDCGAN,
         epochs=2,
     )
-    data = parser.add_argument_group("data")
-    data.add_argument(
-        "--data",
-        default="auto",
-        metavar="NAME|PATH",
-        help=f"{', '.join(NAMES)}, CIFAR-10's or SVHN's own file, an .npz, or a folder with a folder of images for "
-        "each class; auto: mnist, or the built-in digits where it is not available",
-    )
-    data.add_argument("--channels", type=int, choices=(1, 3), default=1, help="1: grey, 3: colour")
+    data = recipes.add_data(parser, classes=True)
     data.add_argument(
         "--train-on-all",
         action="store_true",
         help="train on the whole training set; without this flag a random sixth of it, the same in every run, is held "
         "out for one_nn.py --judge validation (of a folder, nothing is)",
     )
-    return recipes.run(parser, load_data, fixed=("data", "channels", "train_on_all"), load=checkpoint.load_conditional)
+    return recipes.run(parser, load_data, fixed=(*recipes.DATA_FIXED, "train_on_all"), load=checkpoint.load_conditional)
 
 
 if __name__ == "__main__":

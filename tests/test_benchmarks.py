@@ -5,9 +5,10 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import epoch, gpu_session, operations, quality, step
+from benchmarks import epoch, games, gpu_session, operations, quality, step
 from benchmarks.clock import Target
 from nanogan import backend, dispatch
+from nanogan.errors import UserError
 
 TINY = step.TINY["tiny"]
 ELSEWHERE = ("CUDA graph", "compiled")  # what a CPU cannot show, and what takes a minute
@@ -143,3 +144,17 @@ def test_the_table_of_scores_tells_the_difference_in_standard_errors():
     assert rows[2] == "| inception_score | nanogan | 1 | 3 | 2 | -3; 2.12 standard errors |"
     assert rows[3] == "|  | torch | 4 | 6 | 5 |  |"
     assert rows[-1] == "First steps whose losses agree to 1%: 7 (seed 0), 9 (seed 1)."
+
+
+def test_a_games_seeds_are_a_table_of_what_their_last_epochs_measured(tmp_path):
+    for seed, last in ((0, 0.5), (3, 0.75)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        (folder / "measures.csv").write_text(f"epoch,step,seconds,share\n1,4,1.5,0.25\n2,8,3,{last}\n")
+    found = {seed: games.measured(tmp_path / str(seed)) for seed in (0, 3)}
+    assert found == {0: {"seconds": 3.0, "share": 0.5}, 3: {"seconds": 3.0, "share": 0.75}}
+    lines = games.table(found).splitlines()
+    assert lines[0] == "| | seed 0 | seed 3 | mean | standard deviation |"
+    assert lines[3] == "| share | 0.5 | 0.75 | 0.625 | 0.18 |"
+    with pytest.raises(UserError, match="nothing was measured in"):
+        games.measured(tmp_path)

@@ -12,15 +12,33 @@
 
 ``parser`` takes other defaults of the game's options by name (``image_size=28``); ``run`` takes ``load``, which opens
 the network for ``--generate`` (a DCGAN's ``g`` if not given), names of options that a resumed run may not change
-(``fixed``), and a ``check`` of the arguments. A game's options are flags (see :class:`nanogan.games.game.Options`). A
-script's own arguments are options with a default, or stand by position and may be left out (nargs="?"): a resumed run
-takes them from its checkpoint.
+(``fixed``), a ``check`` of the arguments, and ``measure``, for what is measured after each epoch. A game's options are
+flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a default, or stand by
+position and may be left out (nargs="?"): a resumed run takes them from its checkpoint. ``add_data`` and ``load_data``
+load a set by its name (MNIST, or built-in digits where there is none), ``add_judge`` and ``judge`` a classifier that
+judges samples.
 """
 
+from nanogan.recipes.datasets import DATA_FIXED, add_data, load_data, load_split
 from nanogan.recipes.flags import images_needed, parser, progress_bar
 from nanogan.recipes.generate import generate
+from nanogan.recipes.judging import add_judge, judge
 from nanogan.recipes.train import run, train
 
 pictures_needed = images_needed  # its name in earlier versions
 
-__all__ = ["generate", "images_needed", "parser", "pictures_needed", "progress_bar", "run", "train"]
+__all__ = [
+    "DATA_FIXED",
+    "add_data",
+    "add_judge",
+    "generate",
+    "images_needed",
+    "judge",
+    "load_data",
+    "load_split",
+    "parser",
+    "pictures_needed",
+    "progress_bar",
+    "run",
+    "train",
+]

@@ -19,12 +19,14 @@ from nanogan.version import __version__
 SCORED = 2000  # images that --best-by compares after each epoch
 
 
-def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generator):
+def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generator, measure=None):
     """Do what the command line says; return the exit status.
 
     ``load_data(args)`` returns a name to print and the images, uint8 (N, image_size, image_size, C), or a dictionary of
     columns, {"images": ..., "labels": ...}. ``fixed`` names options of the script that may not change when a run is
     resumed. ``check(args)`` may call ``parser.error``. ``load(path)`` returns the network that ``--generate`` takes.
+    ``measure(args, columns)`` is called once before training and returns None, or a function of the game that returns
+    {name: number}: what is measured after each epoch, printed, and written to measures.csv.
     """
     args = parser.parse_args()
     if args.generate is None and (args.single_files or args.checkpoint is not None):
@@ -37,11 +39,14 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
         args.checkpoint = args.checkpoint or f"{parser.get_default('out')}/{next(iter(parser.game.exports))}"
         return generate(args, parser.game, load)
     progress = None if args.resume is None else resume.resume(parser, args, fixed)
-    return train(args, parser.game, load_data, progress)
+    return train(args, parser.game, load_data, progress, measure)
 
 
-def train(args, game, load_data, progress=None):
-    """Train a Game class with the options ``args`` and return the exit status; ``progress`` is a checkpoint's."""
+def train(args, game, load_data, progress=None, measure=None):
+    """Train a Game class with the options ``args`` and return the exit status; ``progress`` is a checkpoint's.
+
+    ``load_data`` and ``measure`` are those of :func:`run`.
+    """
     device = backend.get_device(args.device)
     _choose_precision(args, device)
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
@@ -73,6 +78,7 @@ def train(args, game, load_data, progress=None):
         checkpoint_minutes=args.checkpoint_every,
         keep=args.keep,
         metric=metric,
+        measure=None if measure is None else measure(args, columns),
         on_disk_full=args.on_disk_full,
         options={name: value for name, value in vars(args).items() if name != "batches"}
         | facts

@@ -35,6 +35,7 @@ from nanogan.report.what_a_run_left import (
 )
 
 MOST_WARNINGS = 200
+MOST_MEASURES = 200  # rows of measures.csv, the last ones
 COLOURS = ("first", "second", "third", "fourth", "fifth")  # classes of report.css, as many as plots.COLOURS
 
 
@@ -44,7 +45,8 @@ def write_report(out, *, max_frames=60):
     Reads these files, each if it exists: log.csv, whose header names the columns, "step" among them; curves.json,
     {"curves": {title: [columns]}, "labels": {column: label}}, how they are drawn; options.json; real.png;
     samples/*.png; machine.json, {"label": "text"}, what the run was computed on; and warnings.csv, lines of
-    "step,message" below that header, what was reported during the run.
+    "step,message" below that header, what was reported during the run, and measures.csv, what was measured after each
+    epoch.
 
     Without a usable curves.json the losses, columns whose name starts with "loss", are in one chart, the others in a
     second. Of more than ``max_frames`` sample grids evenly spaced ones are shown, the first and the last among them.
@@ -77,6 +79,7 @@ def write_report(out, *, max_frames=60):
         _images(frames, read_picture(out / "real.png"), log, name),
         _warnings(_diverged(log) + (warnings or []), frames, watched=warnings is not None),
         _curves(log, panels(log, curves, labels), warnings or []),
+        _measures(read_log(out / "measures.csv")[0]),
         _tables({"Options": options, "Machine": read_object(out / "machine.json")}),
     ]
     script = _page_part("report.js")
@@ -215,6 +218,20 @@ def _curves(log, shown, warnings):
     note = "Faint: every step. Bold: the mean over a fiftieth of the run; its last value stands beside its name."
     note += " Upright lines: warnings." if marks else ""
     return _section("Curves", "\n".join(charts) + f'\n<p class="note">{note}</p>')
+
+
+def _measures(measured):
+    """A table of what was measured, a row for each epoch."""
+    names = [name for name in measured if name not in ("epoch", "step", "seconds")]
+    if not names:
+        return ""
+    head = "".join(f'<th scope="col">{escape(short(name))}</th>' for name in names)
+    rows = "\n".join(
+        f'<tr><th scope="row">{epoch:.0f}</th>' + "".join(f"<td>{value:.4g}</td>" for value in values) + "</tr>"
+        for epoch, *values in zip(*(measured[name][-MOST_MEASURES:] for name in ("epoch", *names)), strict=True)
+    )
+    head = f'<thead>\n<tr><th scope="col">epoch</th>{head}</tr>\n</thead>'
+    return _section("Measured", f"<table>\n{head}\n<tbody>\n{rows}\n</tbody>\n</table>")
 
 
 def _tables(tables):

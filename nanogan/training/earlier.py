@@ -20,6 +20,7 @@ PRODUCTS = (
     "curves.json",
     "real.png",
     "log.csv",
+    "measures.csv",
     "losses.png",
     "training.gif",
     "report.html",

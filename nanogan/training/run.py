@@ -31,6 +31,7 @@ from nanogan.training.earlier import (
 )  # fmt: skip
 from nanogan.training.health import Health
 from nanogan.training.log import Log, columns, columns_of, log_line, read_rows
+from nanogan.training.measures import Measures
 from nanogan.training.saving import Checkpoints, Writer
 
 SHOWN = 64  # real images in real.png, and those that samples are compared with
@@ -41,9 +42,10 @@ class Run:
 
     Below ``out``: report.html, which shows all of it, real.png, samples/*.png (after every epoch and every
     ``sample_every`` steps), log.csv, losses.png, training.gif, warnings.csv (see :mod:`nanogan.training.health`),
-    options.json (``options``, a dictionary that JSON can hold, which checkpoints hold too), curves.json, machine.json,
-    and the networks of the game's ``exports``. Those of an earlier run are moved to ``out``/previous first. Every
-    ``log_every`` steps a line is printed.
+    measures.csv (what ``measure(game)``, a function that returns {name: number}, finds after each epoch, if you give
+    one), options.json (``options``, a dictionary that JSON can hold, which checkpoints hold too), curves.json,
+    machine.json, and the networks of the game's ``exports``. Those of an earlier run are moved to ``out``/previous
+    first. Every ``log_every`` steps a line is printed.
 
     Checkpoints, from which a run goes on as if it had never stopped, are in ``out``/checkpoints:
     last.safetensors        written every ``checkpoint_minutes``, after each epoch, and at the end. If that took more
@@ -60,12 +62,13 @@ class Run:
 
     def __init__(
         self, out, *, log_every=100, sample_every=None, checkpoint_minutes=2.0, keep=3, metric=None,
-        on_disk_full="stop", options=None,
+        measure=None, on_disk_full="stop", options=None,
     ):  # fmt: skip
         if on_disk_full not in ("stop", "continue"):
             raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
         self.out, self.log_every, self.sample_every = Path(out), log_every, sample_every
         self.checkpoint_minutes, self.keep, self.metric = checkpoint_minutes, keep, metric
+        self.measure = measure
         self.on_disk_full, self.options = on_disk_full, options
         self._networks_of = None  # the step that the exported networks are of
         self._checked = None  # the step after which all was finite
@@ -101,6 +104,11 @@ class Run:
             self._write_json("options.json", self.options)
         self._write_json("curves.json", {"curves": game.curves, "labels": game.labels, "exports": list(game.exports)})
         self._write_json("machine.json", machine_of_a_run(game.device))
+        source = folder_of(resume) if resume is not None else None
+        self.measures = None
+        if self.measure is not None:
+            earlier = None if source is None else source / "measures.csv"
+            self.measures = Measures(out / "measures.csv", self.measure, earlier, self.progress.step)
         self._start(rows)
         return True
 
@@ -167,6 +175,9 @@ class Run:
             self._check(at)
         if due and ends_epoch:
             names.append(f"epoch_{at.epoch:03d}.safetensors")
+        if self.measures is not None and (ends_epoch or at.step == self.plan.total):
+            self.measures.take(self.game, self.progress)
+            self.writer.write(self.measures.path, self.measures.save)
         if ends_epoch and self.metric is not None and self._is_best(float(self.metric(self.game))):
             names.append(BEST.name)
         if due or names:

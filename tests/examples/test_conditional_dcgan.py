@@ -12,6 +12,7 @@ from nanogan.analysis.judges.classifier import Classifier
 from nanogan.data import builtin_digits
 from nanogan.errors import DataNotFound
 from nanogan.models import conditional, dcgan
+from nanogan.recipes import datasets
 from tests.examples import starting
 from tests.examples.sorted_set import COUNT, recorded_steps, start_in, values_of, write_sorted_set
 from tests.examples.starting import size_of
@@ -168,11 +169,11 @@ def test_without_mnist_it_trains_on_digits_and_says_so(script, monkeypatch, tmp_
             raise DataNotFound("mnist could not be downloaded")
         return builtin_digits(count)
 
-    monkeypatch.setattr(script, "load_pictures", load)
+    monkeypatch.setattr(datasets, "load_pictures", load)
     script.start("--width", 2, "--dry-run")
     out, err = capsys.readouterr()
     assert asked == ["mnist", "digits"]
-    assert "No MNIST here: this run trains on built-in digits." in err
+    assert "could not be downloaded: this run trains on built-in digits." in err
     assert "digits without the sixth that is held out" in out
     options = json.loads((tmp_path / "runs/conditional_dcgan/options.json").read_text())
     assert options["data"] == "digits", "a resumed run takes the same"

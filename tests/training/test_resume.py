@@ -49,7 +49,7 @@ def weight(game):
     return float(np.sin(1e4 * game.g.layers[0].params["weight"].sum()))
 
 
-RUN = {"sample_every": 3, "checkpoint_minutes": 0, "metric": weight, "keep": 2}
+RUN = {"sample_every": 3, "checkpoint_minutes": 0, "metric": weight, "measure": None, "keep": 2}
 
 
 def loader_of(count=14):
@@ -298,6 +298,33 @@ def test_the_best_epoch_is_kept_and_the_newest_ones(tmp_path):
     run(tmp_path / "run", epochs=7, metric=lambda game: next(values), resume=tmp_path / "run" / LAST)
     assert training_in(folder / "best.safetensors")[1]["epoch"] == 6
     assert training_in(folder / "last.safetensors")[1]["best"] == 0.5
+
+
+def test_what_is_measured_after_each_epoch_is_that_of_a_whole_run(tmp_path, capsys):
+    def measured(folder):
+        with open(folder / "measures.csv", newline="") as file:
+            return [{name: text for name, text in row.items() if name != "seconds"} for row in csv.DictReader(file)]
+
+    measure = {"measure": lambda game: {"weight": np.float32(weight(game)), "two": 2}}
+    run(tmp_path / "whole", keep=0, **measure)
+    assert [(row["epoch"], row["step"], row["two"]) for row in measured(tmp_path / "whole")] == [
+        ("1", "4", "2.0"),
+        ("2", "8", "2.0"),
+        ("3", "12", "2.0"),
+    ]
+    assert len({row["weight"] for row in measured(tmp_path / "whole")}) == 3
+    assert "measured after epoch 3: weight " in capsys.readouterr().out
+    page = (tmp_path / "whole/report.html").read_text()
+    assert '<th scope="row">3</th>' in page
+    assert '<th scope="col">weight</th>' in page
+    first = tmp_path / "whole/checkpoints/epoch_001.safetensors"
+    run(tmp_path / "branch", resume=first, **measure)
+    assert measured(tmp_path / "branch") == measured(tmp_path / "whole")
+    run(tmp_path / "whole", resume=first, max_steps=6, **measure)
+    assert [row["step"] for row in measured(tmp_path / "whole")] == ["4", "6"], "an earlier end is measured too"
+    run(tmp_path / "whole", max_steps=4)
+    assert not (tmp_path / "whole/measures.csv").exists(), "it belongs to the run before"
+    assert (tmp_path / "whole/previous/measures.csv").exists()
 
 
 def test_a_best_epoch_that_never_was_is_forgotten(tmp_path):

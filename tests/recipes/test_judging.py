@@ -1,0 +1,40 @@
+"""The judge that recipes train: which images, which seed, which file; and what is said of wrong ones."""
+
+import argparse
+
+import numpy as np
+import pytest
+
+from nanogan import checkpoint, recipes
+from nanogan.analysis.judges.classifier import Classifier, classify
+from nanogan.data import builtin_digits
+from nanogan.errors import UserError
+
+
+def arguments(tmp_path, **values):
+    defaults = {"data": "digits", "judge": None, "device": "cpu", "seed": 0, "out": str(tmp_path), "dry_run": False}
+    return argparse.Namespace(**defaults | {"image_size": 28, "channels": 1} | values)
+
+
+def test_a_judge_learns_its_images_and_says_how_well(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("nanogan.recipes.judging.TEST_IMAGES", 300)
+    images, labels = builtin_digits(1500, seed=0)
+    judge = recipes.judge(arguments(tmp_path), {"images": images, "labels": labels})
+    out = capsys.readouterr().out
+    test_images, test_labels = builtin_digits(300, seed=1_000_000)
+    right = np.mean(classify(judge, test_images)[1].argmax(axis=1) == test_labels)
+    assert f"right on {right:.1%} of 300 test images" in out
+    assert right > 0.7, "chance is a tenth"
+    saved = recipes.judge(arguments(tmp_path, judge=str(tmp_path / "judge.safetensors")), {"images": images})
+    np.testing.assert_array_equal(classify(saved, test_images)[1], classify(judge, test_images)[1])
+    again = recipes.judge(arguments(tmp_path / "again"), {"images": images, "labels": labels})
+    np.testing.assert_array_equal(classify(again, test_images)[1], classify(judge, test_images)[1])
+
+
+def test_a_users_mistake_gets_one_sentence(tmp_path):
+    images = np.zeros((8, 28, 28, 1), np.uint8)
+    with pytest.raises(UserError, match="a judge expected images with labels, got images alone: .* --judge"):
+        recipes.judge(arguments(tmp_path), {"images": images})
+    checkpoint.save(tmp_path / "colour.safetensors", Classifier(channels=3, width=2))
+    with pytest.raises(UserError, match=r"expected pictures \(N, 3, 28, 28\), got \(0, 1, 28, 28\)"):
+        recipes.judge(arguments(tmp_path, judge=str(tmp_path / "colour.safetensors")), {"images": images})
