@@ -213,5 +213,9 @@ def draw_shares(rng, count, device="cpu", dtype=np.float32):
 _TINY = {"latent": 3, "width": 2}
 EXAMPLES = {  # name: (class, options, shapes), what gradcheck plays
     "WGAN-GP": (WGANGP, _TINY | {"n_critic": 1}, {"images": (2, 8, 8)}),
-    "WGAN-GP, n_critic": (WGANGP, _TINY | {"n_critic": 3, "penalty": 3.0, "lr_decay": "linear"}, {"images": (1, 8, 8)}),
+    "WGAN-GP, n_critic": (
+        WGANGP,
+        _TINY | {"n_critic": 2, "penalty": 3.0, "lr_decay": "linear"},
+        {"images": (1, 12, 12)},
+    ),
 }

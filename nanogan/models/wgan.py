@@ -59,7 +59,8 @@ def critic(*, image_size=64, channels=3, width=64, rng=None, dtype=np.float32):
     layers = []
     for narrow, wide in itertools.pairwise(widths):
         layers += [Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1, **options), LeakyReLU(negative_slope=0.2)]
-    layers += [Flatten(), Linear(widths[-1] * size * size, 1, **options)]
+    # a bias here would move all scores alike, and the losses are differences of scores
+    layers += [Flatten(), Linear(widths[-1] * size * size, 1, bias=False, **options)]
     return Critic(*layers, image_size=image_size, channels=channels, width=width)
 
 
