@@ -1,5 +1,6 @@
 """The contract of games: every game of nanogan.games is checked, and the check notices what it is for."""
 
+import copy
 import dataclasses
 import importlib
 import pkgutil
@@ -65,6 +66,37 @@ def test_what_a_run_needs_of_it(name):
     other.load_state_dict(game.state_dict())
     fixed = game.fixed(batches, np.random.default_rng(2))
     np.testing.assert_array_equal(other.sample(fixed), game.sample(fixed))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_backwards_start_from_their_optimisers_dloss(name):
+    """Losses scaled by another factor for each optimiser: gradients are that many times as large, the log is as it was.
+
+    No optimiser changes anything here, so that all gradients of a network are of the same parameters.
+    """
+    game_class, options, shapes = EXAMPLES[name]
+    game = game_class(game_class.Options.of(options), shapes, dtype=np.float64)
+    batches = random_batches(shapes, game.batches, np.random.default_rng(0))
+    inputs, start = game.draw(batches, np.random.default_rng(1), At(1, 1, 1)), copy.deepcopy(game.state_dict())
+
+    def played(scales):
+        noted, optimizers = {}, game.optimizers()
+        for (key, optimizer), scale in zip(optimizers.items(), scales, strict=False):
+            optimizer.dloss, noted[key] = scale, []
+            optimizer.step = lambda key=key, optimizer=optimizer, scale=scale: noted[key].append(
+                [gradient / scale for _, _, gradient in optimizer.network.named_parameters()]
+            )
+        game.load_state_dict(start)
+        game.reseed(0, 1)
+        return game.step(**inputs), noted
+
+    seen, gradients = played([1.0] * 9)
+    seen_scaled, scaled = played([2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0])
+    np.testing.assert_allclose(list(seen_scaled), list(seen), rtol=1e-9)
+    for key, updates in gradients.items():
+        for update, other in zip(updates, scaled[key], strict=True):
+            for one, two in zip(update, other, strict=True):
+                np.testing.assert_allclose(two, one, rtol=1e-8, atol=1e-12, err_msg=key)
 
 
 def test_a_state_of_another_game_is_refused():
