@@ -11,7 +11,19 @@ from nanogan.errors import UserError
 from nanogan.games.wgan_gp import gradient_penalty
 from nanogan.gradcheck import check_layer, has_tangent
 from nanogan.gradcheck.cases import LAYERS
-from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, Layer, LeakyReLU, Linear, ReLU, Sequential, Tanh
+from nanogan.layers import (
+    BatchNorm2d,
+    Conv2d,
+    Dropout,
+    Flatten,
+    Layer,
+    LeakyReLU,
+    Linear,
+    ReLU,
+    Residual,
+    Sequential,
+    Tanh,
+)
 from nanogan.models import wgan
 from tests.helpers import channels_last, directional_error, relative_error
 
@@ -24,6 +36,27 @@ def test_layers_that_a_critic_needs_have_a_tangent():
     assert {"Flatten", "Reshape", "Upsample"} <= set(WITH)
     assert {"BatchNorm2d", "BatchNorm1d", "Tanh", "Sigmoid", "Embedding"} <= set(WITHOUT)
     assert not has_tangent(Sequential(Conv2d(1, 1, 1), Sequential(BatchNorm2d(1)))), "one layer without is enough"
+
+
+def test_a_block_with_a_way_around_has_one(rng):
+    """The example of Residual has BatchNorm in it."""
+    options = {"rng": rng, "dtype": np.float64}
+    block = Residual(Conv2d(2, 3, 3, padding=1, **options), LeakyReLU(0.2), Conv2d(3, 2, 1, **options))
+    report = check_layer(block, rng.standard_normal((3, 2, 4, 4))).raise_if_wrong()
+    assert "0.weight of its tangent" in report.worst
+
+
+def test_a_layer_with_a_backward_of_its_own_inherits_no_tangent():
+    """Half of the slope, in a subclass of a layer that has a tangent: it has none until it writes one."""
+
+    class Gentle(ReLU):
+        def backward(self, dy, cache, need_dx=True, need_dw=True):
+            return 0.5 * super().backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
+
+    assert not has_tangent(Gentle())
+    assert has_tangent(type("Same", (ReLU,), {})())
+    with pytest.raises(UserError, match="Gentle has no tangent, since it defines none: for a gradient penalty"):
+        Gentle().tangent(np.ones(2), None)
 
 
 @pytest.mark.parametrize("name", WITH)

@@ -1,9 +1,13 @@
 """The Wasserstein GAN with gradient penalty: a critic whose slope is held near 1 by its loss.
 
-I. Gulrajani et al., arXiv:1704.00028, algorithm 1. D is a critic: it gives scores, not probabilities, and its mean score
-of real images less its mean score of generated ones estimates the distance between the two (Wasserstein-1), as long as
-no slope of D is above 1. :mod:`nanogan.games.wgan` is the same game with the weights clipped in place of the penalty;
-lay the two side by side. :func:`gradient_penalty` is what is new here: a second derivative, without autograd.
+    D minimises  mean D(G(z)) - mean D(x) + 10 * mean of (||slope of D|| - 1)^2 between x and G(z)
+    G minimises  -mean D(G(z))
+
+The game is that of :mod:`nanogan.games.wgan` without the clipping of weights; lay the two side by side, the critic's
+step is what differs. :func:`gradient_penalty` is what is new: a second derivative, without autograd.
+
+I. Gulrajani et al., arXiv:1704.00028, algorithm 1; https://github.com/igul222/improved_wgan_training has beta1 = 0.5
+where the paper has 0. G's batch is the last of D's, where the authors draw another z.
 """
 
 from dataclasses import dataclass
@@ -12,25 +16,24 @@ from typing import NamedTuple
 import numpy as np
 
 from nanogan.backend import array_module, channels_last, get_device, matmul_precision, seeded_rng, to_device
-from nanogan.games.dcgan import contradicting
-from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.game import Options, option
+from nanogan.games.wgan import WGAN, generator_step
 from nanogan.models import dcgan, wgan
 from nanogan.ops import mse_backward, mse_forward, score_backward, score_forward
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import Adam, linear_decay
+from nanogan.optim import Adam
 
 
-class PenaltyStepResult(NamedTuple):
-    """What a step saw, each a number on the networks' device; D's are of its last update, before it.
+class StepResult(NamedTuple):
+    """What a step saw, each a number on the networks' device; D's are those of its last update, before it.
 
-    loss_d is all that D minimises, the weighted penalty with it.
+    loss_d is all that D minimises, the weighted penalty included.
     """
 
     loss_d: np.ndarray
     loss_g: np.ndarray
     wasserstein: np.ndarray  # mean D(x) - mean D(G(z))
-    penalty: np.ndarray  # before its weight
+    penalty: np.ndarray  # without its weight
     gradient_norm: np.ndarray  # mean over the images between real and fake
 
 
@@ -81,20 +84,19 @@ def gradient_penalty(d, x, *, weight, dloss=1.0):
 def critic_step(d, opt_d, real, fake, e, *, weight):
     """Update the critic ``d`` once; return its loss, the Wasserstein estimate, the penalty and the mean slope.
 
-        D minimises  mean D(fake) - mean D(real) + weight * penalty(e * real + (1 - e) * fake)
-
-    e (N, 1, 1, 1) from U(0, 1): one number for each pair of images, not for each pixel. D's slope is asked for between
-    the real and the generated images, where the best critic has slope 1 (section 3, proposition 1 of the paper).
+    e (N, 1, 1, 1) from U(0, 1): one number for each pair of images, not one for each pixel. The best critic has slope 1
+    on the lines between the real and generated images that belong together (section 2, proposition 1), and nobody knows
+    which do: so slope 1 is asked for on lines between random pairs.
     """
     # ---- D: real images are to score high ...
     d.zero_grad()
     real_scores, cache = d.forward(real)
-    loss_real, loss_cache = score_forward(real_scores, REAL)  # -mean D(real)
+    loss_real, loss_cache = score_forward(real_scores, REAL)  # -mean D(x)
     d.backward(score_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
 
     # ... generated ones low ...
     fake_scores, cache = d.forward(fake)
-    loss_fake, loss_cache = score_forward(fake_scores, FAKE)  # mean D(fake)
+    loss_fake, loss_cache = score_forward(fake_scores, FAKE)  # mean D(G(z))
     d.backward(score_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
 
     # ... and the way from one to the other is to rise with slope 1
@@ -104,32 +106,18 @@ def critic_step(d, opt_d, real, fake, e, *, weight):
     return loss_real + loss_fake + weight * penalty, -(loss_real + loss_fake), penalty, slope
 
 
-def generator_step(g, d, opt_g, fake, g_cache):
-    """Update G once, so that its images ``fake``, made with ``g_cache``, score higher; return its loss.
-
-    G minimises  -mean D(G(z))
-    """
-    g.zero_grad()
-    scores, cache = d.forward(fake)
-    loss, loss_cache = score_forward(scores, REAL)
-    dfake = d.backward(score_backward(opt_g.dloss, loss_cache), cache, need_dw=False)
-    g.backward(dfake, g_cache, need_dx=False)
-    opt_g.step()
-    return loss
-
-
 @dataclass(frozen=True)
 class WGANGPOptions(Options):
     """The options of the WGAN-GP, which are its flags."""
 
     image_size: int = option(28, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
-    latent: int = option(128, "elements of z", low=1, high=1_000_000)
+    latent: int = option(100, "elements of z", low=1, high=1_000_000)
     width: int = option(64, "channels of the largest map", low=1, high=1_000_000)
     lr: float = option(1e-4, "Adam's learning rate", above=0, may_change=True)
-    beta1: float = option(0.5, "Adam's first beta; the paper has 0, the authors' code 0.5", low=0, high=0.999)
+    beta1: float = option(0.5, "Adam's first beta: the authors' code has 0.5, the paper 0", low=0, high=0.999)
     beta2: float = option(0.9, "Adam's second beta", low=0, high=0.99999)
+    penalty: float = option(10.0, "weight of the gradient penalty, the paper's lambda", low=0, high=1e6)
     n_critic: int = option(5, "updates of D, a batch each, for every one of G", low=1, high=1000, metavar="N")
-    penalty: float = option(10.0, "the gradient penalty's weight, the paper's lambda", low=0, high=1e6)
     lr_decay: str = option(
         "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
     )
@@ -139,16 +127,14 @@ class WGANGPOptions(Options):
         dcgan.plan(self.image_size)
 
 
-class WGANGP(Game):
+class WGANGP(WGAN):
     """A DCGAN's generator and a critic without normalisation.
 
     shapes: {"images": (C, H, H), ...}. Attributes: g, d (the critic), opt_g, opt_d.
     """
 
     Options = WGANGPOptions
-    exports = {"generator.safetensors": "g", "critic.safetensors": "d"}
-    curves = {"Wasserstein estimate": ("wasserstein",), "D's slope between real and fake": ("gradient_norm",)}
-    labels = {"loss_d": "Loss_D", "loss_g": "Loss_G"}
+    curves = WGAN.curves | {"D's slope between real and fake": ("gradient_norm",)}
 
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
         C, size, _ = shapes["images"]
@@ -162,51 +148,23 @@ class WGANGP(Game):
         settings["loss_scaling"] = matmul_precision() == "fp16"
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
 
-    @classmethod
-    def batches_of(cls, options):
-        return options.n_critic
-
     def draw(self, batches, rng, at):
-        there = {"device": self.device, "dtype": self.dtype}
-        reals = [batch["images"] for batch in batches]
-        return {
-            "reals": reals,
-            "zs": [draw_z(rng, len(real), self.options.latent, **there) for real in reals],
-            "es": [draw_shares(rng, len(real), **there) for real in reals],
-            "lr": self.options.lr * (linear_decay(at) if self.options.lr_decay == "linear" else 1),
-        }
+        drawn = super().draw(batches, rng, at)
+        return drawn | {"es": [draw_shares(rng, len(z), self.device, self.dtype) for z in drawn["zs"]]}
 
-    def step(self, reals, zs, es, lr) -> PenaltyStepResult:
+    def step(self, reals, zs, es, lr) -> StepResult:
         self.opt_g.lr = self.opt_d.lr = lr
+        weight = self.options.penalty
         for real, z, e in zip(reals, zs, es, strict=True):
             fake, g_cache = self.g.forward(z)
-            loss_d, wasserstein, penalty, slope = critic_step(
-                self.d, self.opt_d, real, fake, e, weight=self.options.penalty
-            )
-        # G has not changed since it made the last batch, so these images serve once more
+            loss_d, wasserstein, penalty, slope = critic_step(self.d, self.opt_d, real, fake, e, weight=weight)
+        # G has not changed since it made the last batch: its images and their cache serve once more
         loss_g = generator_step(self.g, self.d, self.opt_g, fake, g_cache)
-        return PenaltyStepResult(loss_d, loss_g, wasserstein, penalty, slope)
-
-    def objectives(self, seen):
-        return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
-
-    def fixed(self, batches, rng):
-        return draw_z(rng, 64, self.options.latent, device=self.device, dtype=self.dtype)
-
-    def sample(self, z):
-        return sample(self.g, z)
-
-    @classmethod
-    def generate(cls, network, count, options, rng, device):
-        return sample(network, draw_z(rng, count, network.latent, device=device))
-
-    @classmethod
-    def contradiction(cls, options, arrays):
-        return contradicting(dcgan.options_of, options, arrays, ("image_size", "latent", "width"))
+        return StepResult(loss_d, loss_g, wasserstein, penalty, slope)
 
 
 def draw_shares(rng, count, device="cpu", dtype=np.float32):
-    """Return (count, 1, 1, 1) from U(0, 1) on ``device``: how much of each real image goes into its mixture."""
+    """Return (count, 1, 1, 1) from U(0, 1) on ``device``: the share of the real image in each mixture."""
     return to_device(rng.random((count, 1, 1, 1), dtype=np.float32).astype(dtype, copy=False), device)
 
 

@@ -29,12 +29,14 @@ class Tanh(Plain):
     """tanh(x), from -1 to 1 like the pictures."""
 
     operation = ops.tanh_forward, ops.tanh_backward
+    no_tangent = "its slope changes with x"
 
 
 class Sigmoid(Plain):
     """1 / (1 + e^-x)."""
 
     operation = ops.sigmoid_forward, ops.sigmoid_backward
+    no_tangent = "its slope changes with x"
 
 
 class Dropout(Plain):

@@ -42,7 +42,13 @@ class Layer:
         """Return dx, or None if not ``need_dx``. Add the parameters' gradients into ``grads`` if ``need_dw``."""
         raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
 
-    no_tangent = "its slope changes with x"  # why a kind of layer has none, where it has none
+    no_tangent = "it defines none"  # why, for a layer without
+
+    def __init_subclass__(cls, **options):
+        """A class that writes its own backward inherits no tangent: another backward's would be wrong for it."""
+        super().__init_subclass__(**options)
+        if "backward" in vars(cls) and "tangent" not in vars(cls):
+            cls.tangent = Layer.tangent
 
     def tangent(self, v, cache):
         """Return how y changes as x moves along v, and the cache of this tangent.
