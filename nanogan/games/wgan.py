@@ -3,14 +3,14 @@
     D minimises  mean D(G(z)) - mean D(x)        then every weight of D is clipped to -c ... c
     G minimises  -mean D(G(z))
 
-D is a critic: there is no sigmoid, and a score is no probability. Over all functions that nowhere have a slope above 1,
-the largest mean D(x) - mean D(G(z)) is the Wasserstein-1 distance of real and generated images, which falls smoothly as
-G improves, where the losses of other GANs say little. Clipped weights bound D's slope by some unknown number in place of
-1, so the estimate is right up to a factor. :mod:`nanogan.games.wgan_gp` bounds it by a penalty: lay the two side by
-side, the critic's step is what differs.
+D is a critic: there is no sigmoid, and a score is no probability. The largest mean D(x) - mean D(G(z)) that a function
+with a slope of at most 1 reaches is the Wasserstein-1 distance of real and generated images, and it falls as G improves,
+where the losses of other GANs say little. Clipped weights bound D's slope by some unknown number in place of 1, so the
+estimate is right up to a factor. :mod:`nanogan.games.wgan_gp` bounds it by a penalty: lay the two side by side, the
+critic's step is what differs.
 
-M. Arjovsky, S. Chintala, L. Bottou, arXiv:1701.07875, algorithm 1. The authors' code updates D 100 times in the first 25
-steps of G and in every 500th; here it is always n_critic.
+M. Arjovsky, S. Chintala, L. Bottou, arXiv:1701.07875, algorithm 1. The authors' code updates D 100 times in each of the
+first 25 steps of G and in every 500th; here it is always n_critic.
 """
 
 from dataclasses import dataclass
@@ -53,7 +53,7 @@ def critic_step(d, opt_d, real, fake):
 
 
 def generator_step(g, d, opt_g, fake, g_cache):
-    """Update ``g`` once, so that its images ``fake``, made with the cache ``g_cache``, score higher; return its loss."""
+    """Update ``g`` once, so that its images ``fake``, of the cache ``g_cache``, score higher; return its loss."""
     # ---- G: fake -> D -> score. D passes the gradient on to the image and keeps none for itself.
     g.zero_grad()
     scores, cache = d.forward(fake)
@@ -73,8 +73,7 @@ class WGANOptions(Options):
     width: int = option(64, "channels of the largest map", low=1, high=1_000_000)
     critic: str = option(
         "dcgan",
-        "dcgan: with BatchNorm, the authors' choice, without which clipped weights let gradients vanish; plain: without "
-        "it, WGAN-GP's critic",
+        "dcgan: with BatchNorm, as the authors have it; plain: WGAN-GP's, without it",
         choices=("dcgan", "plain"),
     )
     lr: float = option(5e-5, "RMSprop's learning rate", above=0, may_change=True)
@@ -90,7 +89,10 @@ class WGANOptions(Options):
 
 
 class WGAN(Game):
-    """A DCGAN's generator and a critic. shapes: {"images": (C, H, H), ...}. Attributes: g, d (the critic), opt_g, opt_d."""
+    """A DCGAN's generator and a critic.
+
+    shapes: {"images": (C, H, H), ...}. Attributes: g, d (the critic), opt_g, opt_d.
+    """
 
     Options = WGANOptions
     exports = {"generator.safetensors": "g", "critic.safetensors": "d"}

@@ -40,30 +40,29 @@ class StepResult(NamedTuple):
 def gradient_penalty(d, x, *, weight, dloss=1.0):
     """Add to D's gradients those of the gradient penalty at x (N, ...); return the penalty and the mean slope.
 
-        g[n] = d D(x[n]) / d x[n]        penalty = mean over n of (||g[n]|| - 1)^2,  the norm over all of an image's axes
+        penalty = mean over n of (||g[n]|| - 1)^2,   g[n] = d D(x[n]) / d x[n],   ||.|| over all axes of an image
 
     The loss has weight * penalty, and ``dloss`` is where its backward starts. Raises UserError if a layer of D has no
     tangent.
 
-    **The problem.** g is the result of a backward through D, and the penalty's gradient along D's weights w a derivative
-    of that backward. A framework differentiates the backward's own graph once more. By hand it takes three steps, after
-    which it is an ordinary backward:
+    **The problem.** g comes from a backward through D. The penalty's gradient along D's weights w is a derivative of
+    that backward, and a framework would differentiate the backward's own graph. By hand, three thoughts make an
+    ordinary backward of it:
 
-    1. *The norm.* ||g|| = <u, g> with u = g / ||g||. As w changes, d||g|| = <du, g> + <u, dg>. The first term is 0: u has
-       length 1 whatever happens, so du stands at right angles to u and to g. Hence d||g||/dw = d<u, g>/dw **with u held
-       constant**.
-    2. *The tangent.* <u, g> is how fast D's score rises as x moves along u: t = d/ds D(x + s u) at s = 0. No backward is
-       needed for it. Pushed forward through the layers, u becomes W v in a convolution or linear layer with weights W,
-       whose bias drops out, and mask * v in LeakyReLU, with x's mask. That is ``d.tangent``.
-    3. *The backward of the tangent.* t is the output of a network with the weights of D, input u, and no biases. So with
-       dt[n] = d penalty / d t[n] = 2 (t[n] - 1) / N its ordinary backward gives what was asked for: in a layer that saw
-       v and gets dy from above, dw is that of dy and v, ``dy.T @ v`` where layers are linear. Biases get zero.
+    1. *The norm.* Let u = g / ||g||, so that ||g|| = <u, g>. When w changes, d||g|| = <du, g> + <u, dg>. The first term
+       is 0: u keeps the length 1, so du is at right angles to u, and to g. Hence **u may be held constant**, and what is
+       needed is the derivative of <u, g> along w.
+    2. *The tangent.* <u, g> is how fast D's score rises as x moves along u: t = d/ds D(x + s u) at s = 0. That takes no
+       backward. Pushed forward through D's layers, u becomes W v in a convolution or linear layer with weights W, whose
+       bias drops out, and mask * v in LeakyReLU, with the mask that x has there. This is ``d.tangent``.
+    3. *The backward of the tangent.* So t is the output of a network: D's weights, no biases, x's masks, input u. Its
+       ordinary backward, from dt[n] = 2 (t[n] - 1) / N, is the gradient of the penalty. In a layer whose input was v
+       and whose output's gradient is dy, dw comes of dy and v, where it usually comes of dy and x. Biases get zero.
 
-    So D is walked through four times: forward, backward, tangent forward, tangent backward. Masks are constants in
-    this, as they are for autograd: where one flips, the penalty jumps and has no derivative. Layers that are curved
-    (tanh, normalisation) would add the change of their own slope, and have no tangent here for that reason.
-
-    Where g = 0 the norm has no derivative; u = 0 then, and the image's part of the gradient is 0, not NaN.
+    D is walked through four times: forward, backward, tangent, tangent's backward. The masks are held constant, as in
+    autograd: where one flips, the penalty jumps, and has no derivative. A curved layer (tanh, a normalisation) would add
+    the change of its own slope, which step 2 leaves out: such layers have no tangent here. Where g = 0, ||g|| has no
+    derivative; u is 0 then, and so is that image's part of the gradient.
     """
     xp = array_module(x)
     # ---- 1: the scores at x. The cache holds the masks, and serves twice.

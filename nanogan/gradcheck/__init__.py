@@ -223,7 +223,8 @@ def check_layer(layer, x, *, train=True, subject=None, rng=None, dtype=np.float6
 
 def has_tangent(layer):
     """Whether a layer and all layers in it define ``tangent``."""
-    return all(type(each).tangent is not Layer.tangent for each in (layer, *(inner for _, inner in layer.named_layers())))
+    layers = [layer, *(inner for _, inner in layer.named_layers())]
+    return all(type(each).tangent is not Layer.tangent for each in layers)
 
 
 def _check_tangent(report, run, ran, arrays, rng, dtype):

@@ -64,8 +64,8 @@ class Layer:
         see :mod:`nanogan.games.wgan_gp`. Raises UserError if the layer has no tangent.
         """
         raise UserError(
-            f"{type(self).__name__} has no tangent, since {self.no_tangent}: for a gradient penalty use layers that are "
-            "linear piece by piece, such as Conv2d, Linear, LeakyReLU and ReLU"
+            f"{type(self).__name__} has no tangent, since {self.no_tangent}: for a gradient penalty use layers that "
+            "are linear piece by piece, such as Conv2d, Linear, LeakyReLU and ReLU"
         )
 
     def add_grads(self, **gradients):
