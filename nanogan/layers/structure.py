@@ -39,6 +39,10 @@ class Residual(Sequential):
         dx = super().backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
         return add(dy, dx) if need_dx else None
 
+    def tangent(self, v, cache):
+        fv, caches = super().tangent(v, cache)
+        return add(v, fv), caches
+
 
 class Concat(Sequential):
     """The layers side by side: each is given the same x, and the results are joined along the channels, axis 1.
@@ -66,6 +70,12 @@ class Concat(Sequential):
             dx = layer.backward(part, layer_cache, need_dx=need_dx, need_dw=need_dw)
             total = dx if total is None else add(total, dx)
         return total if need_dx else None
+
+    def tangent(self, v, cache):
+        caches, sizes = cache
+        pairs = zip(self.layers, caches, strict=True)
+        ts, tangent_caches = zip(*(layer.tangent(v, layer_cache) for layer, layer_cache in pairs), strict=True)
+        return join_channels(*ts), (tangent_caches, sizes)
 
     def __getitem__(self, i):
         return Concat(*self.layers[i]) if isinstance(i, slice) else self.layers[i]
