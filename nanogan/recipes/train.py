@@ -12,7 +12,7 @@ from nanogan.data import Loader
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import resume
-from nanogan.recipes.flags import DRY_STEPS
+from nanogan.recipes.flags import DRY_STEPS, apply_preset
 from nanogan.recipes.generate import generate
 from nanogan.version import __version__
 
@@ -33,6 +33,7 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
         parser.error("--single-files and --checkpoint generate with a trained network: add --generate N")
     if args.generate is not None and args.resume is not None:
         parser.error("--generate generates and --resume trains: leave one of them out")
+    apply_preset(parser, args)
     if check is not None:
         check(args)
     if args.generate is not None:
