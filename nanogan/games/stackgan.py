@@ -222,23 +222,32 @@ def images_of(network, captions, rng, device="cpu", dtype=np.float32):
 def _random_inputs(network, count, rng, device, dtype):
     """z (count, L), and [noise (count, K), ...] for each stage."""
     stages = stackgan.stages_of(network)
-    sizes = [stages[0].latent, *(stage.condition_size for stage in stages)]
+    sizes = [stages[0].latent, *(stage.condition for stage in stages)]
     z, *noise = (draw_z(rng, count, size, "normal", device, dtype) for size in sizes)
     return z, noise
 
 
 def _contradiction(options, arrays, prefix):
     """What arrays named ``prefix`` say against the options of stage I; None if nothing."""
+    state = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
     try:
-        state = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         sizes = stackgan.options_of(state)
-    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:  # a UserError is a ValueError
+    except stackgan.NOT_OF_ONE as error:
         return f"it is not of such a game: {error}"
-    asked = {name: getattr(options, name) for name in ("latent", "condition", "text", "text_size", "width")}
-    for name, value in (asked | {"size": options.image_size // 2}).items():
-        if sizes[name] != value:
-            return f"it contradicts itself: its {name} is {value}, its arrays' {sizes[name]}"
-    return None
+    name = differing(options, sizes)
+    asked = asked_of_first(options)
+    return name and f"it contradicts itself: its {name} is {asked[name]}, its arrays' {sizes[name]}"
+
+
+def asked_of_first(options):
+    """{name: size} of stage I's generator, as its options ask for them."""
+    names = ("latent", "condition", "text", "text_size", "width")
+    return {name: getattr(options, name) for name in names} | {"size": options.image_size // 2}
+
+
+def differing(options, sizes):
+    """The name of an option that is not what ``sizes``, those of a FirstStage, say; None if there is none."""
+    return next((name for name, value in asked_of_first(options).items() if sizes[name] != value), None)
 
 
 class StageTwo(StageOne):
@@ -267,8 +276,19 @@ class StageTwo(StageOne):
         super()._make_generators(sizes)
         self.g1 = self.g  # it has no optimiser: frozen
         if self.first is not None:
-            self.g1.load_state_dict(self.first.state_dict())
+            self._take_first(self.first.state_dict())
         self.g = stackgan.SecondStage(**sizes).to(self.device)
+
+    def _take_first(self, state):
+        sizes = stackgan.options_of(state)
+        name = differing(self.options, sizes)
+        if name is not None:
+            asked = asked_of_first(self.options)[name]
+            raise UserError(
+                f"stage II expected a stage I with {name} {asked}, got one that was trained with {name} {sizes[name]}: "
+                "give both stages the same options"
+            )
+        self.g1.load_state_dict(state)
 
     def draw(self, batches, rng, at):
         drawn = super().draw(batches, rng, at)

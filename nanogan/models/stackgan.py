@@ -1,7 +1,7 @@
 """StackGAN: an image from a caption in two stages. H. Zhang et al., arXiv:1612.03242, section 3.
 
     caption   words (N, T) -> embedding, mean -> text (N, E) -> linear -> mu and s (N, 2K) -> condition c (N, K)
-    stage I   c and z (N, L) -> linear, 4w maps of 4x4 -> doubled until S/2                     -> image (N, C, S/2, S/2)
+    stage I   c and z (N, L) -> linear, maps of 4x4 -> doubled until S/2                       -> image (N, C, S/2, S/2)
     stage II  image of stage I -> maps of S/4, c appended to every pixel -> residual blocks -> doubled twice
                                                                                                 -> image (N, C, S, S)
     D         image -> halved until 4x4, the text appended to every pixel -> 1x1 convolution    -> logits (N, 1)
@@ -112,10 +112,10 @@ class _Conditioned(Layer):
         super().__init__()
         check_counts(condition=condition)
         self.text = Text(len(words), text_size, text, rng=rng, dtype=dtype)
-        self.condition = Linear(text_size, 2 * condition, rng=rng, dtype=dtype)
+        self.moments = Linear(text_size, 2 * condition, rng=rng, dtype=dtype)
         self.buffers["words"] = np.frombuffer("\n".join(words).encode(), np.uint8).copy()
         self.buffers["shown"] = np.array(shown, np.int64).reshape(len(shown), -1)  # (captions, T)
-        self.condition_size = condition
+        self.condition = condition
 
     @property
     def words(self):
@@ -125,7 +125,7 @@ class _Conditioned(Layer):
     def read(self, captions, noise, train):
         """Return the condition (N, K), its moments mu and s side by side (N, 2K), and the cache."""
         text, text_cache = self.text.forward(captions, train=train)  # (N, E)
-        moments, linear_cache = self.condition.forward(text, train=train)  # (N, 2K): no activation
+        moments, linear_cache = self.moments.forward(text, train=train)  # (N, 2K): no activation
         c, sample_cache = gaussian_sample_forward(moments, noise=noise)  # (N, K)
         return c, moments, (text_cache, linear_cache, sample_cache)
 
@@ -133,7 +133,7 @@ class _Conditioned(Layer):
         """Add the gradients of the words and of the linear layer; ``dmoments`` is what the KL loss adds to dc's."""
         text_cache, linear_cache, sample_cache = cache
         dmoments = dmoments + gaussian_sample_backward(dc, sample_cache)
-        dtext = self.condition.backward(dmoments, linear_cache)
+        dtext = self.moments.backward(dmoments, linear_cache)
         self.text.backward(dtext, text_cache)
 
     def load_state_dict(self, state):
@@ -147,7 +147,7 @@ class _Conditioned(Layer):
 class FirstStage(_Conditioned):
     """Images (N, channels, size, size), -1 to 1, from z (N, latent) and captions (N, T).
 
-    Attributes: size, channels, latent, width, condition_size.
+    Attributes: size, channels, latent, width, condition.
     """
 
     def __init__(self, *, size, channels, latent, width, rng=None, dtype=np.float32, **of_captions):
@@ -159,7 +159,7 @@ class FirstStage(_Conditioned):
         widest = width * 2**doublings
         options = {"bias": False, "rng": rng, "dtype": dtype}
         self.paint = Sequential(
-            Linear(self.condition_size + latent, widest * start * start, **options),
+            Linear(self.condition + latent, widest * start * start, **options),
             Reshape(widest, start, start),
             BatchNorm2d(widest, dtype=dtype),
             ReLU(),
@@ -180,13 +180,13 @@ class FirstStage(_Conditioned):
         dimages, dmoments = dy
         read_cache, paint_cache = cache
         djoined = self.paint.backward(dimages, paint_cache)
-        self.read_backward(djoined[:, : self.condition_size], dmoments, read_cache)
+        self.read_backward(djoined[:, : self.condition], dmoments, read_cache)
 
 
 class SecondStage(_Conditioned):
     """Images (N, channels, 2H, 2W), -1 to 1, from those of stage I (N, channels, H, W) and the same captions (N, T).
 
-    Its text and its condition are its own. Attributes: channels, width, condition_size.
+    Its text and its condition are its own. Attributes: channels, width, condition.
     """
 
     def __init__(self, *, channels, width, rng=None, dtype=np.float32, **of_captions):
@@ -201,7 +201,7 @@ class SecondStage(_Conditioned):
             BatchNorm2d(2 * width, dtype=dtype), ReLU(),
         )  # fmt: skip
         self.paint = Sequential(  # H/2 -> 2H
-            Conv2d(2 * width + self.condition_size, 2 * width, kernel_size=3, padding=1, **options),
+            Conv2d(2 * width + self.condition, 2 * width, kernel_size=3, padding=1, **options),
             BatchNorm2d(2 * width, dtype=dtype), ReLU(),
             *(layer for _ in range(BLOCKS) for layer in residual(2 * width, options)),
             *doubled(2 * width, width, options),
@@ -363,30 +363,28 @@ def words_in(state):
 
 
 def network_of(state):
-    """Return a FirstStage or a Stacked with the weights in ``state``, a generator's state dict.
+    """Return a FirstStage or a Stacked with the weights in ``state``: its state dict, or the arrays of a game.
 
     Its sizes are inferred from the shapes of the arrays. Raises UserError if they are not of such a network, before
     anything is built that would be larger than ``state``.
     """
-    parts = [{k.removeprefix(f"{part}."): a for k, a in state.items() if k.startswith(f"{part}.")} for part in PARTS]
+    names = ("g1.", "g.") if any(name.startswith("g1.") for name in state) else ("first.", "second.", "g.")
+    parts = [{k.removeprefix(part): a for k, a in state.items() if k.startswith(part)} for part in names]
+    first, *second = [part for part in parts if part] or [state]
     try:
-        if not all(parts):
-            network = FirstStage(**options_of(state))
-            network.load_state_dict(state)
-            return network
-        first = options_of(parts[0])
-        network = Stacked(FirstStage(**first), SecondStage(**second_options_of(parts[1])))
-    except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError) as error:  # a UserError is a ValueError
-        raise UserError(f"it does not hold a generator of captioned images ({error})") from None
-    network.load_state_dict(state)
-    return network
+        stages = [FirstStage(**options_of(first)), *(SecondStage(**second_options_of(part)) for part in second)]
+        for stage, arrays in zip(stages, [first, *second], strict=True):
+            stage.load_state_dict(arrays)
+    except NOT_OF_ONE as error:
+        raise UserError(f"a StackGAN's generator was expected ({error})") from None
+    return Stacked(*stages) if second else stages[0]
 
 
-PARTS = ("first", "second")  # of a Stacked
+NOT_OF_ONE = (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError)  # a UserError is a ValueError
 
 
 def options_of(state):
-    """Infer :class:`FirstStage`'s options from its state dict; raises KeyError, ValueError and others if it has none."""
+    """Infer :class:`FirstStage`'s options from its state dict; raises KeyError, ValueError or others if it is none."""
     names = [name for name in state if name.startswith("paint.") and state[name].ndim == 4]
     last = max(names, key=lambda name: int(name.split(".")[1]))
     channels, width = state[last].shape[:2]
@@ -415,7 +413,7 @@ def second_options_of(state):
 def _of_captions(state):
     """The options that both stages share, and the number of parameters that go with them."""
     words, E = state["text.embedding.weight"].shape
-    condition = state["condition.weight"].shape[0] // 2
+    condition = state["moments.weight"].shape[0] // 2
     text = "cnn" if "text.neighbours.0.weight" in state else "mean"
     known = {"words": words_in(state), "shown": state["shown"], "text": text, "text_size": E, "condition": condition}
     return known, words * E + (E + 1) * 2 * condition + (3 * E * E + E if text == "cnn" else 0)
