@@ -32,8 +32,10 @@ from nanogan.layers.layer import Layer
 from nanogan.layers.norm import BatchNorm1d, BatchNorm2d
 from nanogan.layers.sequential import Sequential
 from nanogan.layers.shapes import Flatten, MaxPool2d, Reshape, Upsample
+from nanogan.layers.structure import Concat, Residual
 
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "Embedding", "ReLU", "LeakyReLU",
     "Tanh", "Sigmoid", "Dropout", "Upsample", "MaxPool2d", "Flatten", "Reshape", "Sequential",
+    "Residual", "Concat",
 ]  # fmt: skip
