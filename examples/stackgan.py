@@ -33,10 +33,12 @@ from nanogan.models.stackgan import network_of, stages_of
 from nanogan.training.earlier import set_aside
 
 COUNT = 20_000  # digits that are coloured
+JUDGE_EPOCHS = 3
 JUDGED = 1000  # images that the judge looks at after each epoch
 NOT_ATTRIBUTES = ("images", "captions")
 FIRST = "stage1"  # the folder of stage I below that of stage II
 GAMES = {1: StageOne, 2: StageTwo}
+OF_ONE_STAGE = ("stage", "stage1", "out", "resume", "batches")  # options that stage II does not take from stage I
 
 
 def load_data(args):
@@ -76,7 +78,7 @@ def measure(args, columns):
     test, train = np.split(order, [max(1, len(order) // 10)])
     judge = train_attribute_judge(
         columns["images"][train], {name: values[train] for name, values in attributes.items()},
-        epochs=1 if args.dry_run else args.judge_epochs, seed=args.seed, device=args.device,
+        epochs=1 if args.dry_run else JUDGE_EPOCHS, seed=args.seed, device=args.device,
         progress=recipes.progress_bar("training the judge"),
     )  # fmt: skip
     right = judge.agreement(columns["images"][test], {name: values[test] for name, values in attributes.items()})
@@ -100,22 +102,26 @@ def told(shares):
     return ", ".join(f"{name} {share:.1%}" for name, share in shares.items())
 
 
-def load_generator(path, caption=None):
-    """Return the generator in a file, of one stage or of both; ``caption`` becomes all that it shows."""
-    state = checkpoint.read(path)
+def load_generator(path):
+    """Return the generator in a file, of one stage or of both."""
     try:
-        network = network_of(state)
+        network = network_of(checkpoint.read(path))
     except UserError as error:
         raise UserError(f"{path} cannot be used: {error}; train one with python examples/stackgan.py") from None
     if not all(np.isfinite(array).all() for array in network.state_dict().values()):
         raise UserError(f"{path} cannot be used: its weights are not finite numbers")
+    return network
+
+
+def asked(network, caption):
+    """Return the generator after what it is asked for was noted in it: a caption, or those that it shows."""
     first = stages_of(network)[0]
     shown = first.buffers["shown"]
     if caption is not None:
         first.buffers["shown"] = encode(caption, first.words, shown.shape[1])[None]
-        return network
-    network.classes = len(shown)  # a column of the grid for each
-    print("asked for, column by column:", *(text_of(numbers, first.words) for numbers in shown), sep="\n  ")
+    else:
+        network.classes = len(shown)  # a column of the grid for each
+        print("asked for, one after the other:", *(text_of(numbers, first.words) for numbers in shown), sep="\n  ")
     return network
 
 
@@ -142,7 +148,9 @@ def parser_of(stage):
     )
     data.add_argument("--stage", type=int, choices=(1, 2), help="train this stage alone; both if not given")
     data.add_argument(
-        "--stage1", metavar="FILE", help="stage I's generator, for --stage 2 (default: DIR/stage1/generator.safetensors)"
+        "--stage1",
+        metavar="FILE",
+        help="stage I's generator, for --stage 2 (default: DIR/stage1/generator.safetensors)",
     )
     parser.add_argument_group("asking").add_argument(
         "--caption", metavar="TEXT", help="what --generate N asks for; without it, some captions of the data"
@@ -156,18 +164,61 @@ def main():
     if args.caption is not None and args.generate is None:
         parser.error("--caption asks a trained network for images: add --generate N")
     if args.generate is not None:
-        return recipes.run(parser, load_data, load=lambda path: load_generator(path, args.caption))
-    if args.resume is not None:
-        return go_on(args, given_out=args.out != parser.get_default("out"))
-    out = Path(args.out)
-    if args.stage == 2:
-        return second(out, args.stage1)
-    return first(out) or (0 if args.stage == 1 else second(out))
+        return recipes.run(parser, load_data, load=lambda path: asked(load_generator(path), args.caption))
+    stage, resume, out = where(args, is_elsewhere=args.out != parser.get_default("out"))
+    both = stage == 1 and args.stage is None
+    if both and resume is None:
+        set_aside(writable_folder(out.parent))  # an earlier stage II, which --resume would take for this run's
+    status, options = train(stage, out, resume, stage1=args.stage1)
+    if status or not both or (out.parent / training.LAST).exists():
+        return status
+    return train(2, out.parent, stage1=out / "generator.safetensors", defaults=options)[0]
 
 
-def first(out, resume=None, own=None):
-    """Train stage I in ``own``, or in the folder of stage I below ``out``; return the exit status."""
+def where(args, is_elsewhere):
+    """Return the stage to start with, the checkpoint to go on from or None, and the stage's folder."""
+    stage, out = args.stage or 1, Path(args.out)
+    if args.resume is None:
+        return stage, None, folder_of(stage, out)
+    path = Path(args.resume or out)
+    path = path / training.LAST if args.resume == "" or path.is_dir() else path
+    if args.resume == "" and not path.is_file():
+        path = out / FIRST / training.LAST  # it was stopped in stage I
+    if path.is_file():
+        stage = checkpoint.read_training(path)[0].options.get("stage")
+        if stage not in GAMES:
+            raise UserError(f"{path} is a run of another script")
+        if args.stage not in (None, stage):
+            raise UserError(f"--stage {args.stage} contradicts {path}, which is of stage {stage}: leave it out")
+    in_a_run = path.parent.name == training.LAST.parent.name
+    return stage, str(path), path.parent.parent if in_a_run and not is_elsewhere else folder_of(stage, out)
+
+
+def folder_of(stage, out):
+    return out / FIRST if stage == 1 else out
+
+
+def train(stage, out, resume=None, stage1=None, defaults=None):
+    """Train a stage in the folder ``out``; return the exit status and the options that it had.
+
+    stage1: the file of stage I's generator, for stage II. defaults: options that replace those of the parser.
+    """
+    parser, options = parser_of(stage), {}
+    parser.set_defaults(**defaults or {})
+
+    def check(args):
+        args.stage, args.out, args.resume = stage, str(out), resume
+
     def load(args):
-        loaded = load_data(args)
-        if resume is None and args.stage is None:
-            set_aside(out)
+        options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
+        return load_data(args)
+
+    if stage == 2 and resume is None:
+        network = load_generator(stage1 or out / FIRST / "generator.safetensors")
+        parser.game = StageTwo.after(stages_of(network)[0])
+    status = recipes.run(parser, load, fixed=("data", "stage"), check=check, measure=measure)
+    return status, options
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -32,6 +32,7 @@ from nanogan.layers import (
     Linear,
     ReLU,
     Reshape,
+    Residual,
     Sequential,
     Tanh,
     Upsample,
@@ -227,16 +228,6 @@ class SecondStage(_Conditioned):
         dmaps, dc = append_maps_backward(djoined, append_cache)
         self.look.backward(dmaps, look_cache, need_dx=False)
         self.read_backward(dc, dmoments, read_cache)
-
-
-class Residual(Sequential):  # TEMPORARY
-    def forward(self, x, train=True):
-        y, cache = super().forward(x, train=train)
-        return x + y, cache
-
-    def backward(self, dy, cache, need_dx=True, need_dw=True):
-        dx = super().backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
-        return dx + dy if need_dx else None
 
 
 class Stacked(Layer):
