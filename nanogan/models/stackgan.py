@@ -406,6 +406,8 @@ def _of_captions(state):
     words, E = state["text.embedding.weight"].shape
     condition = state["moments.weight"].shape[0] // 2
     text = "cnn" if "text.neighbours.0.weight" in state else "mean"
+    if len(words_in(state)) != words:
+        raise ValueError(f"{len(words_in(state))} words where the embedding has {words}")
     known = {"words": words_in(state), "shown": state["shown"], "text": text, "text_size": E, "condition": condition}
     return known, words * E + (E + 1) * 2 * condition + (3 * E * E + E if text == "cnn" else 0)
 

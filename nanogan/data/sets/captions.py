@@ -92,7 +92,7 @@ def captions_of(texts):
         if not 1 <= len(text) <= MAX_LENGTH:
             raise UserError(f"caption {i} expected 1 to {MAX_LENGTH} words, got {len(text)}: {' '.join(text)[:80]!r}")
     words = ("", *sorted(set().union(*texts)))
-    if len(words) > MAX_WORDS:
+    if len(words) - 1 > MAX_WORDS:
         raise UserError(f"captions expected at most {MAX_WORDS} different words, got {len(words) - 1}")
     places = {word: i for i, word in enumerate(words)}
     numbers = np.zeros((len(texts), max(map(len, texts), default=1)), np.int64)
