@@ -167,9 +167,8 @@ def main():
         return recipes.run(parser, load_data, load=lambda path: asked(load_generator(path), args.caption))
     stage, resume, out = where(args, is_elsewhere=args.out != parser.get_default("out"))
     both = stage == 1 and args.stage is None
-    if both and resume is None:
-        set_aside(writable_folder(out.parent))  # an earlier stage II, which --resume would take for this run's
-    status, options = train(stage, out, resume, stage1=args.stage1)
+    aside = out.parent if both and resume is None else None  # of an earlier stage II: --resume would go on with that
+    status, options = train(stage, out, resume, stage1=args.stage1, aside=aside)
     if status or not both or (out.parent / training.LAST).exists():
         return status
     return train(2, out.parent, stage1=out / "generator.safetensors", defaults=options)[0]
@@ -198,10 +197,11 @@ def folder_of(stage, out):
     return out / FIRST if stage == 1 else out
 
 
-def train(stage, out, resume=None, stage1=None, defaults=None):
+def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
     """Train a stage in the folder ``out``; return the exit status and the options that it had.
 
-    stage1: the file of stage I's generator, for stage II. defaults: options that replace those of the parser.
+    stage1: the file of stage I's generator, for stage II. defaults: options that replace those of the parser. aside: a
+    folder whose earlier run is moved away once the data are loaded.
     """
     parser, options = parser_of(stage), {}
     parser.set_defaults(**defaults or {})
@@ -211,7 +211,10 @@ def train(stage, out, resume=None, stage1=None, defaults=None):
 
     def load(args):
         options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
-        return load_data(args)
+        loaded = load_data(args)
+        if aside is not None:
+            set_aside(aside)
+        return loaded
 
     if stage == 2 and resume is None:
         network = load_generator(stage1 or out / FIRST / "generator.safetensors")

@@ -66,10 +66,8 @@ def test_steps_are_torchs(game_class, text):
     for step, numbers in zip(inputs, seen, strict=True):
         step = {name: torch.tensor(value) for name, value in step.items()}
         captions = step["captions"]
-        if game_class is StageOne:
-            source = step["source"]
-        else:
-            source = g1(step["z"], captions, step["first_noise"])[0].detach()
+        one = game_class is StageOne
+        source = step["source"] if one else g1(step["z"], captions, step["first_noise"])[0].detach()
         opt_d.zero_grad()
         maps = d.look(step["real"])  # once: its BatchNorms note each batch once
         on_real, on_wrong = d.match(maps, captions), d.match(maps, step["wrong"])

@@ -119,11 +119,18 @@ def test_one_batch_of_maps_may_be_compared_with_several_captions(rng):
 def test_a_file_opens_with_its_words_and_all_sizes(tmp_path, text, size, rng):
     captions, z, noise = arrays(3, rng)
     single = {"dtype": np.float32}
-    for network in (first(text, size=size, **single), Stacked(first(text, size=size, **single), second(text, **single))):
+    for network in (
+        first(text, size=size, **single),
+        Stacked(first(text, size=size, **single), second(text, **single)),
+    ):
         checkpoint.save(tmp_path / "g.safetensors", network)
         loaded = network_of(checkpoint.read(tmp_path / "g.safetensors"))
         assert type(loaded) is type(network)
-        inputs = captions, z.astype(np.float32), [n.astype(np.float32) for n in noise][: len(stackgan.stages_of(loaded))]
+        inputs = (
+            captions,
+            z.astype(np.float32),
+            [n.astype(np.float32) for n in noise][: len(stackgan.stages_of(loaded))],
+        )
         np.testing.assert_array_equal(stackgan.sample(loaded, *inputs), stackgan.sample(network, *inputs))
         one = stackgan.stages_of(loaded)[0]
         assert (one.words, one.buffers["shown"].tolist()) == (WORDS, OF_CAPTIONS["shown"])

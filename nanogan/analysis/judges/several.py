@@ -42,13 +42,14 @@ def train_attribute_judge(images, attributes, *, epochs=3, seed=0, device="cpu",
     """Train and return an :class:`AttributeJudge`.
 
     images: uint8 (N, S, S, C), S a multiple of 8; attributes: {name: integers (N,), from 0}. ``progress`` wraps the
-    iteration over steps (tqdm). Raises UserError for no attribute, another size, or too few images.
+    iteration over steps (tqdm). Raises UserError for no attribute and for another size.
     """
     if not attributes:
         raise UserError("a judge expected at least one attribute of the images, got none")
     sizes = {name: int(np.max(values)) + 1 for name, values in attributes.items()}
     hot = [np.asarray(values)[:, None] == np.arange(sizes[name]) for name, values in attributes.items()]
     network = fit(
-        images, np.concatenate(hot, axis=1), epochs=epochs, seed=seed, device=get_device(device), progress=progress
-    )
+        images, np.concatenate(hot, axis=1), epochs=epochs, batch_size=min(64, len(images)), seed=seed,
+        device=get_device(device), progress=progress,
+    )  # fmt: skip
     return AttributeJudge(network, sizes)

@@ -1,4 +1,4 @@
-"""Captions as integers, coloured digits that are what their captions say, and folders whose captions.csv is no friend."""
+"""Captions as integers, coloured digits that are what their captions say, and a captions.csv that is not trusted."""
 
 import numpy as np
 import pytest
@@ -31,7 +31,7 @@ def test_words_become_integers_and_back():
 
 def test_the_first_different_captions_are_shown():
     numbers = [[1, 2]] * 3 + [[i % 5, 1 + i % 7] for i in range(40)]
-    told = Captions(numbers, [""] + list("abcdefgh")).described()
+    told = Captions(numbers, ["", *"abcdefgh"]).described()
     assert told["words"] == ("", "a", "b", "c", "d", "e", "f", "g", "h")
     assert told["shown"] == [[1, 2], [0, 1], [2, 3], [3, 4], [4, 5], [0, 6], [1, 7], [2, 1]]
 
@@ -178,7 +178,9 @@ def test_an_unreadable_image_is_left_out_with_its_caption(tmp_path):
         load_captioned(tmp_path, size=8)
 
 
-@pytest.mark.parametrize("name", ["../outside.png", "{outside}", "images/a.png", "d.png", "", "sub/../a.png", "~/a.png"])
+@pytest.mark.parametrize(
+    "name", ["../outside.png", "{outside}", "images/a.png", "d.png", "", "sub/../a.png", "~/a.png"]
+)
 def test_a_name_that_is_no_image_of_the_folder_is_refused(tmp_path, name, monkeypatch):
     """The names are compared, never opened: a file outside the folder stays closed though it is there."""
     outside = tmp_path / "outside.png"
