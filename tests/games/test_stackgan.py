@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from nanogan.backend import to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.games.game import At
 from nanogan.games.stackgan import StackOptions, StageOne, StageTwo, images_of
@@ -19,10 +20,10 @@ CAPTIONS = {"words": WORDS, "shown": [[1, 2, 3], [3, 0, 0]]}
 F = torch.nn.functional
 
 
-def made(game_class, dtype=np.float64, **options):
+def made(game_class, dtype=np.float64, device="cpu", **options):
     options = StackOptions(**TINY | options)
     size = game_class.size_of(options)
-    return game_class(options, {"images": (C, size, size), "captions": CAPTIONS}, seed=1, dtype=dtype)
+    return game_class(options, {"images": (C, size, size), "captions": CAPTIONS}, device, seed=1, dtype=dtype)
 
 
 def batch_of(game, rng, captions=None):
@@ -150,34 +151,36 @@ def test_the_learning_rate_falls_unless_it_is_asked_not_to(rng):
 # -------------------------------------------------------------------------------------------------------------- images
 
 
-def test_a_grid_has_a_row_for_each_caption(rng):
-    game = made(StageTwo)
-    captions, z, noise = game.fixed([batch_of(game, rng)], rng)
+def test_a_grid_has_a_row_for_each_caption(rng, device):
+    game = made(StageTwo, device=device)
+    fixed = game.fixed([batch_of(game, rng)], rng)
+    assert to_numpy(game.sample(fixed)).shape == (16, C, SIZE, SIZE)
+    captions, z, noise = to_numpy(fixed[0]), to_numpy(fixed[1]), [to_numpy(each) for each in fixed[2]]
     assert captions.tolist() == [[1, 2, 3]] * 8 + [[3, 0, 0]] * 8
     assert (z.shape, [each.shape for each in noise]) == ((16, LATENT), [(16, CONDITION)] * 2)
     for each in (z, *noise):
         np.testing.assert_array_equal(each[:8], each[8:])
         assert len({row.tobytes() for row in each[:8]}) == 8
-    assert game.sample((captions, z, noise)).shape == (16, C, SIZE, SIZE)
     assert game.images_per_row == 8
 
 
-def test_images_are_generated_caption_by_caption():
+def test_images_are_generated_caption_by_caption(device):
     """By generators whose images depend on the caption alone: what is random has the weight 0."""
-    game = made(StageTwo, dtype=np.float32)
+    game = made(StageTwo, dtype=np.float32, device=device)
     for _, parameter, _ in game.generator.named_parameters():
         parameter *= 8
     game.g1.paint[0].params["weight"][:, CONDITION:] = 0
     for network in (game.g1, game.g):
         network.moments.params["weight"][CONDITION:] = 0
         network.moments.params["bias"][CONDITION:] = -50  # exp(s) is 0
-    images = StageTwo.generate(game.generator, 5, game.options, np.random.default_rng(0), "cpu")
+    images = to_numpy(StageTwo.generate(game.generator, 5, game.options, np.random.default_rng(0), device))
     assert (images.shape, images.dtype) == ((5, C, SIZE, SIZE), np.float32)
     for i, j in ((0, 2), (0, 4), (1, 3)):
         np.testing.assert_allclose(images[i], images[j], atol=1e-5)
     assert abs(images[0] - images[1]).max() > 1e-3
-    asked = images_of(game.generator, np.array([[3, 0, 0], [1, 2, 3]]), np.random.default_rng(1))
-    np.testing.assert_allclose(asked, images[[1, 0]], atol=1e-5)
+    captions = to_device(np.array([[3, 0, 0], [1, 2, 3]]), device)
+    asked = images_of(game.generator, captions, np.random.default_rng(1), device)
+    np.testing.assert_allclose(to_numpy(asked), images[[1, 0]], atol=1e-5)
 
 
 # ---------------------------------------------------------------------------------------------- stage II after stage I

@@ -20,10 +20,13 @@ SHOWN = 8  # captions that a grid of samples shows
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
 SIZES = ("small", "large")
-COLOURS = {
-    "red": (214, 40, 40), "green": (38, 150, 60), "blue": (44, 76, 210), "yellow": (240, 208, 48),
-    "white": (244, 244, 244), "black": (18, 18, 18),
-}  # fmt: skip
+COLOURS = {  # of a digit, and of a background: any digit is brighter than any background
+    "red": ((240, 80, 70), (84, 6, 10)),
+    "green": ((90, 220, 90), (6, 58, 20)),
+    "blue": ((100, 160, 255), (12, 16, 96)),
+    "yellow": ((250, 226, 80), (70, 54, 0)),
+    "pink": ((255, 150, 220), (74, 6, 62)),
+}
 WORDS = ("", "a", "on", *SIZES, *COLOURS, *DIGITS)  # of the coloured digits' captions; 0 stands for no word
 
 
@@ -108,8 +111,9 @@ def captioned_digits(digits, labels, *, size=32, seed=0, progress=None):
     """Colour digits and write a caption for each: "a large red seven on blue".
 
     digits: uint8 (N, 28, 28, 1), white on black, such as MNIST's; labels (N,), 0 to 9. Size, colour and background are
-    random and independent of the digit, colour and background never the same; a small digit is about half as high as a
-    large one and stands anywhere. Each colour varies a little. The same seed gives the same images. ``progress`` wraps
+    random and independent of the digit, colour and background never the same; a small digit is little more than half as
+    high as a large one and does not stand in the middle. Each colour varies a little. The same word is a bright colour
+    of a digit and a dark one of a background. The same seed gives the same images. ``progress`` wraps
     the iteration (tqdm).
 
     Returns images, uint8 (N, size, size, 3); their :class:`Captions` of 6 words each; and their attributes, {name:
@@ -124,11 +128,11 @@ def captioned_digits(digits, labels, *, size=32, seed=0, progress=None):
     rng, N = seeded_rng(seed, "captioned digits"), len(digits)
     sizes, colours = rng.integers(0, 2, N), rng.integers(0, len(COLOURS), N)
     backgrounds = (colours + rng.integers(1, len(COLOURS), N)) % len(COLOURS)  # any but the digit's own
-    palette = np.array(list(COLOURS.values()), np.float32)
+    palette = np.array(list(COLOURS.values()), np.float32)  # (colours, 2, 3)
     images = np.empty((N, size, size, 3), np.uint8)
     for i in (progress or iter)(range(N)):
         cover = _placed(digits[i, :, :, 0], size, bool(sizes[i]), rng)  # (size, size, 1), 0 to 1
-        ink, paper = palette[[colours[i], backgrounds[i]]] + rng.normal(0, 8, (2, 3))
+        ink, paper = palette[[colours[i], backgrounds[i]], [0, 1]] + rng.normal(0, 6, (2, 3))
         images[i] = np.clip(np.rint(paper + cover * (ink - paper)), 0, 255)
     place = {word: number for number, word in enumerate(WORDS)}
     names = tuple(COLOURS)
@@ -147,8 +151,8 @@ def captioned_digits(digits, labels, *, size=32, seed=0, progress=None):
 def _placed(digit, size, is_large, rng):
     """A digit, uint8 (28, 28), scaled and moved on a square of ``size`` pixels: floats (size, size, 1), 0 to 1."""
     side = 2 * size  # drawn at twice the size, then halved: smooth edges
-    scale = (rng.uniform(1.1, 1.25) if is_large else rng.uniform(0.6, 0.7)) * side / 28
-    room = 0.02 if is_large else 0.14  # how far its middle may lie from the image's, as a share of the side
+    scale = (rng.uniform(1.1, 1.25) if is_large else rng.uniform(0.62, 0.74)) * side / 28
+    room = 0.02 if is_large else 0.12  # how far its middle may lie from the image's, as a share of the side
     x, y = side / 2 + rng.uniform(-room, room, 2) * side
     where = (1 / scale, 0, 14 - x / scale, 0, 1 / scale, 14 - y / scale)  # Pillow asks where a pixel comes from
     drawn = Image.fromarray(digit).transform((side, side), Image.Transform.AFFINE, where, Image.Resampling.BILINEAR)

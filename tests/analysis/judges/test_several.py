@@ -43,5 +43,5 @@ def test_the_largest_of_an_attributes_own_logits_counts():
 
 
 def test_no_attribute_gets_one_sentence(rng):
-    with pytest.raises(UserError, match="a judge expected at least one attribute of the images, got none"):
+    with pytest.raises(UserError, match="a judge expected at least two images and an attribute of them, got 80 and 0"):
         train_attribute_judge(plain_images(80, rng)[0], {})
