@@ -25,7 +25,7 @@
 
 A GAN is at most three files: networks in ``models/`` if it needs new ones, its game here, its script in ``examples/``.
 There is no list of games: ``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``. Three rules:
-parameters change in an optimiser's ``step`` alone, so a clipping of weights goes into that of an optimiser's subclass;
+parameters change in an optimiser's ``step`` alone, which also clips weights if the optimiser has a ``weight_clip``;
 a backward starts from its optimiser's ``dloss``, which is not 1 where losses are scaled (fp16); and names are free, but
 a network called ``g`` is the one that ``checkpoint.load_generator`` takes out of a run's checkpoint.
 """

@@ -135,7 +135,7 @@ class _Run:
             if not _equal(now, self._now[name]):
                 broken.append(
                     f"the parameters of {name} change {when}: they may change in their optimiser's step alone "
-                    "(put a clipping of weights into the step of an optimiser's subclass)"
+                    "(weights are clipped by the optimiser: weight_clip=0.01)"
                 )
                 self._now[name] = now
         return broken

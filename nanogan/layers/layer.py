@@ -50,10 +50,7 @@ class Layer:
 
     def zero_grad(self):
         """Set all gradients to zero: once per step of the optimiser."""
-        if self._flat is not None and self._flat.in_use():
-            self._flat.gradients[...] = 0
-            return
-        elementwise(_zero, [(gradient,) for _, _, gradient in self.named_parameters()])
+        elementwise(_zero, [(gradient,) for gradient in self.gradient_arrays()])
 
     # ------------------------------------------------------------------------------------ walking over the network
 
@@ -75,6 +72,12 @@ class Layer:
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield join(prefix, name), parameter, layer.grads[name]
+
+    def gradient_arrays(self):
+        """The arrays that hold the gradients: one for each parameter, or after :meth:`flatten` one for all."""
+        if self._flat is not None and self._flat.in_use():
+            return [self._flat.gradients]
+        return [gradient for _, _, gradient in self.named_parameters()]
 
     def flatten(self):
         """Move all parameters into one array and all gradients into another; return the :class:`Flat`.

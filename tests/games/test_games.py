@@ -219,7 +219,7 @@ class Twice(Toy):
     ("mistake", "told"),
     [
         ("a sign in the first update", "update 1 of opt_d has another gradient than its last one"),
-        ("weights clipped after a step", "put a clipping of weights into the step of an optimiser's subclass"),
+        ("weights clipped after a step", "weights are clipped by the optimiser: weight_clip=0.01"),
     ],
 )
 def test_the_updates_before_the_last_are_checked_too(mistake, told):
