@@ -41,9 +41,9 @@ class StackOptions(Options):
     latent: int = option(32, "elements of z, which stage I alone is given", low=1, high=1_000_000)
     condition: int = option(16, "elements of the condition that is drawn for a caption", low=1, high=1_000_000)
     text: str = option(
-        "cnn",
-        "how words become a text: mean, of the words' vectors; cnn, each word seen with its neighbours before, so that "
-        "their order counts",
+        "gru",
+        "how words become a text: gru, which reads one after the other; mean, of the words' vectors, in which their "
+        "order is lost",
         choices=stackgan.TEXTS,
     )
     text_size: int = option(32, "elements of a word's vector, and of a text's", low=1, high=1_000_000)

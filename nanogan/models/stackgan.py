@@ -1,6 +1,6 @@
 """StackGAN: an image from a caption in two stages. H. Zhang et al., arXiv:1612.03242, section 3.
 
-    caption   words (N, T) -> embedding, mean -> text (N, E) -> linear -> mu and s (N, 2K) -> condition c (N, K)
+    caption   words (N, T) -> embedding, GRU -> text (N, E) -> linear -> mu and s (N, 2K) -> condition c (N, K)
     stage I   c and z (N, L) -> linear, maps of 4x4 -> doubled until S/2                       -> image (N, C, S/2, S/2)
     stage II  image of stage I -> maps of S/4, c appended to every pixel -> residual blocks -> doubled twice
                                                                                                 -> image (N, C, S, S)
@@ -23,6 +23,7 @@ import numpy as np
 from nanogan.backend import to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import (
+    GRU,
     BatchNorm2d,
     Conv2d,
     Embedding,
@@ -50,54 +51,43 @@ from nanogan.ops import (
 from nanogan.ops.examples import integers
 
 BLOCKS = 2  # residual blocks of stage II
-TEXTS = ("mean", "cnn")  # how words become a text
+TEXTS = ("mean", "gru")  # how words become a text
 
 
 class Text(Layer):
     """Captions (N, T), integers with 0 for no word, as vectors (N, size).
 
-    kind "mean": the mean of the words' vectors, in which their order is lost. "cnn": a convolution over each word and
-    its two neighbours first, so that "red on blue" is not "blue on red".
+    kind "gru": the last state of a GRU that reads the words one after the other. "mean": the mean of the words' vectors,
+    in which their order is lost: "red on blue" is "blue on red".
     """
 
-    def __init__(self, words, size, kind="mean", *, rng=None, dtype=np.float32):
+    def __init__(self, words, size, kind="gru", *, rng=None, dtype=np.float32):
         super().__init__()
         check_counts(words=words, size=size)
         if kind not in TEXTS:
             raise UserError(f"text expected one of {', '.join(TEXTS)}, got {kind!r}")
         rng = rng or np.random.default_rng()
         self.embedding = Embedding(words, size, rng=rng, dtype=dtype)
-        self.neighbours = None
-        if kind == "cnn":
-            self.neighbours = Sequential(
-                Conv2d(size, size, kernel_size=(1, 3), padding=(0, 1), rng=rng, dtype=dtype),
-                LeakyReLU(negative_slope=0.2),
-            )
+        self.gru = GRU(size, size, rng=rng, dtype=dtype) if kind == "gru" else None
 
     def forward(self, x, train=True):
         if x.ndim != 2:
             raise UserError(f"a text expected captions (N, T), got an array of shape {x.shape}")
         vectors, embedding_cache = self.embedding.forward(x, train=train)  # (N, T, size)
-        neighbours_cache = None
-        if self.neighbours is not None:
-            maps, neighbours_cache = self.neighbours.forward(as_map(vectors), train=train)
-            vectors = maps[:, :, 0].transpose(0, 2, 1)
-        y, mean_cache = mean_words_forward(vectors, words=x)  # (N, size)
-        return y, (embedding_cache, neighbours_cache, mean_cache)
+        if self.gru is None:
+            y, text_cache = mean_words_forward(vectors, words=x)  # (N, size)
+        else:
+            y, text_cache = self.gru.forward(vectors, train=train, lengths=(x != 0).sum(axis=1))
+        return y, (embedding_cache, text_cache)
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):
         """Add the words' gradients; return None, since integers have no gradient."""
-        embedding_cache, neighbours_cache, mean_cache = cache
-        dvectors = mean_words_backward(dy, mean_cache)
-        if self.neighbours is not None:
-            dmaps = self.neighbours.backward(as_map(dvectors), neighbours_cache, need_dw=need_dw)
-            dvectors = dmaps[:, :, 0].transpose(0, 2, 1)
+        embedding_cache, text_cache = cache
+        if self.gru is None:
+            dvectors = mean_words_backward(dy, text_cache)
+        else:
+            dvectors = self.gru.backward(dy, text_cache, need_dw=need_dw)
         self.embedding.backward(dvectors, embedding_cache, need_dw=need_dw)
-
-
-def as_map(vectors):
-    """(N, T, F) -> (N, F, 1, T): T words as the pixels of a map one pixel high. Never a copy."""
-    return vectors.transpose(0, 2, 1)[:, :, None]
 
 
 # ------------------------------------------------------------------------------------------------------- generators
@@ -405,16 +395,17 @@ def _of_captions(state):
     """The options that both stages share, and the number of parameters that go with them."""
     words, E = state["text.embedding.weight"].shape
     condition = state["moments.weight"].shape[0] // 2
-    text = "cnn" if "text.neighbours.0.weight" in state else "mean"
+    text = "gru" if "text.gru.weight_ih_l0" in state else "mean"
     if len(words_in(state)) != words:
         raise ValueError(f"{len(words_in(state))} words where the embedding has {words}")
     known = {"words": words_in(state), "shown": state["shown"], "text": text, "text_size": E, "condition": condition}
-    return known, words * E + (E + 1) * 2 * condition + (3 * E * E + E if text == "cnn" else 0)
+    return known, words * E + (E + 1) * 2 * condition + (6 * E * E + 6 * E if text == "gru" else 0)
 
 
 def _compare_counts(state, expected):
     """Raise ValueError unless ``state`` has as many parameters as the network that would be built."""
-    found = sum(array.size for name, array in state.items() if name.endswith((".weight", ".bias")))
+    kinds = ".weight", ".bias"
+    found = sum(array.size for name, array in state.items() if name.endswith(kinds) or ".gru." in name)
     if found != expected:
         raise ValueError(f"{found} parameters where {expected} were expected")
 
@@ -428,5 +419,5 @@ def _text(kind):
 
 EXAMPLES = {
     "StackGAN's text, mean": (_text("mean"), integers(5, 4, 6)),
-    "StackGAN's text, cnn": (_text("cnn"), integers(5, 4, 6)),
+    "StackGAN's text, gru": (_text("gru"), integers(5, 4, 6)),
 }

@@ -3,22 +3,21 @@
 import torch
 from torch import nn
 
-F = torch.nn.functional
-
 
 class Text(nn.Module):
     def __init__(self, kind, words, size):
         super().__init__()
         self.embedding = nn.Embedding(words, size)
-        if kind == "cnn":
-            self.neighbours = nn.Sequential(nn.Conv2d(size, size, (1, 3), padding=(0, 1)), nn.LeakyReLU(0.2))
+        if kind == "gru":
+            self.gru = nn.GRU(size, size, batch_first=True)
 
     def forward(self, captions):
-        vectors = self.embedding(captions).permute(0, 2, 1)  # (N, E, T)
-        if hasattr(self, "neighbours"):
-            vectors = self.neighbours(vectors[:, :, None])[:, :, 0]
-        kept = (captions != 0).to(vectors.dtype)[:, None]
-        return (vectors * kept).sum(dim=2) / kept.sum(dim=2).clamp(min=1)
+        vectors, lengths = self.embedding(captions), (captions != 0).sum(dim=1)  # (N, T, E)
+        if hasattr(self, "gru"):
+            packed = nn.utils.rnn.pack_padded_sequence(vectors, lengths, batch_first=True, enforce_sorted=False)
+            return self.gru(packed)[1][0]
+        kept = (captions != 0).to(vectors.dtype)[:, :, None]
+        return (vectors * kept).sum(dim=1) / lengths[:, None]
 
 
 class Conditioned(nn.Module):

@@ -28,7 +28,10 @@ def made(game_class, dtype=np.float64, device="cpu", **options):
 
 def batch_of(game, rng, captions=None):
     size = game.size_of(game.options)
-    captions = rng.integers(1, 5, (N, 3)) if captions is None else np.array(captions)
+    if captions is None:
+        captions = rng.integers(1, 5, (N, 3))
+        captions[::2, 2] = 0  # some are shorter
+    captions = np.array(captions)
     return {"images": rng.uniform(-1, 1, (len(captions), C, size, size)).astype(game.dtype), "captions": captions}
 
 
@@ -51,7 +54,7 @@ def loaded(module, state):
     return module
 
 
-@pytest.mark.parametrize(("game_class", "text"), [(StageOne, "cnn"), (StageTwo, "mean")])
+@pytest.mark.parametrize(("game_class", "text"), [(StageOne, "gru"), (StageTwo, "mean")])
 def test_steps_are_torchs(game_class, text):
     game = made(game_class, text=text, kl=0.7)
     start, inputs, seen = played(game, 3)
@@ -204,7 +207,7 @@ def test_stage_two_takes_the_stage_one_that_it_is_given(rng):
     [
         ({"latent": 5}, "expected a stage I with latent 5, got one that was trained with latent 3: give both stages"),
         ({"condition": 4}, "condition 4, got one that was trained with condition 2"),
-        ({"text": "mean"}, "text mean, got one that was trained with text cnn"),
+        ({"text": "mean"}, "text mean, got one that was trained with text gru"),
         ({"text_size": 7}, "text_size 7, got one that was trained with text_size 3"),
         ({"width": 1}, "width 1, got one that was trained with width 2"),
         ({"image_size": 32}, "size 16, got one that was trained with size 8"),
@@ -231,7 +234,7 @@ def test_options_that_contradict_a_checkpoints_arrays_are_told(game_class):
     [
         (lambda: StackOptions(image_size=31), "image_size expected an even number, of which stage I has half, got 31"),
         (lambda: StackOptions(image_size=36), "a DCGAN cannot draw pictures of 18 pixels"),
-        (lambda: StackOptions(text="lstm"), "unknown text 'lstm': use one of mean, cnn"),
+        (lambda: StackOptions(text="lstm"), "unknown text 'lstm': use one of mean, gru"),
         (
             lambda: StageOne(StackOptions(**TINY), {"images": (3, 8, 8), "labels": 4}),
             "StackGAN expected images with captions, got images alone: use the captioned digits, or a folder with",

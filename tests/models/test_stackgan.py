@@ -16,7 +16,7 @@ WORDS = ("", "a", "cat", "red", "on")
 OF_CAPTIONS = {"words": WORDS, "shown": [[1, 2, 0], [3, 2, 0]], "text_size": 3, "condition": 2}
 
 
-def first(text="cnn", seed=0, **options):
+def first(text="gru", seed=0, **options):
     sizes = {"size": 8, "channels": 2, "latent": 3, "width": 2, "dtype": np.float64} | OF_CAPTIONS | options
     return FirstStage(text=text, rng=np.random.default_rng(seed), **sizes)
 
@@ -37,14 +37,14 @@ def arrays(count, rng):
 
 def test_a_mean_of_words_does_not_know_their_order():
     red_on_blue, blue_on_red = np.array([[1, 4, 3]]), np.array([[3, 4, 1]])
-    mean, cnn = (Text(5, 3, kind, rng=np.random.default_rng(0)) for kind in ("mean", "cnn"))
+    mean, gru = (Text(5, 3, kind, rng=np.random.default_rng(0)) for kind in ("mean", "gru"))
     np.testing.assert_allclose(mean.forward(red_on_blue)[0], mean.forward(blue_on_red)[0], rtol=1e-6)
-    assert abs(cnn.forward(red_on_blue)[0] - cnn.forward(blue_on_red)[0]).max() > 0.01
+    assert abs(gru.forward(red_on_blue)[0] - gru.forward(blue_on_red)[0]).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", ["mean", "cnn"])
+@pytest.mark.parametrize("kind", ["mean", "gru"])
 def test_a_text_is_its_words_alone(kind, rng):
-    """Padding counts for nothing but as what a caption's last word has beside it."""
+    """Padding counts for nothing."""
     text = Text(5, 3, kind, rng=rng, dtype=np.float64)
     short, _ = text.forward(np.array([[2, 3, 0]]))
     longer, _ = text.forward(np.array([[2, 3, 0, 0, 0]]))
@@ -57,7 +57,7 @@ def test_a_text_is_its_words_alone(kind, rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Text(5, 3, "lstm"), "text expected one of mean, cnn, got 'lstm'"),
+        (lambda: Text(5, 3, "lstm"), "text expected one of mean, gru, got 'lstm'"),
         (lambda: Text(0, 3), "words expected a whole number of at least 1, got 0"),
         (lambda: Text(5, 3).forward(np.zeros(3, int)), r"expected captions \(N, T\), got an array of shape \(3,\)"),
         (lambda: first(condition=0), "condition expected a whole number of at least 1"),
@@ -91,7 +91,7 @@ def flips(noise):
 
 
 def test_one_batch_of_maps_may_be_compared_with_several_captions(rng):
-    d = Discriminator(size=16, channels=2, width=2, words=5, text="cnn", text_size=3, rng=rng, dtype=np.float64)
+    d = Discriminator(size=16, channels=2, width=2, words=5, text="gru", text_size=3, rng=rng, dtype=np.float64)
     images, captions = rng.standard_normal((4, 2, 16, 16)), rng.integers(1, 5, (4, 3))
     maps, look_cache = d.look.forward(images)
     logits, cache = d.match(maps, captions)
@@ -114,7 +114,7 @@ def test_one_batch_of_maps_may_be_compared_with_several_captions(rng):
 # ----------------------------------------------------------------------------------------------------------- files
 
 
-@pytest.mark.parametrize("text", ["mean", "cnn"])
+@pytest.mark.parametrize("text", ["mean", "gru"])
 @pytest.mark.parametrize("size", [8, 20])
 def test_a_file_opens_with_its_words_and_all_sizes(tmp_path, text, size, rng):
     captions, z, noise = arrays(3, rng)
@@ -197,11 +197,11 @@ def test_the_modules_of_torch_have_the_same_names():
     from tests.games.stackgan_of_torch import D, First, Second
 
     for ours, theirs in (
-        (first(), First(8, 2, 3, 2, "cnn", 5, 3, 2)),
+        (first(), First(8, 2, 3, 2, "gru", 5, 3, 2)),
         (second(), Second(2, 2, "mean", 5, 3, 2)),
         (
-            Discriminator(size=16, channels=2, width=2, words=5, text="cnn", text_size=3),
-            D(16, 2, 2, "cnn", 5, 3),
+            Discriminator(size=16, channels=2, width=2, words=5, text="gru", text_size=3),
+            D(16, 2, 2, "gru", 5, 3),
         ),
     ):
         shapes = {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
