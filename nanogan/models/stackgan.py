@@ -57,8 +57,8 @@ TEXTS = ("mean", "gru")  # how words become a text
 class Text(Layer):
     """Captions (N, T), integers with 0 for no word, as vectors (N, size).
 
-    kind "gru": the last state of a GRU that reads the words one after the other. "mean": the mean of the words' vectors,
-    in which their order is lost: "red on blue" is "blue on red".
+    kind "gru": the last state of a GRU that reads the words one after the other. "mean": the mean of the vectors of all
+    words, in which their order is lost: "red on blue" is "blue on red".
     """
 
     def __init__(self, words, size, kind="gru", *, rng=None, dtype=np.float32):
