@@ -138,7 +138,8 @@ class Game:
         Optimizer    saved and resumed; a network without one is frozen
         anything else with state_dict and load_state_dict (an average of weights, a pool of images): saved and resumed
 
-    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}.
+    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}, and of captions,
+    integers (N, T), {"words": the words that they are places in, "shown": some captions, lists of T integers}.
     """
 
     Options = Options
