@@ -17,6 +17,7 @@ from nanogan import ops
 from nanogan.backend import channels_last
 from nanogan.ops.batchnorm import example as batchnorm
 from nanogan.ops.examples import Example, constant, integers, normal, probabilities
+from nanogan.ops.instancenorm import example as instancenorm
 
 PRECISION = 2.0**-24  # a number rounded to float32 is off by at most this part of itself
 
@@ -33,6 +34,7 @@ CASES = [
     batchnorm(*SHAPE, train=True),
     batchnorm(64, 64, 32, 32, train=True),
     batchnorm(*SHAPE, train=False),
+    instancenorm(*SHAPE),
     Example(ops.relu_forward, x=normal(*SHAPE)),
     Example(ops.leaky_relu_forward, x=normal(*SHAPE), negative_slope=0.2),
     Example(ops.tanh_forward, x=normal(*SHAPE)),

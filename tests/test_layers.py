@@ -211,6 +211,8 @@ def test_names_shapes_and_defaults_are_torchs():
         (ConvTranspose2d(3, 4, kernel_size=2), torch.nn.ConvTranspose2d(3, 4, 2)),
         (Linear(3, 4), torch.nn.Linear(3, 4)),
         (BatchNorm2d(3), torch.nn.BatchNorm2d(3)),
+        (layers.InstanceNorm2d(3), torch.nn.InstanceNorm2d(3)),
+        (layers.InstanceNorm2d(3, affine=True), torch.nn.InstanceNorm2d(3, affine=True)),
         (Embedding(4, 3), torch.nn.Embedding(4, 3)),
     ]
     for ours, theirs in pairs:
@@ -303,6 +305,31 @@ def test_batchnorms_options_are_used(train, rng):
         np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-13)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+def test_instance_norms_options_are_used(affine, rng):
+    ours = layers.InstanceNorm2d(3, eps=0.5, affine=affine).astype(np.float64)
+    theirs = torch.nn.InstanceNorm2d(3, eps=0.5, affine=affine).double()
+    for name, parameter in ours.params.items():
+        parameter[...] = rng.standard_normal(3)
+        theirs.load_state_dict({name: torch.tensor(parameter)}, strict=False)
+    x = rng.standard_normal((4, 3, 5, 5))
+    assert relative_error(ours.forward(x)[0], theirs(torch.tensor(x)).detach().numpy()) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: layers.InstanceNorm2d(3, eps=0), "expected eps > 0, got eps=0"),
+        (lambda: layers.InstanceNorm2d(3).forward(np.zeros((1, 2, 4, 4))), "expected 3 input channels, got 2"),
+        (lambda: layers.InstanceNorm2d(3).forward(np.zeros((4, 3))), "expected an input of 4 dimensions"),
+    ],
+)
+def test_bad_options_and_inputs_get_one_sentence(call, message):
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize("options", [{}, {"stride": 1}, {"stride": 2, "padding": 1}])
 def test_max_pools_options_are_used(options, rng):
     x = rng.standard_normal((2, 3, 9, 9))
@@ -381,6 +408,11 @@ def test_layers_that_are_attributes_belong_to_the_layer_as_in_torch():
         ("MaxPool2d", (3,), 9),
         ("MaxPool2d", (3, 2), 9),
         ("MaxPool2d", (3, 2, 1), 9),
+        ("InstanceNorm2d", (3,), 4),
+        ("ReflectionPad2d", (2,), 4),
+        ("ReflectionPad2d", ((3, 2, 1, 0),), 4),
+        ("ZeroPad2d", (2,), 4),
+        ("ZeroPad2d", ((3, 2, 1, 0),), 4),
         ("LeakyReLU", (0.3,), 4),
         ("LeakyReLU", (), 4),
     ],

@@ -1,4 +1,4 @@
-"""Batch normalisation."""
+"""Normalisation: over the batch, and within each image."""
 
 import numpy as np
 
@@ -6,6 +6,7 @@ from nanogan import ops
 from nanogan.dispatch import dispatch
 from nanogan.errors import UserError
 from nanogan.layers.layer import Layer
+from nanogan.ops.checks import check_input
 from nanogan.ops.examples import normal
 
 
@@ -64,7 +65,46 @@ class BatchNorm1d(BatchNorm2d):
     ndim = 2
 
 
+class InstanceNorm2d(Layer):
+    """Instance normalisation of (N, num_features, H, W), as torch.nn.InstanceNorm2d without running statistics.
+
+    See :func:`nanogan.ops.instancenorm_forward`. With ``affine=True`` the parameters are weight (gamma) and bias
+    (beta); without, which is torch's default, there are none.
+    """
+
+    def __init__(self, num_features, *, eps=1e-5, affine=False, dtype=np.float32):
+        super().__init__()
+        if not eps > 0:
+            raise UserError(f"InstanceNorm2d expected eps > 0, got eps={eps}")
+        self.num_features, self.eps = num_features, eps
+        if affine:
+            self.add_param("weight", np.ones(num_features, dtype))
+            self.add_param("bias", np.zeros(num_features, dtype))
+
+    def forward(self, x, train=True):
+        check_input("InstanceNorm2d", x, self.params.get("weight"), (None, self.num_features, None, None))
+        return dispatch(
+            ops.instancenorm_forward,
+            ops.instancenorm_backward,
+            x,
+            self.params.get("weight"),
+            self.params.get("bias"),
+            eps=self.eps,
+        )
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        backward, cache = cache
+        dx, dgamma, dbeta = backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
+        self.add_grads(weight=dgamma, bias=dbeta)
+        return dx
+
+    def __repr__(self):
+        affine = ", affine=True" if self.params else ""
+        return f"InstanceNorm2d({self.num_features}, eps={self.eps}{affine})"
+
+
 EXAMPLES = {
     "BatchNorm2d": (lambda: BatchNorm2d(3), normal(4, 3, 5, 5)),
     "BatchNorm1d": (lambda: BatchNorm1d(3), normal(8, 3)),
+    "InstanceNorm2d": (lambda: InstanceNorm2d(3, affine=True), normal(2, 3, 4, 5)),
 }

@@ -1,4 +1,4 @@
-"""Layers that change the shape: upsampling, max pooling, reshaping."""
+"""Layers that change the shape: upsampling, padding, pooling, reshaping."""
 
 from nanogan import ops
 from nanogan.layers.layer import Plain
@@ -15,6 +15,24 @@ class Upsample(Plain):
 
     def __init__(self, *, scale_factor=2):
         super().__init__(scale_factor=scale_factor)
+
+
+class ReflectionPad2d(Plain):
+    """Continue each image by its mirror image: by ``padding`` pixels, or by (left, right, top, bottom)."""
+
+    operation = ops.reflection_pad2d_forward, ops.reflection_pad2d_backward
+
+    def __init__(self, padding):
+        super().__init__(padding=padding)
+
+
+class ZeroPad2d(Plain):
+    """Put zeros around each image: ``padding`` pixels, or (left, right, top, bottom)."""
+
+    operation = ops.zero_pad2d_forward, ops.zero_pad2d_backward
+
+    def __init__(self, padding):
+        super().__init__(padding=padding)
 
 
 class MaxPool2d(Plain):
@@ -43,6 +61,8 @@ class Reshape(Plain):
 
 EXAMPLES = {
     "Upsample": (lambda: Upsample(scale_factor=2), normal(2, 3, 4, 4)),
+    "ReflectionPad2d": (lambda: ReflectionPad2d((1, 2, 3, 0)), normal(2, 3, 4, 4)),
+    "ZeroPad2d": (lambda: ZeroPad2d((1, 2, 3, 0)), normal(2, 3, 4, 4)),
     "MaxPool2d": (lambda: MaxPool2d(2), normal(2, 3, 4, 4)),
     "Flatten": (Flatten, normal(2, 3, 4, 4)),
     "Reshape": (lambda: Reshape(3, 2, 2), normal(2, 12)),

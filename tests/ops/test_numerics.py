@@ -110,6 +110,22 @@ def test_batchnorm_in_float32_survives_a_large_offset(mean, std, rng):
     assert ours < max(2 * torchs, 1e-6)
 
 
+@pytest.mark.parametrize(("mean", "std"), [(1e4, 1.0), (-300.0, 0.01), (0.0, 1.0)])
+def test_instancenorm_in_float32_survives_a_large_offset(mean, std, rng):
+    """As batchnorm, and its gradients too: 256 x 256 pixels, added one after the other, would lose digits as well."""
+    x = (mean + std * rng.standard_normal((2, 2, 256, 256))).astype(np.float32)
+    y, cache = ops.instancenorm_forward(x)
+    dy = rng.standard_normal(x.shape).astype(np.float32)
+    dx, _, _ = ops.instancenorm_backward(dy, cache)
+    exact, theirs = (torch.tensor(x, dtype=dtype, requires_grad=True) for dtype in (torch.float64, torch.float32))
+    for tensor in (exact, theirs):
+        F.instance_norm(tensor).backward(torch.tensor(dy, dtype=tensor.dtype))
+    expected, theirs_y = (F.instance_norm(tensor).detach().numpy() for tensor in (exact, theirs))
+    assert relative_error(y, expected) < max(2 * relative_error(theirs_y, expected), 1e-6)
+    dx_error = relative_error(dx, exact.grad.numpy())
+    assert dx_error < max(2 * relative_error(theirs.grad.numpy(), exact.grad.numpy()), 1e-6)
+
+
 def test_batchnorm_of_constant_channels_is_beta(rng):
     x = np.broadcast_to(np.array([3.0, -1e4], np.float32)[:, None, None], (4, 2, 5, 5))
     gamma, beta = np.array([2.0, 3.0], np.float32), np.array([0.5, -0.5], np.float32)
@@ -173,6 +189,9 @@ def test_dropout_keeps_the_expectation_and_draws_anew(rng):
     assert (first != second).any()
 
 
+IMAGE = np.zeros((2, 3, 4, 5))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -192,6 +211,14 @@ def test_dropout_keeps_the_expectation_and_draws_anew(rng):
         (lambda: ops.max_pool2d_forward(np.zeros((1, 1, 4, 4)), kernel_size=2, padding=2), "at most half"),
         (lambda: ops.max_pool2d_forward(np.zeros((1, 1, 4, 4)), kernel_size=3, padding=2), "at most half"),
         (lambda: ops.reshape_forward(np.zeros((2, 12)), shape=(3, 8)), "expected 24 numbers per picture"),
+        (lambda: ops.instancenorm_forward(IMAGE[:, :, :1, :1]), "more than one pixel per image, got .* 1, 1"),
+        (lambda: ops.instancenorm_forward(IMAGE, np.ones(2)), "expected 2 input channels, got 3"),
+        (lambda: ops.reflection_pad2d_forward(IMAGE, padding=4), r"smaller than the images, .* \(4, 5\), got .* 4, 4"),
+        (lambda: ops.reflection_pad2d_forward(IMAGE, padding=(5, 0, 0, 0)), r"smaller .*= \(5, 0, 0, 0\)"),
+        (lambda: ops.reflection_pad2d_forward(IMAGE, padding=(0, 0, 0, 4)), r"smaller .*= \(0, 0, 0, 4\)"),
+        (lambda: ops.reflection_pad2d_forward(IMAGE, padding=(1, 2)), r"of four, .*bottom\), got \(1, 2\)"),
+        (lambda: ops.zero_pad2d_forward(IMAGE, padding=-1), "one integer of at least 0, .* got -1"),
+        (lambda: ops.zero_pad2d_forward(IMAGE[0], padding=1), "4 dimensions, .* got one of shape"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):

@@ -200,6 +200,36 @@ def test_batchnorm(make, data, train, eps, momentum):
         np.testing.assert_allclose(ours, expected.numpy(), rtol=0, atol=TOLERANCE[x.dtype] * 10)
 
 
+@given(makers(), st.data(), *[st.booleans()] * 2, st.sampled_from([1e-5, 1e-3, 0.5]))
+def test_instancenorm(make, data, scaled, shifted, eps):
+    N, C = data.draw(st.integers(1, 4)), data.draw(st.integers(1, 4))
+    H, W = data.draw(st.sampled_from([(1, 2), (3, 1), (4, 4), (5, 2), (7, 9)]))
+    x, dy = make(N, C, H, W), make(N, C, H, W)
+    assume(float(x.std(axis=(2, 3)).min()) > 0.1)  # as in test_batchnorm
+    inputs = [x, make(C) if scaled else None, make(C) if shifted else None]
+    torchs = lambda x, gamma, beta: F.instance_norm(x, weight=gamma, bias=beta, eps=eps)  # noqa: E731
+    check_against_torch(ops.instancenorm_forward, ops.instancenorm_backward, inputs, torchs, dy, {"eps": eps})
+
+
+@given(makers(), st.data())
+def test_reflection_pad2d(make, data):
+    N, C, H, W = (data.draw(st.integers(1, high)) for high in (3, 3, 6, 6))
+    padding = tuple(data.draw(st.integers(0, size - 1)) for size in (W, W, H, H))
+    torchs = lambda x: F.pad(x, padding, mode="reflect")  # noqa: E731
+    dy = make(N, C, padding[2] + H + padding[3], padding[0] + W + padding[1])
+    pair = ops.reflection_pad2d_forward, ops.reflection_pad2d_backward
+    check_against_torch(*pair, [make(N, C, H, W)], torchs, dy, {"padding": padding})
+
+
+@given(makers(), st.data())
+def test_zero_pad2d(make, data):
+    N, C, H, W = (data.draw(st.integers(1, 4)) for _ in range(4))
+    padding = tuple(data.draw(st.integers(0, 5)) for _ in range(4))
+    dy = make(N, C, padding[2] + H + padding[3], padding[0] + W + padding[1])
+    pair = ops.zero_pad2d_forward, ops.zero_pad2d_backward
+    check_against_torch(*pair, [make(N, C, H, W)], lambda x: F.pad(x, padding), dy, {"padding": padding})
+
+
 @given(makers(), st.data())
 def test_max_pool2d(make, data):
     kernel = data.draw(st.tuples(*[st.integers(1, 5)] * 2))
