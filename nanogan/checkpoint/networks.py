@@ -3,9 +3,9 @@
 import numpy as np
 
 from nanogan.checkpoint.recognition import recognise, rename_flags, renames_between
-from nanogan.checkpoint.safetensors_files import KEY, below, read_file, write_arrays
+from nanogan.checkpoint.safetensors_files import KEY, below, read, read_file, write_arrays
 from nanogan.errors import UserError
-from nanogan.models import conditional, dcgan
+from nanogan.models import conditional, cyclegan, dcgan
 
 
 def save(path, network):
@@ -57,6 +57,26 @@ def load_conditional(path):
     Its sizes are inferred from the shapes of its arrays; how many of its inputs are the label's stands in the file.
     """
     return _load("generator", conditional.generator, conditional.options_of, path, "conditional DCGAN generator")
+
+
+def load_translator(path):
+    """Return the translator saved in ``path``, on the CPU: the generator of a CycleGAN.
+
+    Its sizes are inferred from the shapes of its arrays. Raises UserError if the file holds something else.
+    """
+    state = read(path)
+    for models in (cyclegan,):
+        try:
+            network = models.generator(**models.options_of(state))
+            network.load_state_dict(state)
+            break
+        except UserError:
+            continue
+    else:
+        raise UserError(f"{path} is not a translator, such as a_to_b.safetensors of a CycleGAN: it holds {recognise(state)}")
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise UserError(f"{path} is not a translator: its weights are not finite numbers")
+    return network
 
 
 def _load(kind, build, options_of, path, name=None):

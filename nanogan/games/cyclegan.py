@@ -101,13 +101,13 @@ class CycleGAN(Translation):
         # fake_b through ba, which keeps its own share of it.
         fool_b, dfake_b = self.fool(self.d_b, fake_b)
         cycle_a, cache = l1_forward(back_a, a)
-        dfake_b = dfake_b + ba.backward(l1_backward(cycle * dloss, cache), back_a_cache)
+        dfake_b += ba.backward(l1_backward(cycle * dloss, cache), back_a_cache)
         ab.backward(dfake_b, fake_b_cache, need_dx=False)
 
         # b -> fake_a -> back_b: the same the other way round
         fool_a, dfake_a = self.fool(self.d_a, fake_a)
         cycle_b, cache = l1_forward(back_b, b)
-        dfake_a = dfake_a + ab.backward(l1_backward(cycle * dloss, cache), back_b_cache)
+        dfake_a += ab.backward(l1_backward(cycle * dloss, cache), back_b_cache)
         ba.backward(dfake_a, fake_a_cache, need_dx=False)
 
         loss_identity = 0 * cycle_a

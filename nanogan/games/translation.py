@@ -39,7 +39,7 @@ class Translation(Game):
 
     Options = TranslationOptions
     exports = {"a_to_b.safetensors": "ab", "b_to_a.safetensors": "ba"}
-    real, unpaired, images_per_row = "b", ("a",), SHOWN
+    real, unpaired, images_per_row, generates = "b", ("a",), SHOWN, False
     generated = slice(SHOWN, 2 * SHOWN)  # the second row of a grid
 
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
@@ -88,10 +88,6 @@ class Translation(Game):
         row = xp.full((SHOWN, max(self.shape_a[0], self.shape_b[0]), H, W), -1, dtype=images.dtype)
         row[:N] = images  # grey in three channels is grey
         return row
-
-    @classmethod
-    def generate(cls, network, count, options, rng, device):
-        raise UserError("a translator generates nothing from noise: translate a folder of images with --translate")
 
 
 def _checked(shapes):

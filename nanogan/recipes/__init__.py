@@ -24,6 +24,7 @@ from nanogan.recipes.flags import images_needed, parser, progress_bar
 from nanogan.recipes.generate import generate
 from nanogan.recipes.judging import add_judge, judge
 from nanogan.recipes.train import run, train
+from nanogan.recipes.translation import add_domains, check_domains, load_domains, measure_translation, translate
 
 pictures_needed = images_needed  # its name in earlier versions
 
