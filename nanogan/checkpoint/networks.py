@@ -5,7 +5,7 @@ import numpy as np
 from nanogan.checkpoint.recognition import recognise, rename_flags, renames_between
 from nanogan.checkpoint.safetensors_files import KEY, below, read, read_file, write_arrays
 from nanogan.errors import UserError
-from nanogan.models import conditional, cyclegan, dcgan
+from nanogan.models import conditional, cyclegan, dcgan, discogan
 
 
 def save(path, network):
@@ -60,12 +60,12 @@ def load_conditional(path):
 
 
 def load_translator(path):
-    """Return the translator saved in ``path``, on the CPU: the generator of a CycleGAN.
+    """Return the translator saved in ``path``, on the CPU: the generator of a CycleGAN or a DiscoGAN.
 
     Its sizes are inferred from the shapes of its arrays. Raises UserError if the file holds something else.
     """
     state = read(path)
-    for models in (cyclegan,):
+    for models in (cyclegan, discogan):
         try:
             network = models.generator(**models.options_of(state))
             network.load_state_dict(state)
@@ -73,7 +73,7 @@ def load_translator(path):
         except UserError:
             continue
     else:
-        raise UserError(f"{path} is not a translator, such as a_to_b.safetensors of a CycleGAN: it holds {recognise(state)}")
+        raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {recognise(state)}")
     if not all(np.isfinite(array).all() for array in state.values()):
         raise UserError(f"{path} is not a translator: its weights are not finite numbers")
     return network

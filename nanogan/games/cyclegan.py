@@ -15,14 +15,13 @@ from nanogan.games.pool import Pool
 from nanogan.games.translation import Translation, TranslationOptions
 from nanogan.models import cyclegan
 from nanogan.ops import l1_backward, l1_forward, mse_backward, mse_forward
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import linear_decay
 
 
 class CycleSeen(NamedTuple):
     """Losses of one step, 0-d arrays."""
 
-    loss_d_a: np.ndarray  # each D's squared distances to 1 and 0, halved
+    loss_d_a: np.ndarray  # mean of D's squared distances to 1 for real and to 0 for fake images
     loss_d_b: np.ndarray
     loss_g: np.ndarray  # all that the translators minimise
     loss_cycle: np.ndarray  # mean |back - source|, both circles added up, without its weight
@@ -54,6 +53,7 @@ class CycleGAN(Translation):
     """See :class:`nanogan.games.translation.Translation`; besides: pool_a, pool_b."""
 
     Options = CycleGANOptions
+    adversarial = mse_forward, mse_backward  # LSGAN's loss: squared distance to 1 and 0
     curves = {"losses": ("loss_d_a", "loss_d_b", "loss_g"), "cycle": ("loss_cycle",)}
     labels = {"loss_d_a": "D of A", "loss_d_b": "D of B", "loss_g": "translators", "loss_cycle": "cycle"}
 
@@ -125,25 +125,6 @@ class CycleGAN(Translation):
 
         loss_g = fool_a + fool_b + cycle * (cycle_a + cycle_b) + identity * loss_identity
         return CycleSeen(loss_d_a, loss_d_b, loss_g, cycle_a + cycle_b, loss_identity)
-
-    def fool(self, d, fake):
-        """The translators' loss for what ``d`` says of ``fake``, and its gradient for ``fake``; d keeps none."""
-        logits, d_cache = d.forward(fake)
-        loss, cache = mse_forward(logits, REAL)
-        return loss, d.backward(mse_backward(self.opt_g.dloss, cache), d_cache, need_dw=False)
-
-    @staticmethod
-    def discriminate(d, opt_d, real, fake):
-        """Update ``d`` and return its loss, halved, so that D learns slowly beside the translators."""
-        d.zero_grad()
-        logits, d_cache = d.forward(real)
-        loss_real, cache = mse_forward(logits, REAL)
-        d.backward(mse_backward(0.5 * opt_d.dloss, cache), d_cache, need_dx=False)
-        logits, d_cache = d.forward(fake)
-        loss_fake, cache = mse_forward(logits, FAKE)
-        d.backward(mse_backward(0.5 * opt_d.dloss, cache), d_cache, need_dx=False)
-        opt_d.step()
-        return 0.5 * (loss_real + loss_fake)
 
 
 _TINY = {"image_size": 12, "width": 2, "blocks": 1, "pool": 3}

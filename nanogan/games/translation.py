@@ -15,6 +15,7 @@ from nanogan.backend import array_module, get_device, matmul_precision, seeded_r
 from nanogan.errors import UserError
 from nanogan.games.game import Game, Options, option
 from nanogan.models.cyclegan import Translators
+from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 SHOWN = 8  # images of each domain in a grid
@@ -33,8 +34,9 @@ class TranslationOptions(Options):
 class Translation(Game):
     """shapes: {"a": (C_a, H, H), "b": (C_b, H, H)}. Attributes: translators (ab and ba), d_a, d_b and their optimisers.
 
-    Both translators have one optimiser: each stands in both circles, so a loss has a gradient for both. A subclass
-    offers ``translator(options, **sizes)``, ``discriminator(options, **sizes)`` and a step.
+    Both translators have one optimiser: each is in both circles, so every loss has a gradient for both. A subclass adds
+    ``translator(options, **sizes)`` and ``discriminator(options, **sizes)``, which make its networks, ``adversarial``,
+    the pair of operations that is D's and G's loss, and its step.
     """
 
     Options = TranslationOptions
@@ -54,6 +56,26 @@ class Translation(Game):
         settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
         self.opt_g = Adam(self.translators, **settings)
         self.opt_d_a, self.opt_d_b = Adam(self.d_a, **settings), Adam(self.d_b, **settings)
+
+    def fool(self, d, fake):
+        """Return what the translators lose by D's logits for ``fake``, and its gradient for ``fake``; D keeps none."""
+        loss_forward, loss_backward = self.adversarial
+        logits, d_cache = d.forward(fake)
+        loss, cache = loss_forward(logits, REAL)
+        return loss, d.backward(loss_backward(self.opt_g.dloss, cache), d_cache, need_dw=False)
+
+    def discriminate(self, d, opt_d, real, fake):
+        """Update ``d`` with a batch of each kind and return its loss, the mean of both."""
+        loss_forward, loss_backward = self.adversarial
+        d.zero_grad()
+        logits, d_cache = d.forward(real)
+        loss_real, cache = loss_forward(logits, REAL)
+        d.backward(loss_backward(0.5 * opt_d.dloss, cache), d_cache, need_dx=False)
+        logits, d_cache = d.forward(fake)
+        loss_fake, cache = loss_forward(logits, FAKE)
+        d.backward(loss_backward(0.5 * opt_d.dloss, cache), d_cache, need_dx=False)
+        opt_d.step()
+        return 0.5 * (loss_real + loss_fake)
 
     @property
     def ab(self):

@@ -150,8 +150,7 @@ def options_of(state):
 
     Returns {"image_size", "in_channels", "out_channels", "width", "blocks"}.
     """
-    names = sorted((name for name in state if state[name].ndim == 4), key=_natural)
-    shapes = [state[name].shape for name in names]
+    shapes = [array.shape for array in in_order(state)]
     size = state.get("image_size")
     if 8 <= len(shapes) <= 6 + 2 * MAX_BLOCKS and getattr(size, "shape", None) == () and size.dtype.kind == "i":
         options = {
@@ -175,9 +174,10 @@ def _weights(image_size, in_channels, out_channels, width, blocks):
     return [*down, *[(4 * w, 4 * w, 3, 3)] * (2 * blocks), *up]
 
 
-def _natural(name):
-    """main.2 before main.10."""
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
+def in_order(state):
+    """The convolutions' weights in a translator's state dict, first to last: main.2 comes before main.10."""
+    names = {tuple(map(int, re.findall(r"\d+", name))): name for name in state if state[name].ndim == 4}
+    return [state[name] for _, name in sorted(names.items())]
 
 
 def _rng():
