@@ -29,7 +29,7 @@ def load_data(args):
 
 def main():
     parser = recipes.parser(
-        "Train a DCGAN on built-in faces, or draw with a trained one.",
+        "Train a DCGAN (Radford 2015, arXiv:1511.06434, section 3) on built-in faces, or generate with a trained one.",
         out="runs/faces_dcgan",
         image_size=32,
         epochs=4,

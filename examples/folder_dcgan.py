@@ -40,7 +40,8 @@ def load_data(args):
 
 def main():
     parser = recipes.parser(
-        "Train a DCGAN on a folder of pictures, or draw with a trained one.",
+        "Train a DCGAN (Radford 2015, arXiv:1511.06434, section 3) on a folder of images, or generate with a trained "
+        "one.",
         out="runs/folder_dcgan",
         image_size=64,
         epochs=25,

@@ -6,6 +6,7 @@
     python examples/mnist_dcgan.py --resume --epochs 20              train longer
     python examples/mnist_dcgan.py --generate 64 --out pictures      draw, with runs/mnist_dcgan/generator.safetensors
     python examples/mnist_dcgan.py --image-size 64 --width 64 --batch-size 128 --device gpu       a larger network
+    python examples/mnist_dcgan.py --preset notes --device gpu       64 x 64, G 1024-512-256-128, D 64-128-256-512
 
 Prints pytorch/examples' log line every --log-every steps: Loss_D falls and Loss_G rises when the discriminator wins;
 D(x) is what it believes of real pictures, D(G(z)) of drawn ones. Times are in the README.
@@ -46,10 +47,24 @@ def load_data(args):
     return name, images.resize(pictures[:count], args.image_size, progress=recipes.progress_bar("resizing"))
 
 
+NOTES = {
+    "image_size": 64,
+    "width": 128,
+    "d_width": 64,
+    "last_bias": True,
+    "gain": 0.0,
+    "d_weight": 0.5,
+    "lr": 2e-4,
+    "batch_size": 128,
+    "epochs": 5,
+}
+
+
 def main():
     parser = recipes.parser(
-        "Train a DCGAN on MNIST, or generate digits with a trained one.",
+        "Train a DCGAN (Radford 2015, arXiv:1511.06434, section 3) on MNIST, or generate digits with a trained one.",
         out="runs/mnist_dcgan",
+        presets={"notes": ("the settings of docs/games/dcgan.md, for a GPU", NOTES)},
         image_size=28,
         width=32,
         lr=5e-4,

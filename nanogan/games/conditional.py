@@ -150,7 +150,7 @@ class ConditionalDCGAN(Game):
                     f"layers of {first[1]} inputs and {last[0]} outputs"
                 )
             return None
-        return contradicting(conditional.options_of, options, arrays, ("image_size", "latent", "width"))
+        return contradicting(conditional.options_of, vars(options), arrays, ("image_size", "latent", "width"))
 
     @classmethod
     def generate(cls, network, count, options, rng, device):

@@ -42,7 +42,7 @@ LOSSES = {
 class StepResult(NamedTuple):
     """What a step saw, each a number on the networks' device; D(.) are means of probabilities.
 
-    loss_d is the sum of D's losses on the real and on the fake batch, as in pytorch/examples. With the losses "lsgan"
+    loss_d is the sum of D's losses on the real and on the fake batch, times d_weight. With the losses "lsgan"
     and "hinge", whose D gives scores, D(.) are still sigmoids: 0.5 for a score of 0, 0.73 for 1, 0.27 for -1.
     """
 
@@ -53,7 +53,7 @@ class StepResult(NamedTuple):
     d_fake_after: np.ndarray  # D(G(z)) after it
 
 
-def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing=0.0, noise=(None, None)):
+def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing=0.0, d_weight=1.0, noise=(None, None)):
     """Update discriminator ``d`` and generator ``g`` once; the non-saturating loss of the original GAN.
 
     real (N, C, H, W) from -1 to 1; z (N, latent), drawn anew for every step. ``d`` gives logits. Returns StepResult.
@@ -66,23 +66,25 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
 
     loss: another of LOSSES. label_smoothing: D's label for real images is 1 - label_smoothing, those of fake ones
     and G's stay (one-sided; T. Salimans et al., arXiv:1606.03498, section 3.4). noise: two arrays of the shapes of real
-    and fake images, added to them before D sees them (C. Sonderby et al., arXiv:1610.04490).
+    and fake images, added to them before D sees them (C. Sonderby et al., arXiv:1610.04490). d_weight: a factor of D's
+    loss; 0.5 makes it the mean of its two terms.
     """
     (d_loss_forward, d_loss_backward), (g_loss_forward, g_loss_backward) = losses_of(loss, label_smoothing)
     noise_real, noise_fake = noise
+    dloss_d = d_weight * opt_d.dloss
 
     # ---- D: real -> D -> loss -> D's gradients
     d.zero_grad()
     real_logits, cache = d.forward(with_noise(real, noise_real), train=True)
     loss_real, loss_cache = d_loss_forward(real_logits, REAL - label_smoothing)
-    d.backward(d_loss_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
+    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
 
     # z -> G -> fake; fake -> D -> loss -> D's gradients, added to those of the real batch
     fake, g_cache = g.forward(z, train=True)
     seen = with_noise(fake, noise_fake)
     fake_logits, cache = d.forward(seen, train=True)
     loss_fake, loss_cache = d_loss_forward(fake_logits, FAKE)
-    d.backward(d_loss_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
+    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
     opt_d.step()
 
     # ---- G: fake -> D -> loss, as if it were real. G has not changed, so ``fake`` and its cache still hold; D has, so
@@ -96,7 +98,7 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
     opt_g.step()
 
     return StepResult(
-        loss_d=loss_real + loss_fake,
+        loss_d=d_weight * (loss_real + loss_fake),
         loss_g=loss_g,
         d_real=stable_sigmoid(real_logits).mean(),
         d_fake_before=stable_sigmoid(fake_logits).mean(),
@@ -104,7 +106,7 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
     )
 
 
-def discriminator_step(g, d, opt_d, real, z, *, loss="bce", label_smoothing=0.0, noise=(None, None)):
+def discriminator_step(g, d, opt_d, real, z, *, loss="bce", label_smoothing=0.0, d_weight=1.0, noise=(None, None)):
     """Update ``d`` alone: the first half of :func:`adversarial_step`, for games in which D learns more often than G.
 
     As algorithm 1 of the original GAN has it, with a real batch and a z of its own. G's BatchNorm notes the batch too.
@@ -115,7 +117,7 @@ def discriminator_step(g, d, opt_d, real, z, *, loss="bce", label_smoothing=0.0,
     for pictures, added, label in ((real, noise[0], REAL - label_smoothing), (fake, noise[1], FAKE)):
         logits, cache = d.forward(with_noise(pictures, added), train=True)
         _, loss_cache = d_loss_forward(logits, label)
-        d.backward(d_loss_backward(opt_d.dloss, loss_cache), cache, need_dx=False)
+        d.backward(d_loss_backward(d_weight * opt_d.dloss, loss_cache), cache, need_dx=False)
     opt_d.step()
 
 
@@ -140,7 +142,9 @@ class DCGANOptions(Options):
     image_size: int = option(64, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
     latent: int = option(100, "elements of z", low=1, high=1_000_000)
     width: int = option(64, "channels of the largest map (torch's ngf, ndf)", low=1, high=1_000_000)
+    d_width: int | None = option(None, "those of D, if they differ from G's", low=1, high=1_000_000)
     lr: float = option(2e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    d_lr: float | None = option(None, "D's learning rate, if it differs from G's", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     loss: str = option(
         "bce",
@@ -188,6 +192,9 @@ class DCGANOptions(Options):
         "what z is drawn from: N(0, 1), or -1 to 1 as in the paper; the same with --generate",
         choices=("normal", "uniform"),
     )
+    last_bias: bool = option(False, "give G's last layer a bias")
+    gain: float = option(1.0, "mean of BatchNorm's first gains, drawn from N(GAIN, 0.02)", low=-100, high=100)
+    d_weight: float = option(1.0, "factor of D's loss: 0.5 is the mean of real and fake", above=0, high=1000)
 
     def __post_init__(self):
         super().__post_init__()
@@ -211,11 +218,13 @@ class DCGAN(Game):
         self.options, self.device, self.dtype = options, get_device(device), dtype
         self.batches = self.batches_of(options)
         rng = seeded_rng(seed, "weights")
-        shape = {"image_size": size, "channels": C, "width": options.width, "rng": rng, "dtype": dtype}
-        self.g = dcgan.generator(latent=options.latent, upsample=options.upsample, **shape).to(self.device)
-        self.d = dcgan.discriminator(**shape).to(self.device)
-        settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
-        self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
+        shape = {"image_size": size, "channels": C, "gain": options.gain, "rng": rng, "dtype": dtype}
+        form = {"latent": options.latent, "upsample": options.upsample, "last_bias": options.last_bias}
+        self.g = dcgan.generator(width=options.width, **form, **shape).to(self.device)
+        self.d = dcgan.discriminator(width=options.d_width or options.width, **shape).to(self.device)
+        settings = {"betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
+        self.opt_g = Adam(self.g, lr=options.lr, **settings)
+        self.opt_d = Adam(self.d, lr=options.d_lr or options.lr, **settings)
         self.ema = None if options.ema is None else Ema(self.g, beta=options.ema)
 
     @classmethod
@@ -230,6 +239,7 @@ class DCGAN(Game):
     def draw(self, batches, rng, at):
         options, there = self.options, {"device": self.device, "dtype": self.dtype}
         sigma = options.instance_noise * max(0.0, 1 - at.done)
+        decay = linear_decay(at) if options.lr_decay == "linear" else 1
         reals = [batch["images"] for batch in batches]
         return {
             "reals": reals,
@@ -238,12 +248,14 @@ class DCGAN(Game):
                 tuple(draw_noise(rng, real.shape, sigma, **there) if sigma else None for _ in ("real", "fake"))
                 for real in reals
             ],
-            "lr": options.lr * (linear_decay(at) if options.lr_decay == "linear" else 1),
+            "lr": options.lr * decay,
+            "d_lr": (options.d_lr or options.lr) * decay,
         }
 
-    def step(self, reals, zs, noises, lr) -> StepResult:
-        self.opt_g.lr = self.opt_d.lr = lr
-        how = {"loss": self.options.loss, "label_smoothing": self.options.label_smoothing}
+    def step(self, reals, zs, noises, lr, d_lr) -> StepResult:
+        self.opt_g.lr, self.opt_d.lr = lr, d_lr
+        options = self.options
+        how = {"loss": options.loss, "label_smoothing": options.label_smoothing, "d_weight": options.d_weight}
         *earlier, last = zip(reals, zs, noises, strict=True)
         for real, z, noise in earlier:
             discriminator_step(self.g, self.d, self.opt_d, real, z, noise=noise, **how)
@@ -268,7 +280,11 @@ class DCGAN(Game):
 
     @classmethod
     def contradiction(cls, options, arrays):
-        return contradicting(dcgan.options_of, options, arrays, ("image_size", "latent", "width", "upsample"))
+        names = ("image_size", "latent", "width", "upsample", "last_bias")
+        d_options = {"image_size": options.image_size, "width": options.d_width or options.width}
+        return contradicting(dcgan.options_of, vars(options), arrays, names) or contradicting(
+            dcgan.discriminator_options_of, d_options, arrays, ("image_size", "width"), network="d"
+        )
 
     def line(self, numbers):
         """pytorch/examples' line, with "before" and "after" spelt out."""
@@ -278,15 +294,19 @@ class DCGAN(Game):
         ).format(**numbers)
 
 
-def contradicting(options_of, options, arrays, names):
-    """Compare ``options`` with what ``options_of`` infers from G's arrays: a sentence for the first that differs."""
+def contradicting(options_of, options, arrays, names, network="g"):
+    """Compare ``options``, a dictionary, with what ``options_of`` infers from the arrays of G, or of ``network``.
+
+    Returns a sentence for the first of ``names`` that differs, None if none does.
+    """
+    prefix = f"{network}."
     try:
-        sizes = options_of({name[2:]: array for name, array in arrays.items() if name.startswith("g.")})
+        sizes = options_of({name.removeprefix(prefix): a for name, a in arrays.items() if name.startswith(prefix)})
     except UserError as error:
         return f"it is not of such a game: {error}"
     for name in names:
-        if sizes[name] != getattr(options, name):
-            return f"it contradicts itself: its {name} is {getattr(options, name)}, its arrays' {sizes[name]}"
+        if sizes[name] != options[name]:
+            return f"it contradicts itself: its {name} is {options[name]}, its arrays' {sizes[name]}"
     return None
 
 
@@ -298,6 +318,11 @@ EXAMPLES = {  # name: (class, options, shapes), what gradcheck plays
         DCGAN,
         _TINY | {"loss": "hinge", "d_steps": 2, "instance_noise": 0.3, "upsample": "resize", "z": "uniform"},
         {"images": (1, 12, 12)},
+    ),
+    "DCGAN, other widths": (
+        DCGAN,
+        _TINY | {"d_width": 3, "d_lr": 1e-3, "last_bias": True, "gain": 0.5, "d_weight": 0.5},
+        {"images": (1, 8, 8)},
     ),
     "DCGAN, saturating": (DCGAN, _TINY | {"loss": "saturating", "lr_decay": "linear"}, {"images": (1, 8, 8)}),
 }

@@ -15,17 +15,18 @@ def kaiming_uniform(rng, shape, fan_in, dtype=np.float32):
     return channels_last(rng.uniform(-bound, bound, shape).astype(dtype))
 
 
-def dcgan_(network, rng):
+def dcgan_(network, rng, gain=1.0):
     """Set ``network``'s parameters as the DCGAN paper does, and return it.
 
-    Gains of BatchNorm are drawn from N(1, 0.02), all other weights (of convolutions and linear layers) from N(0, 0.02);
-    biases are 0. Source: A. Radford et al., arXiv:1511.06434, section 4; pytorch/examples, dcgan/main.py, weights_init.
+    Gains of BatchNorm are drawn from N(``gain``, 0.02), all other weights (of convolutions and linear layers) from
+    N(0, 0.02); biases are 0. Source: A. Radford et al., arXiv:1511.06434, section 4; pytorch/examples, dcgan/main.py,
+    weights_init.
     """
     for _, layer in network.named_layers():
         for name, parameter in layer.params.items():
             if name == "bias":
                 parameter[...] = 0
             elif name == "weight":
-                mean = 1.0 if "running_mean" in layer.buffers else 0.0
+                mean = gain if "running_mean" in layer.buffers else 0.0
                 copy_into(parameter, rng.normal(mean, 0.02, parameter.shape).astype(parameter.dtype))
     return network

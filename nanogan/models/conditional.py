@@ -77,15 +77,17 @@ def with_maps(pictures, hot):
 
 
 def generator(
-    *, classes, image_size=64, channels=3, latent=100, width=64, upsample="deconv", rng=None, dtype=np.float32
-):
+    *, classes, image_size=64, channels=3, latent=100, width=64, upsample="deconv", last_bias=False, rng=None,
+    dtype=np.float32,
+):  # fmt: skip
     """Return a :class:`Generator`; options and errors are those of :func:`nanogan.models.dcgan.generator`.
 
     Its first layer is given latent + classes numbers.
     """
     dcgan.check_counts(classes=classes, latent=latent)
     rng = rng or np.random.default_rng()
-    sizes = {"image_size": image_size, "channels": channels, "width": width, "upsample": upsample}
+    sizes = {"image_size": image_size, "channels": channels, "width": width}
+    sizes |= {"upsample": upsample, "last_bias": last_bias}
     layers = dcgan.generator_layers(latent=latent + classes, rng=rng, dtype=dtype, **sizes)
     return init.dcgan_(Generator(*layers, classes=classes, latent=latent, **sizes), rng)
 

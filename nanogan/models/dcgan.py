@@ -43,13 +43,13 @@ UPSAMPLES = ("deconv", "resize")  # how the generator doubles
 class Generator(Sequential):
     """Pictures from noise: z (N, latent) or (N, latent, 1, 1) -> (N, channels, image_size, image_size), -1 to 1.
 
-    Attributes: image_size, channels, latent, width, upsample.
+    Attributes: image_size, channels, latent, width, upsample, last_bias.
     """
 
-    def __init__(self, *layers, image_size, channels, latent, width, upsample="deconv"):
+    def __init__(self, *layers, image_size, channels, latent, width, upsample="deconv", last_bias=False):
         super().__init__(*layers, prefix="main")
         self.image_size, self.channels, self.latent, self.width = image_size, channels, latent, width
-        self.upsample = upsample
+        self.upsample, self.last_bias = upsample, last_bias
         self.inputs = latent  # of the first layer
 
     def forward(self, z, train=True):
@@ -81,20 +81,25 @@ class Discriminator(Sequential):
         return super().forward(x, train=train)
 
 
-def generator(*, image_size=64, channels=3, latent=100, width=64, upsample="deconv", rng=None, dtype=np.float32):
-    """Return the generator, with parameters from :func:`nanogan.layers.init.dcgan_`.
+def generator(
+    *, image_size=64, channels=3, latent=100, width=64, upsample="deconv", last_bias=False, gain=1.0, rng=None,
+    dtype=np.float32,
+):  # fmt: skip
+    """Return the generator, with parameters from :func:`nanogan.layers.init.dcgan_`, to which ``gain`` goes.
 
     image_size: 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128, ... ``rng`` is a numpy.random.Generator.
     upsample: how a map is doubled, "deconv" by a transposed convolution, "resize" by repeating pixels and a 3x3
-    convolution. Raises UserError for a size that cannot be reached, naming the nearest ones.
+    convolution. last_bias: whether the last layer has a bias. Raises UserError for a size that cannot be reached,
+    naming the nearest ones.
     """
     rng = rng or np.random.default_rng()
     sizes = {"image_size": image_size, "channels": channels, "latent": latent, "width": width}
-    layers = generator_layers(**sizes, upsample=upsample, rng=rng, dtype=dtype)
-    return init.dcgan_(Generator(*layers, upsample=upsample, **sizes), rng)
+    form = {"upsample": upsample, "last_bias": last_bias}
+    layers = generator_layers(**sizes, **form, rng=rng, dtype=dtype)
+    return init.dcgan_(Generator(*layers, **sizes, **form), rng, gain)
 
 
-def generator_layers(image_size, channels, latent, width, upsample, rng, dtype):
+def generator_layers(image_size, channels, latent, width, upsample, rng, dtype, last_bias=False):
     """Return the layers from ``latent`` numbers to an image; errors are those of :func:`generator`."""
     check_counts(channels=channels, latent=latent, width=width)
     if upsample not in UPSAMPLES:
@@ -103,8 +108,9 @@ def generator_layers(image_size, channels, latent, width, upsample, rng, dtype):
 
     start, widths = _generator_widths(image_size, width)
     layers = [ConvTranspose2d(latent, widths[0], kernel_size=start, stride=1, padding=0, **options)]
-    for wide, narrow in itertools.pairwise([*widths, channels]):
+    for i, (wide, narrow) in enumerate(itertools.pairwise([*widths, channels]), start=1):
         layers += [BatchNorm2d(wide, dtype=dtype), ReLU()]
+        options["bias"] = last_bias and i == len(widths)
         if upsample == "resize":
             layers += [Upsample(scale_factor=2), Conv2d(wide, narrow, kernel_size=3, stride=1, padding=1, **options)]
         else:
@@ -112,7 +118,7 @@ def generator_layers(image_size, channels, latent, width, upsample, rng, dtype):
     return [*layers, Tanh()]
 
 
-def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.float32):
+def discriminator(*, image_size=64, channels=3, width=64, gain=1.0, rng=None, dtype=np.float32):
     """Return the discriminator, (N, channels, image_size, image_size) -> logits (N, 1), above 0 for "real".
 
     It ends in logits where pytorch/examples has a sigmoid: the loss takes them, and stays exact when D is sure.
@@ -130,14 +136,14 @@ def discriminator(*, image_size=64, channels=3, width=64, rng=None, dtype=np.flo
         layers += [BatchNorm2d(wide, dtype=dtype), LeakyReLU(negative_slope=0.2)]
     layers += [Conv2d(widths[-1], 1, kernel_size=start, stride=1, padding=0, **options), Flatten()]
     network = Discriminator(*layers, image_size=image_size, channels=channels, width=width)
-    return init.dcgan_(network, rng)
+    return init.dcgan_(network, rng, gain)
 
 
 def options_of(state):
     """Infer ``generator``'s options from the shapes in its state dict, so that a file of weights is enough to draw.
 
-    Works for pytorch/examples' ``netG`` too. Returns {"image_size", "channels", "latent", "width", "upsample"}.
-    Raises UserError if the arrays are not those of such a generator.
+    Works for pytorch/examples' ``netG`` too. Returns {"image_size", "channels", "latent", "width", "upsample",
+    "last_bias"}. Raises UserError if the arrays are not those of such a generator.
     """
     names = sorted((name for name in state if state[name].ndim == 4), key=lambda name: (len(name), name))
     shapes = [state[name].shape for name in names]  # in the network's order: main.0, main.3, ..., main.12
@@ -152,6 +158,7 @@ def options_of(state):
             "latent": shapes[0][0],
             "width": width,
             "upsample": upsample,
+            "last_bias": names[-1].removesuffix("weight") + "bias" in state,
         }
     # Nothing is built from these numbers unless the file holds arrays of just these shapes.
     if found is None or 0 in shapes[-1] or shapes != _generator_weights(**found):
@@ -162,7 +169,7 @@ def options_of(state):
     return found
 
 
-def _generator_weights(image_size, channels, latent, width, upsample):
+def _generator_weights(image_size, channels, latent, width, upsample, last_bias):
     """The shapes of the generator's convolution weights, first to last."""
     start, widths = _generator_widths(image_size, width)
     pairs = itertools.pairwise([*widths, channels])

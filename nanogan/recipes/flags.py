@@ -13,13 +13,17 @@ DRY_STEPS = 4
 RUN_FIXED = ("seed", "drop_last", "batch_size", "amp", "best_by", "dry_run")  # for a run's life, besides the game's
 
 
-def parser(description, *, out, game=DCGAN, epochs=5, batch_size=32, **defaults):
+def parser(description, *, out, game=DCGAN, epochs=5, batch_size=32, presets=None, **defaults):
     """Return an argument parser with all flags of training and, if the game generates, of ``--generate``.
 
-    game: the :class:`nanogan.games.game.Game` that is trained. ``defaults`` replace those of its options.
+    game: the :class:`nanogan.games.game.Game` that is trained. ``defaults`` replace those of its options. ``presets``,
+    {name: (help, {option: value})}, are what ``--preset NAME`` sets; a flag on the command line comes before it.
     """
     result = cli.parser(description, out=out)
-    result.game = game
+    result.game, result.presets = game, presets or {}
+    if presets:
+        told = "; ".join(f"{name}: {text}" for name, (text, _) in presets.items())
+        result.add_argument("--preset", choices=tuple(presets), help=f"other defaults. {told}")
     add_training(result, epochs, batch_size)
     add_game(result, game, defaults)
     add_checkpoints(result)
@@ -132,7 +136,7 @@ def add_generating(parser, game, out):
 def fixed_options(parser):
     """The names of the options that may not change when a run is resumed."""
     own = [field.name for field in dataclasses.fields(parser.game.Options) if not field.metadata["may_change"]]
-    return (*RUN_FIXED, *own)
+    return (*RUN_FIXED, *(["preset"] if parser.presets else []), *own)
 
 
 def given(parser, args):
@@ -141,6 +145,15 @@ def given(parser, args):
     marked = parser.parse_args(namespace=argparse.Namespace(**dict.fromkeys(vars(args), unset)))
     absent = {name for name in positional(parser) if getattr(args, name) == parser.get_default(name)}
     return {name for name, value in vars(marked).items() if value is not unset} - absent
+
+
+def apply_preset(parser, args):
+    """Set the options of ``args.preset`` that do not stand on the command line."""
+    if getattr(args, "preset", None) is not None:
+        here = given(parser, args)
+        for name, value in parser.presets[args.preset][1].items():
+            if name not in here:
+                setattr(args, name, value)
 
 
 def positional(parser):

@@ -12,7 +12,7 @@ from nanogan.data import Loader
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import resume
-from nanogan.recipes.flags import DRY_STEPS
+from nanogan.recipes.flags import DRY_STEPS, apply_preset
 from nanogan.recipes.generate import generate
 from nanogan.version import __version__
 
@@ -31,6 +31,7 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
     args = parser.parse_args()
     if parser.game.generates:
         _check_generating(parser, args)
+    apply_preset(parser, args)
     if check is not None:
         check(args)
     if parser.game.generates and args.generate is not None:

@@ -555,3 +555,22 @@ def test_help_tells_every_option(tmp_path):
 def test_real_mnist_trains(tmp_path, real_data):
     out = succeed("--width", 4, "--dry-run", "--data-dir", real_data, "--out", "run", folder=tmp_path)
     assert f"idx files in {real_data}: 128 images" in out
+
+
+def test_a_preset_is_other_defaults_and_a_flag_comes_before_it(tmp_path, small_set):
+    tiny = ("--preset", "notes", *small_set[:4], "--dry-run", "--image-size", 8, "--width", 4, "--batch-size", 16)
+    out = succeed(*tiny, "--d-width", 6, folder=tmp_path)
+    options = json.loads((tmp_path / "runs/mnist_dcgan/options.json").read_text())
+    given = {"image_size": 8, "width": 4, "batch_size": 16, "d_width": 6}
+    preset = {"gain": 0.0, "d_weight": 0.5, "last_bias": True, "lr": 2e-4, "preset": "notes"}
+    assert options | given | preset == options
+    assert "discriminator: " in out
+    folder = tmp_path / "runs/mnist_dcgan"
+    with safetensors.safe_open(folder / "generator.safetensors", framework="numpy") as file:
+        assert "main.3.bias" in file.keys()  # noqa: SIM118
+    out = succeed("--generate", 4, folder=tmp_path)
+    assert "4 images" in out
+    code, _, err = run("--resume", "--d-width", 5, *small_set[:4], "--dry-run", folder=tmp_path)
+    assert code == 2
+    assert "--d-width=5 contradicts" in err
+    assert "d-width=6" in err

@@ -315,15 +315,33 @@ def test_the_step_takes_the_learning_rate_that_it_is_given():
     """With gradients of any size Adam's first step moves by about lr."""
     loader = Loader(PICTURES, batch_size=4)
     for lr in (1e-3, 1e-2):
-        game = dcgan_of(loader, lr=0.123)
+        game = dcgan_of(loader, lr=0.123, d_lr=0.246)
         before = {name: array.copy() for name, array, _ in (*game.g.named_parameters(), *game.d.named_parameters())}
         inputs = game.draw([next(loader.epoch(1))], seeded_rng(1, "step 1"), At(1, 1, 2, 2))
-        assert inputs["lr"] == 0.123
-        game.step(**inputs | {"lr": lr})
-        for network in (game.g, game.d):
+        assert (inputs["lr"], inputs["d_lr"]) == (0.123, 0.246)
+        game.step(**inputs | {"lr": lr, "d_lr": 3 * lr})
+        for network, factor in ((game.g, 1), (game.d, 3)):
             moved = [abs(array - before[name]).max() for name, array, _ in network.named_parameters()
                      if before[name].shape == array.shape]  # fmt: skip
-            assert max(moved) == pytest.approx(lr, rel=0.01)
+            assert max(moved) == pytest.approx(factor * lr, rel=0.01)
+    game = dcgan_of(loader, lr=0.123)
+    assert game.draw([next(loader.epoch(1))], seeded_rng(1, "step 1"), At(1, 1, 2, 2))["d_lr"] == 0.123, (
+        "G's if not given"
+    )
+
+
+def test_ds_loss_is_weighed_and_gs_is_not():
+    loader, seen = Loader(PICTURES, batch_size=4), []
+    for weight in (1.0, 0.5):
+        game = dcgan_of(loader, d_weight=weight)
+        game.opt_d = SGD(game.d, lr=1.0)
+        before = game.d.layers[0].params["weight"].copy()
+        result = game.step(
+            **game.draw([next(loader.epoch(1))], seeded_rng(1, "step 1"), At(1, 1, 2, 2)) | {"d_lr": 1.0}
+        )
+        seen.append((result.loss_d, game.d.layers[0].params["weight"] - before))
+    assert seen[1][0] == pytest.approx(seen[0][0] / 2)
+    np.testing.assert_allclose(seen[1][1], seen[0][1] / 2, rtol=1e-3, atol=1e-6)
 
 
 def test_z_of_the_run_is_uniform_if_asked_for(record):

@@ -1,13 +1,16 @@
 """The DCGAN networks: pytorch/examples' at 64 x 64, and every other size that can be reached."""
 
 import itertools
+import runpy
 
 import numpy as np
 import pytest
 
 from benchmarks import torch_dcgan
 from nanogan.errors import UserError
+from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.models import dcgan
+from tests import starting
 from tests.helpers import channels_last, relative_error
 
 import torch  # isort: skip
@@ -33,6 +36,33 @@ def test_at_64_pixels_they_are_pytorch_examples_networks():
 def test_width_128_is_the_papers_generator():
     g = dcgan.generator(image_size=64, channels=3, width=128)
     assert [array.shape[0] for array in g.state_dict().values() if array.ndim == 4] == [100, 1024, 512, 256, 128]
+
+
+def test_the_networks_of_the_notes_preset_are_those_of_torch_modules(rng):
+    """Also D's last convolution, which the notes write with stride 2: a map of the kernel's size has one window."""
+    nn = torch.nn
+    modules, widths = [nn.ConvTranspose2d(100, 1024, 4, 1, 0, bias=False)], (1024, 512, 256, 128, 1)
+    for wide, narrow in itertools.pairwise(widths):
+        modules += [nn.BatchNorm2d(wide), nn.ReLU(), nn.ConvTranspose2d(wide, narrow, 4, 2, 1, bias=narrow == 1)]
+    theirs_g = torch_dcgan.Network([*modules, nn.Tanh()])
+    modules = [nn.Conv2d(1, 64, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
+    for narrow, wide in itertools.pairwise((64, 128, 256, 512)):
+        modules += [nn.Conv2d(narrow, wide, 4, 2, 1, bias=False), nn.BatchNorm2d(wide), nn.LeakyReLU(0.2)]
+    theirs_d = torch_dcgan.Network([*modules, nn.Conv2d(512, 1, 4, stride=2, padding=0, bias=False), nn.Flatten()])
+
+    script = runpy.run_path(str(starting.EXAMPLES / "mnist_dcgan.py"))
+    options = DCGANOptions.of(script["NOTES"])
+    game = DCGAN(options, {"images": (1, 64, 64)})
+    x, z = rng.standard_normal((2, 1, 64, 64)), rng.standard_normal((2, 100))
+    for ours, theirs, inputs in ((game.g, theirs_g, z), (game.d, theirs_d, x)):
+        assert ours.parameter_count() == sum(tensor.numel() for tensor in theirs.parameters())
+        gains = np.concatenate([a for name, a, _ in ours.named_parameters() if a.ndim == 1 and "weight" in name])
+        assert abs(gains.mean()) < 0.002
+        assert gains.std() == pytest.approx(0.02, rel=0.1)
+        theirs.load_state_dict({name: torch.tensor(array.copy()) for name, array in ours.state_dict().items()})
+        shape = (2, 100, 1, 1) if ours is game.g else x.shape
+        expected = theirs.double()(torch.tensor(inputs).reshape(shape)).detach().numpy()
+        assert relative_error(ours.astype(np.float64).forward(inputs)[0], expected) < 1e-12
 
 
 @pytest.mark.parametrize("image_size", [8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 80, 96, 112, 128])
@@ -110,10 +140,10 @@ def test_options_are_told_by_a_files_shapes(rng):
         {"image_size": 8, "channels": 3, "latent": 2, "width": 3},
         {"image_size": 128, "channels": 3, "latent": 3, "width": 1},
     ):
-        for upsample in ("deconv", "resize"):
-            network = dcgan.generator(**options, upsample=upsample)
-            assert network.upsample == upsample
-            assert dcgan.options_of(network.state_dict()) == options | {"upsample": upsample}
+        for form in ({"upsample": "deconv", "last_bias": True}, {"upsample": "resize", "last_bias": False}):
+            network = dcgan.generator(**options, **form)
+            assert {name: getattr(network, name) for name in form} == form
+            assert dcgan.options_of(network.state_dict()) == options | form
 
 
 def test_a_mixture_of_both_generators_is_neither():
