@@ -7,7 +7,7 @@ import torch
 from nanogan.errors import UserError
 from nanogan.games.cyclegan import CycleGAN, CycleGANOptions
 from nanogan.games.game import At
-from tests.games.two_domains import load_into
+from tests.games.two_domains import gradients_for, load_into
 
 N, SIZE, WIDTH = 3, 12, 3
 L1 = torch.nn.functional.l1_loss
@@ -118,24 +118,9 @@ def test_a_backward_starts_from_its_optimisers_dloss():
     """The translators' loss is scaled by one factor, though its gradient comes through the discriminators."""
     game, rng = game_of(pool=0), np.random.default_rng(0)
     inputs = game.draw([batch_of(rng)], rng, At(1, 1, 4, 4))
-    start = {name: {k: a.copy() for k, a in network.state_dict().items()} for name, network in game.networks().items()}
-    gradients = []
-    for factors in ((1.0, 1.0, 1.0), (4.0, 8.0, 2.0)):
-        for name, network in game.networks().items():
-            network.load_state_dict(start[name])
-        game.opt_g.dloss, game.opt_d_a.dloss, game.opt_d_b.dloss = factors
-        for optimizer in game.optimizers().values():
-            optimizer.step = lambda: None
-        game.step(**inputs)
-        gradients.append(
-            {
-                f"{name}.{key}": gradient / factor
-                for factor, (name, network) in zip(factors, game.networks().items(), strict=True)
-                for key, _, gradient in network.named_parameters()
-            }
-        )
-    for name, gradient in gradients[0].items():
-        np.testing.assert_allclose(gradients[1][name], gradient, rtol=1e-9, atol=1e-12, err_msg=name)
+    scaled = gradients_for(game, inputs, (4.0, 8.0, 2.0))
+    for name, gradient in gradients_for(game, inputs, (1.0, 1.0, 1.0)).items():
+        np.testing.assert_allclose(scaled[name], gradient, rtol=1e-9, atol=1e-12, err_msg=name)
 
 
 def test_a_grid_shows_sources_translations_and_what_came_back():
