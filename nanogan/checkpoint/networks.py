@@ -73,7 +73,8 @@ def load_translator(path):
         except UserError:
             continue
     else:
-        raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {recognise(state)}")
+        found = recognise(state)
+        raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {found}")
     if not all(np.isfinite(array).all() for array in state.values()):
         raise UserError(f"{path} is not a translator: its weights are not finite numbers")
     return network

@@ -44,7 +44,8 @@ class DiscoGAN(Translation):
     Options = DiscoGANOptions
     adversarial = bce_with_logits_forward, bce_with_logits_backward
     curves = {"losses": ("loss_d_a", "loss_d_b", "loss_g"), "reconstruction": ("loss_reconstruction",)}
-    labels = {"loss_d_a": "D of A", "loss_d_b": "D of B", "loss_g": "translators", "loss_reconstruction": "reconstruction"}
+    labels = {"loss_d_a": "D of A", "loss_d_b": "D of B", "loss_g": "translators"}
+    labels |= {"loss_reconstruction": "reconstruction"}
 
     @staticmethod
     def translator(options, **sizes):

@@ -31,7 +31,7 @@ class Pool:
         self.count = xp.zeros(1, np.int64)  # of images stored, from the front
 
     def draw(self, rng, N):
-        """Return what :meth:`swap` needs for N fakes: a place in the pool for each, (N,), and whether it swaps, (N,)."""
+        """Return what :meth:`swap` needs for N fakes: a place in the pool for each, and whether it swaps, both (N,)."""
         places, swaps = rng.integers(0, max(1, self.size), N), rng.random(N) < SWAPPED
         return to_device(places, self.device), to_device(swaps, self.device)
 
@@ -43,7 +43,8 @@ class Pool:
         places, swaps = drawn
         seen = xp.empty_like(fakes)
         for i in range(len(fakes)):
-            fake, i = fakes[i : i + 1], slice(i, i + 1)  # (1, C, H, W); indices and conditions are arrays of one element
+            i = slice(i, i + 1)  # places, conditions and the count are arrays of one element: nothing waits for them
+            fake = fakes[i]  # (1, C, H, W)
             filling = self.count < self.size
             place = xp.where(filling, self.count, places[i])
             old = self.images[place]

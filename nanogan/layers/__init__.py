@@ -31,8 +31,8 @@ from nanogan.layers.affine import Conv2d, ConvTranspose2d, Embedding, Linear
 from nanogan.layers.layer import Layer
 from nanogan.layers.norm import BatchNorm1d, BatchNorm2d, InstanceNorm2d
 from nanogan.layers.sequential import Sequential
-from nanogan.layers.structure import Residual
 from nanogan.layers.shapes import Flatten, MaxPool2d, ReflectionPad2d, Reshape, Upsample, ZeroPad2d
+from nanogan.layers.structure import Residual
 
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "InstanceNorm2d", "Embedding",

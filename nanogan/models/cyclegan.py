@@ -163,7 +163,7 @@ def options_of(state):
         # Nothing is built from these numbers unless the file holds arrays of just these shapes.
         if 0 not in shapes[0] + shapes[-1] and shapes == _weights(**options):
             return options
-    raise UserError("the convolutions of CycleGAN's generator were expected, with the image size that it was trained at")
+    raise UserError("the convolutions of a CycleGAN's generator were expected, and the image size of its training")
 
 
 def _weights(image_size, in_channels, out_channels, width, blocks):

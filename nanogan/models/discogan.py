@@ -70,7 +70,7 @@ def options_of(state):
         _, halvings = plan(int(size))
         if 0 not in shapes[0] + shapes[-1] and shapes == _weights(halvings=halvings, **options):
             return {"image_size": int(size), **options}
-    raise UserError("the convolutions of DiscoGAN's generator were expected, with the image size that it was trained at")
+    raise UserError("the convolutions of a DiscoGAN's generator were expected, and the image size of its training")
 
 
 def _weights(halvings, in_channels, out_channels, width):

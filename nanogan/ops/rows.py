@@ -51,9 +51,6 @@ def centre(rows):
     centred -= column_sum(centred)[..., None, :] / M
     return centred
 
-    sums = ones @ rows[:whole].reshape(-1, block, C)  # (M // block, C): ones @ a sums a's rows, at matmul's speed
-    return sums.sum(axis=0) + rows[whole:].sum(axis=0)
-
 
 def add(x, y):
     """x + y for two arrays of one shape; of 4 dimensions channels-last, where CuPy's own sum would be C-ordered."""
@@ -83,4 +80,3 @@ def split_channels(array, *sizes):
     """(N, C1 + C2 + ..., ...) -> [(N, C1, ...), (N, C2, ...), ...] for sizes C1, C2, ...: views, no copies."""
     ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
     return [array[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]
-

@@ -53,7 +53,7 @@ def add_domains(parser):
         "--pair",
         choices=tuple(PAIRS),
         default="inverted",
-        help="A: half of the digits; B: the other half, inverted (dark on bright) or coloured (each in a bright colour)",
+        help="A: half of the digits; B: the other half, inverted (dark on bright) or in bright colours",
     )
     group.add_argument("--a", metavar="FOLDER", help="images of domain A, in place of digits; needs --b")
     group.add_argument("--b", metavar="FOLDER", help="images of domain B")
@@ -87,7 +87,8 @@ def load_domains(args):
         progress = progress_bar("listing")
         options = {"size": args.image_size, "channels": args.channels, "progress": progress}
         folders = {name: PictureFolder(getattr(args, name), **options) for name in ("a", "b")}
-        return f"{args.a} and {args.b}", {name: folder[:needed] if needed else folder for name, folder in folders.items()}
+        columns = {name: folder if needed is None else folder[:needed] for name, folder in folders.items()}
+        return f"{args.a} and {args.b}", columns
     name, columns = load_data(args, needed and 2 * needed)
     a, b = _halves(columns["images"])
     change, _ = PAIRS[args.pair]
@@ -108,14 +109,15 @@ def _halves(column):
 def measure_translation(args, columns):
     """Return measured(game) -> {name: number} on test images of the domains of digits; None for other images.
 
-        kept_ab, kept_ba     share of translated digits that the judge, after the change is undone, finds to be the same
-        error_ab, error_ba   mean absolute difference from the source, after the change is undone; pixels from -1 to 1
-        cycle_a, cycle_b     mean absolute difference of what came back from the source; pixels from -1 to 1
+    kept_ab, kept_ba     share of translated digits that the judge, after the change is undone, finds to be the same
+    error_ab, error_ba   mean absolute difference from the source, after the change is undone; pixels from -1 to 1
+    cycle_a, cycle_b     mean absolute difference of what came back from the source; pixels from -1 to 1
     """
     if args.a is not None or not is_set(args.data):
         return None
     grey = judge(args, load_data(args, 200 if args.dry_run else IMAGES)[1])
-    (digits_a, digits_b), (labels_a, labels_b) = map(_halves, load_split(args, "test", 32 if args.dry_run else 2 * MEASURED))
+    test = load_split(args, "test", 32 if args.dry_run else 2 * MEASURED)
+    (digits_a, digits_b), (labels_a, labels_b) = map(_halves, test)
     change, undo = PAIRS[args.pair]
     b = change(digits_b, seeded_rng(args.seed, "test images of domain b"))
 

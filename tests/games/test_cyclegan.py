@@ -67,7 +67,7 @@ def batch_of(rng, channels=(2, 2)):
     ("channels", "options"), [((2, 2), {"identity": 3.0, "cycle": 7.0}), ((1, 3), {"lr": 1e-3, "pool": 0})]
 )
 def test_steps_are_torchs(channels, options):
-    """Losses of every step, and every parameter after the last; the pools are lists that take one fake after another."""
+    """Losses of every step, and every parameter after the last; the pools are lists that take fake after fake."""
     steps, rng = 6, np.random.default_rng(3)
     game = game_of(channels, **options)
     chosen, lists = game.options, {"a": [], "b": []}

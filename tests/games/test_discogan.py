@@ -57,7 +57,8 @@ def test_steps_are_torchs():
     for inputs in steps:
         a, b = torch.tensor(inputs["a"]), torch.tensor(inputs["b"])
         fake_b, fake_a = ab(a), ba(b)
-        losses_d = [0.5 * (BCE(d(x), real) + BCE(d(y.detach()), fake)) for d, x, y in ((d_a, a, fake_a), (d_b, b, fake_b))]
+        turns = (d_a, a, fake_a.detach()), (d_b, b, fake_b.detach())
+        losses_d = [0.5 * (BCE(d(x), real) + BCE(d(y), fake)) for d, x, y in turns]
         opt_d.zero_grad()
         sum(losses_d).backward()
         opt_d.step()
