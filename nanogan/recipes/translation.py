@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanogan import backend, checkpoint, images
+from nanogan import backend, checkpoint, cli, images
 from nanogan.analysis.judges.classifier import classify
 from nanogan.backend import seeded_rng, to_device
 from nanogan.data import PictureFolder
@@ -21,7 +21,7 @@ from nanogan.recipes.judging import IMAGES, add_judge, judge
 
 MEASURED = 1000  # test images of each domain
 BATCH = 50  # images translated at a time
-FIXED = ("pair", "a", "b", "data", "channels")  # options that a resumed run may not change
+FIXED = ("pair", "count", "a", "b", "data", "channels")  # options that a resumed run may not change
 
 
 # --------------------------------------------------------------------------------------------------------- the domains
@@ -54,6 +54,9 @@ def add_domains(parser):
         choices=tuple(PAIRS),
         default="inverted",
         help="A: half of the digits; B: the other half, inverted (dark on bright) or in bright colours",
+    )
+    group.add_argument(
+        "--count", type=cli.at_least(int, 1, high=1_000_000), default=10_000, help="digits of each domain, at most"
     )
     group.add_argument("--a", metavar="FOLDER", help="images of domain A, in place of digits; needs --b")
     group.add_argument("--b", metavar="FOLDER", help="images of domain B")
@@ -89,7 +92,7 @@ def load_domains(args):
         folders = {name: PictureFolder(getattr(args, name), **options) for name in ("a", "b")}
         columns = {name: folder if needed is None else folder[:needed] for name, folder in folders.items()}
         return f"{args.a} and {args.b}", columns
-    name, columns = load_data(args, needed and 2 * needed)
+    name, columns = load_data(args, 2 * (args.count if needed is None else needed))
     a, b = _halves(columns["images"])
     change, _ = PAIRS[args.pair]
     return f"{name}, and {args.pair} ones", {"a": a, "b": change(b, seeded_rng(args.seed, "domain b"))}

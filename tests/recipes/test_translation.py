@@ -17,6 +17,7 @@ from nanogan.recipes import translation
 
 def arguments(tmp_path, **values):
     defaults = {"a": None, "b": None, "pair": "inverted", "data": "digits", "channels": 1, "image_size": 28, "seed": 0}
+    defaults |= {"count": 30}
     defaults |= {"judge": None, "device": "cpu", "out": str(tmp_path), "dry_run": True, "batch_size": 4, "batches": 1}
     return argparse.Namespace(**defaults | {"translate": None, "checkpoint": None} | values)
 
@@ -39,6 +40,11 @@ def test_the_second_domain_is_made_of_other_digits(pair, tmp_path):
     assert sorted_images(undo(columns["b"])) == sorted_images(digits[16:])
     again = recipes.load_domains(arguments(tmp_path, pair=pair))[1]["b"]
     np.testing.assert_array_equal(columns["b"], again)
+
+
+def test_a_domain_has_as_many_digits_as_asked_for(tmp_path):
+    _, columns = recipes.load_domains(arguments(tmp_path, dry_run=False))
+    assert {name: len(column) for name, column in columns.items()} == {"a": 30, "b": 30}
 
 
 def test_inverted_digits_are_dark_on_bright(tmp_path):
