@@ -260,6 +260,44 @@ def test_a_sequential_is_torchs_with_the_same_weights(rng):
         np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-12, atol=1e-15)
 
 
+def torchs_ways(kind):
+    """The examples of Residual and Concat in torch: a module whose arrays have the same names, and what it computes."""
+    nn = torch.nn
+    if kind == "Residual":
+        f = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)).double()
+        return f, lambda x: x + f(x)
+    f = nn.ModuleList([nn.Conv2d(3, 2, 3, padding=1), nn.Identity(), nn.Conv2d(3, 4, 1)]).double()
+    return f, lambda x: torch.cat([layer(x) for layer in f], dim=1)
+
+
+@pytest.mark.parametrize("kind", ["Residual", "Concat"])
+def test_where_x_goes_several_ways_values_and_gradients_are_torchs(kind, device, rng):
+    ours, (theirs, call) = build(kind, device), torchs_ways(kind)
+    theirs.load_state_dict({name: torch.tensor(to_numpy(array)) for name, array in ours.state_dict().items()})
+    x = draw(kind, rng, device)
+    y, cache = ours.forward(x)
+    dy = draw_like(y, rng, device)
+    dx = ours.backward(dy, cache)
+    t = torch.tensor(to_numpy(x), requires_grad=True)
+    expected = call(t)
+    expected.backward(torch.tensor(to_numpy(dy)))
+    assert relative_error(to_numpy(y), expected.detach().numpy()) < 1e-13
+    assert relative_error(to_numpy(dx), t.grad.numpy()) < 1e-13
+    expected_gradients = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    for name, gradient in gradients(ours).items():
+        assert np.abs(gradient - expected_gradients[name]).max() < 1e-12, name
+    assert all(array.transpose(0, 2, 3, 1).flags.c_contiguous for array in (y, dx))
+
+
+def test_residual_and_concat_are_cut_and_named_like_sequentials(rng):
+    block = layers.Residual(Linear(3, 3, rng=make_rng()), ReLU(), prefix="conv_block")
+    assert list(block.state_dict()) == ["conv_block.0.weight", "conv_block.0.bias"]
+    x = rng.standard_normal((2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(block[:1].forward(x)[0] + x, layers.Residual(*block[:1].layers).forward(x)[0])
+    ways = layers.Concat(Linear(3, 1), Sequential(), Sequential())
+    assert (type(ways[:2]), len(ways[:2]), ways[1:].forward(x)[0].shape) == (layers.Concat, 2, (2, 6))
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -459,6 +497,15 @@ def test_a_layer_without_its_methods_says_so():
         (lambda: BatchNorm2d(3).forward(np.zeros((4, 3), np.float32)), r"BatchNorm2d expected 4 dimensions"),
         (lambda: BatchNorm1d(3).forward(np.zeros((4, 3, 2, 2), np.float32)), r"BatchNorm1d expected 2 dimensions"),
         (lambda: Conv2d(0, 4, kernel_size=1), "at least one input and one output"),
+        (
+            lambda: layers.Residual(Linear(3, 4)).forward(np.zeros((2, 3), np.float32)),
+            r"Residual expected layers that keep the shape \(2, 3\), .* got \(2, 4\): let convolutions pad",
+        ),
+        (
+            lambda: layers.Concat(Conv2d(3, 2, 1), Conv2d(3, 2, 3)).forward(np.zeros((2, 3, 4, 4), np.float32)),
+            r"one shape but for these, got \[\(2, 2, 4, 4\), \(2, 2, 2, 2\)\]",
+        ),
+        (lambda: layers.Concat().forward(np.zeros((2, 3))), "Concat expected at least one layer"),
         (lambda: Conv2d(3, 4, kernel_size=0), "kernel_size expected a whole number of at least 1"),
     ],
 )

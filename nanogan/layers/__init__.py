@@ -32,10 +32,11 @@ from nanogan.layers.layer import Layer
 from nanogan.layers.norm import BatchNorm1d, BatchNorm2d, InstanceNorm2d
 from nanogan.layers.sequential import Sequential
 from nanogan.layers.shapes import Flatten, MaxPool2d, ReflectionPad2d, Reshape, Upsample, ZeroPad2d
-from nanogan.layers.structure import Residual
+from nanogan.layers.structure import Concat, Residual
 
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "InstanceNorm2d", "Embedding",
     "ReLU", "LeakyReLU", "Tanh", "Sigmoid", "Dropout",
-    "Residual", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "Flatten", "Reshape", "Sequential",
+    "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "Flatten", "Reshape", "Sequential",
+    "Residual", "Concat",
 ]  # fmt: skip

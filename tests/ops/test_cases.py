@@ -13,6 +13,7 @@ from nanogan.folders import modules_in
 from nanogan.gradcheck.cases import OPERATIONS as CASES
 from nanogan.gradcheck.cases import UPDATES
 from nanogan.ops.examples import Example, normal
+from nanogan.ops.rows import add, join_channels, split_channels
 from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
 
 # Rounding of one operation: 2^-53 and 2^-24 times the square root of the longest sum here, with a margin of 10.
@@ -222,3 +223,17 @@ def test_an_updates_steps_are_torchs(case, dtype, tolerance, device, rng):
     assert parameter.dtype == dtype
     assert relative_error(to_numpy(parameter), tensor.detach().numpy()) < tolerance
     np.testing.assert_array_equal(to_numpy(on_device), gradients)  # they are still needed: by a log of their size, say
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3)])
+def test_channels_are_joined_and_split_in_order(shape, device, rng):
+    arrays = [rng.standard_normal((shape[0], C, *shape[2:])) for C in (1, 3, 2)]
+    joined = join_channels(*(to_device(array, device) for array in arrays))
+    np.testing.assert_array_equal(to_numpy(joined), np.concatenate(arrays, axis=1))
+    parts = split_channels(joined, 1, 3, 2)
+    for part, array in zip(parts, arrays, strict=True):
+        np.testing.assert_array_equal(to_numpy(part), array)
+    total = add(parts[1], to_device(arrays[1], device))
+    np.testing.assert_array_equal(to_numpy(total), 2 * arrays[1])
+    for array in (joined, total):
+        assert array.ndim == 2 or array.transpose(0, 2, 3, 1).flags.c_contiguous

@@ -190,4 +190,10 @@ BOOK = [
     mistake("ema: the average is the network itself", "Ema.__init__", "copy.deepcopy(network)", "network"),
     mistake("ema: beta and 1 - beta change places", "Ema.update", "average *= beta\naverage += (1 - beta) * newest",
             "average *= 1 - beta\naverage += beta * newest"),
+    mistake("residual: dx is that of the layers alone", "Residual.backward", "add(dy, dx) if need_dx else None", "dx"),
+    mistake("residual: the sum is C-ordered on a GPU", "ops:add", "if x.ndim != 4:\n    return x + y",
+            "if True:\n    return x + y"),
+    mistake("concat: parts of dy change places", "split_channels", "array[:, end - size:end]",
+            "array[:, array.shape[1] - end:array.shape[1] - end + size]"),
+    mistake("concat: dx is that of the last layer", "Concat.backward", "dx if total is None else add(total, dx)", "dx"),
 ]  # fmt: skip
