@@ -93,7 +93,9 @@ def load_domains(args):
         columns = {name: folder if needed is None else folder[:needed] for name, folder in folders.items()}
         return f"{args.a} and {args.b}", columns
     name, columns = load_data(args, 2 * (args.count if needed is None else needed))
-    a, b = _halves(columns["images"])
+    digits = columns["images"]
+    mixed = seeded_rng(args.seed, "domains").permutation(len(digits))[: 2 * args.count]  # a set may be sorted by class
+    a, b = (digits[chosen] for chosen in _halves(mixed))
     change, _ = PAIRS[args.pair]
     return f"{name}, and {args.pair} ones", {"a": a, "b": change(b, seeded_rng(args.seed, "domain b"))}
 
