@@ -56,7 +56,7 @@ def add_domains(parser):
         help="A: half of the digits; B: the other half, inverted (dark on bright) or in bright colours",
     )
     group.add_argument(
-        "--count", type=cli.at_least(int, 1, high=1_000_000), default=10_000, help="digits of each domain, at most"
+        "--count", type=cli.at_least(int, 1, high=1_000_000), default=8000, help="digits of each domain, at most"
     )
     group.add_argument("--a", metavar="FOLDER", help="images of domain A, in place of digits; needs --b")
     group.add_argument("--b", metavar="FOLDER", help="images of domain B")
