@@ -3,7 +3,7 @@
 import numpy as np
 
 from nanogan.checkpoint.recognition import recognise, rename_flags, renames_between
-from nanogan.checkpoint.safetensors_files import KEY, below, read, read_file, write_arrays
+from nanogan.checkpoint.safetensors_files import KEY, below, read_file, write_arrays
 from nanogan.errors import UserError
 from nanogan.models import conditional, cyclegan, dcgan, discogan
 
@@ -64,7 +64,7 @@ def load_translator(path):
 
     Its sizes are inferred from the shapes of its arrays. Raises UserError if the file holds something else.
     """
-    state = read(path)
+    state, metadata = read_file(path)
     for models in (cyclegan, discogan):
         try:
             network = models.generator(**models.options_of(state))
@@ -73,7 +73,7 @@ def load_translator(path):
         except UserError:
             continue
     else:
-        found = recognise(state)
+        found = "a run: take its a_to_b.safetensors or b_to_a.safetensors" if KEY in metadata else recognise(state)
         raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {found}")
     if not all(np.isfinite(array).all() for array in state.values()):
         raise UserError(f"{path} is not a translator: its weights are not finite numbers")

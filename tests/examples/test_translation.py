@@ -46,6 +46,11 @@ def test_two_folders_and_what_becomes_of_a_third(script, folders):
         assert whole == resumed
     starting.succeed(script, "--translate", "x", "--checkpoint", "run/b_to_a.safetensors", "--out", "t", folder=folders)
     assert sorted(path.name for path in (folders / "t/translated").iterdir()) == [f"{i:02}.png" for i in range(9)]
+    code, _, err = starting.run(
+        script, "--translate", "x", "--checkpoint", "run/checkpoints/last.safetensors", folder=folders
+    )
+    assert code == 2
+    assert "it holds a run: take its a_to_b.safetensors or b_to_a.safetensors" in err
     (folders / "y/13.png").rename(folders / "13.png")
     code, _, err = starting.run(script, "--resume", "run", "--epochs", 3, folder=folders)
     assert code == 2
