@@ -108,7 +108,9 @@ def test_steps_are_torchs(channels, options):
             losses_d[name].backward()
             opt_d[name].step()
         expected = [losses_d["a"], losses_d["b"], loss_g, cycle, identity]
-        np.testing.assert_allclose(game.step(**inputs), [value.item() for value in expected], rtol=1e-9)
+        seen = game.step(**inputs)
+        assert all(value.dtype == np.float64 for value in seen), "arrays, not numbers of Python"
+        np.testing.assert_allclose(seen, [value.item() for value in expected], rtol=1e-9)
     for ours, theirs in ((game.ab, ab), (game.ba, ba), (game.d_a, d["a"]), (game.d_b, d["b"])):
         for (name, parameter, _), tensor in zip(ours.named_parameters(), theirs.parameters(), strict=True):
             np.testing.assert_allclose(parameter, tensor.detach(), rtol=0, atol=1e-8, err_msg=name)
@@ -116,7 +118,7 @@ def test_steps_are_torchs(channels, options):
 
 def test_a_backward_starts_from_its_optimisers_dloss():
     """The translators' loss is scaled by one factor, though its gradient comes through the discriminators."""
-    game, rng = game_of(pool=0), np.random.default_rng(0)
+    game, rng = game_of(pool=0, identity=3.0), np.random.default_rng(0)
     inputs = game.draw([batch_of(rng)], rng, At(1, 1, 4, 4))
     scaled = gradients_for(game, inputs, (4.0, 8.0, 2.0))
     for name, gradient in gradients_for(game, inputs, (1.0, 1.0, 1.0)).items():
