@@ -4,7 +4,16 @@ import ast
 import collections
 import functools
 
-from tests.sabotage import by_hand_book, by_hand_fast, by_hand_gpu, by_hand_rest, by_hand_runs, rules, trees
+from tests.sabotage import (
+    by_hand_book,
+    by_hand_fast,
+    by_hand_gpu,
+    by_hand_rest,
+    by_hand_runs,
+    by_hand_translation,
+    rules,
+    trees,
+)
 from tests.sabotage.harmless import HARMLESS
 from tests.sabotage.mistake import Mistake
 
@@ -22,6 +31,7 @@ BY_HAND = [
     *by_hand_fast.FAST,
     *by_hand_runs.RUNS,
     *by_hand_gpu.GPU,
+    *by_hand_translation.TRANSLATION,
 ]
 
 
