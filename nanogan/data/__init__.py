@@ -1,5 +1,6 @@
 """Data sets and the loader that feeds them to a training step."""
 
+from nanogan.data.few_labels import few_labels
 from nanogan.data.formats.idx import read_idx
 from nanogan.data.formats.npz import load_npz
 from nanogan.data.loader import Loader
@@ -15,6 +16,7 @@ __all__ = [
     "PictureFolder",
     "builtin_digits",
     "builtin_faces",
+    "few_labels",
     "load_cifar10",
     "load_mnist",
     "load_npz",

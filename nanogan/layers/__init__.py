@@ -29,11 +29,12 @@ Each file ends with EXAMPLES, {name: (a function that makes the layer, its rando
 from nanogan.layers.activations import Dropout, LeakyReLU, ReLU, Sigmoid, Tanh
 from nanogan.layers.affine import Conv2d, ConvTranspose2d, Embedding, Linear
 from nanogan.layers.layer import Layer
+from nanogan.layers.noise import GaussianNoise
 from nanogan.layers.norm import BatchNorm1d, BatchNorm2d
 from nanogan.layers.sequential import Sequential
 from nanogan.layers.shapes import Flatten, MaxPool2d, Reshape, Upsample
 
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "Embedding", "ReLU", "LeakyReLU",
-    "Tanh", "Sigmoid", "Dropout", "Upsample", "MaxPool2d", "Flatten", "Reshape", "Sequential",
+    "Tanh", "Sigmoid", "Dropout", "GaussianNoise", "Upsample", "MaxPool2d", "Flatten", "Reshape", "Sequential",
 ]  # fmt: skip
