@@ -59,6 +59,15 @@ def load_conditional(path):
     return _load("generator", conditional.generator, conditional.options_of, path, "conditional DCGAN generator")
 
 
+def generator_loader(models, name):
+    """Return ``load(path)``, which opens a generator of ``models``, on the CPU.
+
+    models: a file of nanogan.models, with ``generator(**options)`` and ``options_of(state)``, which infers the options
+    from the shapes of its arrays. name: what an error calls it, "vanilla GAN generator".
+    """
+    return lambda path: _load("generator", models.generator, models.options_of, path, name)
+
+
 def _load(kind, build, options_of, path, name=None):
     name = name or f"DCGAN {kind}"
     state, metadata = read_file(path)

@@ -53,7 +53,7 @@ class SemiSupervisedOptions(Options):
     width: int = option(500, "outputs of the first hidden layer of D and of all of G's", low=4, high=1_000_000)
     generator: str = option(
         "conditional",
-        "conditional: G is asked for a class, and D is to find it in the image; unconditional: z alone, as in the paper",
+        "conditional: G is asked for a class, which D is to find in the image; unconditional: G is given z alone",
         choices=("conditional", "unconditional"),
     )
     g_loss: str = option(
@@ -87,7 +87,7 @@ class Seen(NamedTuple):
 class SemiSupervisedGAN(Game):
     """shapes: {"images": (C, H, H), "labelled": (C, H, H), "labels": K}; ``labels`` are those of ``labelled``.
 
-    Attributes: g, d, opt_g, opt_d, ema (:class:`nanogan.optim.Ema` of d), classes.
+    Attributes: g, d, opt_g, opt_d, ema_d (:class:`nanogan.optim.Ema` of d), classes.
     """
 
     Options = SemiSupervisedOptions
@@ -118,12 +118,12 @@ class SemiSupervisedGAN(Game):
         self.d = semisupervised.discriminator(classes=self.classes, **common).to(self.device)
         settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
-        self.ema = Ema(self.d, beta=options.ema)
+        self.ema_d = Ema(self.d, beta=options.ema)
 
     @property
     def averaged_d(self):
         """The discriminator that classifies: the average of D's weights."""
-        return self.ema.average
+        return self.ema_d.average
 
     def draw(self, batches, rng, at):
         """The classes that G is asked for are uniform. There is no label of ``real``."""
@@ -162,7 +162,7 @@ class SemiSupervisedGAN(Game):
         loss_fake, loss_cache = bce_forward(fake_logits, FAKE)
         self.d.backward(ops.logsumexp_backward(bce_backward(half, loss_cache), sum_cache), cache, need_dx=False)
         self.opt_d.step()
-        self.ema.update()
+        self.ema_d.update()
 
         # ---- G: its images have the features of real ones, on average, or look real ...
         self.g.zero_grad()
@@ -226,7 +226,7 @@ class SemiSupervisedGAN(Game):
 
     @classmethod
     def contradiction(cls, options, arrays):
-        return contradicting(semisupervised.options_of, options, arrays, ("image_size", "latent", "width"))
+        return contradicting(semisupervised.options_of, vars(options), arrays, ("image_size", "latent", "width"))
 
 
 _TINY, _SHAPES = {"latent": 3, "width": 8}, {"images": (2, 3, 3), "labelled": (2, 3, 3), "labels": 3}
