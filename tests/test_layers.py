@@ -211,6 +211,10 @@ def test_names_shapes_and_defaults_are_torchs():
         (ConvTranspose2d(3, 4, kernel_size=2), torch.nn.ConvTranspose2d(3, 4, 2)),
         (Linear(3, 4), torch.nn.Linear(3, 4)),
         (BatchNorm2d(3), torch.nn.BatchNorm2d(3)),
+        (layers.InstanceNorm2d(3), torch.nn.InstanceNorm2d(3)),
+        (layers.InstanceNorm2d(3, affine=True), torch.nn.InstanceNorm2d(3, affine=True)),
+        (layers.LayerNorm((3, 4)), torch.nn.LayerNorm((3, 4))),
+        (layers.LayerNorm(3, elementwise_affine=False), torch.nn.LayerNorm(3, elementwise_affine=False)),
         (Embedding(4, 3), torch.nn.Embedding(4, 3)),
     ]
     for ours, theirs in pairs:
@@ -303,6 +307,45 @@ def test_batchnorms_options_are_used(train, rng):
         np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-13)
 
 
+@pytest.mark.parametrize("affine", [True, False])
+@pytest.mark.parametrize("kind", ["InstanceNorm2d", "LayerNorm"])
+def test_the_other_norms_options_are_used(kind, affine, rng):
+    options = {"eps": 0.5, "affine" if kind == "InstanceNorm2d" else "elementwise_affine": affine}
+    size = 3 if kind == "InstanceNorm2d" else (3, 5, 4)
+    ours = getattr(layers, kind)(size, **options).astype(np.float64)
+    theirs = getattr(torch.nn, kind)(size, **options).double()
+    for name, parameter in ours.params.items():
+        parameter[...] = rng.standard_normal(parameter.shape)
+        theirs.load_state_dict({name: torch.tensor(parameter)}, strict=False)
+    x = rng.standard_normal((2, 3, 5, 4))
+    assert relative_error(ours.forward(x)[0], theirs(torch.tensor(x)).detach().numpy()) < 1e-13
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: layers.InstanceNorm2d(3, eps=0), "expected eps > 0, got eps=0"),
+        (lambda: layers.InstanceNorm2d(3).forward(np.zeros((1, 2, 4, 4))), "expected 3 input channels, got 2"),
+        (lambda: layers.InstanceNorm2d(3).forward(np.zeros((4, 3))), "expected an input of 4 dimensions"),
+        (lambda: layers.LayerNorm(3, eps=-1), "LayerNorm expected eps > 0, got eps=-1"),
+        (lambda: layers.LayerNorm(()), r"one or more integers, got \(\)"),
+        (lambda: layers.LayerNorm((3, 4)).forward(np.zeros((2, 3, 4))), "its parameters' dtype, got float64"),
+        (lambda: layers.GLU().forward(np.zeros((2, 3))), "even size along dim=-1, got shape"),
+    ],
+)
+def test_bad_options_and_inputs_get_one_sentence(call, message):
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
+
+
+def test_the_dcgans_initialisation_draws_every_gain_around_1():
+    network = Sequential(layers.InstanceNorm2d(50, affine=True), layers.LayerNorm(50), BatchNorm2d(50), Linear(50, 50))
+    layers.init.dcgan_(network, make_rng())
+    means = [layer.params["weight"].mean() for layer in network.layers]
+    np.testing.assert_allclose(means, [1, 1, 1, 0], atol=5 * 0.02 / 50**0.5)
+
+
 @pytest.mark.parametrize("options", [{}, {"stride": 1}, {"stride": 2, "padding": 1}])
 def test_max_pools_options_are_used(options, rng):
     x = rng.standard_normal((2, 3, 9, 9))
@@ -381,6 +424,26 @@ def test_layers_that_are_attributes_belong_to_the_layer_as_in_torch():
         ("MaxPool2d", (3,), 9),
         ("MaxPool2d", (3, 2), 9),
         ("MaxPool2d", (3, 2, 1), 9),
+        ("InstanceNorm2d", (3,), 4),
+        ("LayerNorm", (4,), 4),
+        ("LayerNorm", ((3, 4, 4),), 4),
+        ("AvgPool2d", (3,), 9),
+        ("AvgPool2d", (3, 2), 9),
+        ("AvgPool2d", (3, 2, 1), 9),
+        ("AdaptiveAvgPool2d", (2,), 5),
+        ("AdaptiveAvgPool2d", ((3, 7),), 5),
+        ("ELU", (), 4),
+        ("ELU", (0.3,), 4),
+        ("SELU", (), 4),
+        ("GELU", (), 4),
+        ("SiLU", (), 4),
+        ("GLU", (), 4),
+        ("GLU", (2,), 4),
+        ("Identity", (), 4),
+        ("ReflectionPad2d", (2,), 4),
+        ("ReflectionPad2d", ((3, 2, 1, 0),), 4),
+        ("ZeroPad2d", (2,), 4),
+        ("ZeroPad2d", ((3, 2, 1, 0),), 4),
         ("LeakyReLU", (0.3,), 4),
         ("LeakyReLU", (), 4),
     ],

@@ -62,6 +62,10 @@ class SemiSupervisedOptions(Options):
         "-log p(real), the non-saturating loss",
         choices=("features", "classes"),
     )
+    class_weight: float = option(
+        0.001, "weight of -log p(class asked) in the loss of a conditional G; docs/games/semisupervised.md: more of it "
+        "costs D accuracy", low=0, high=1000,
+    )  # fmt: skip
     lr: float = option(3e-3, "Adam's learning rate", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     lr_decay: str = option(
@@ -179,10 +183,11 @@ class SemiSupervisedGAN(Game):
             dfeatures = self.d.head.backward(dlogits, head_cache, need_dw=False)
         # ... and are of the classes asked for
         if wanted is not None:
+            weight = self.options.class_weight
             loss_wanted, loss_cache = ops.cross_entropy_forward(logits, wanted)
-            dlogits = ops.cross_entropy_backward(self.opt_g.dloss, loss_cache)
+            dlogits = ops.cross_entropy_backward(weight * self.opt_g.dloss, loss_cache)
             dfeatures = dfeatures + self.d.head.backward(dlogits, head_cache, need_dw=False)
-            loss_g = loss_g + loss_wanted
+            loss_g = loss_g + weight * loss_wanted
         self.g.backward(self.d.features.backward(dfeatures, features_cache, need_dw=False), g_cache, need_dx=False)
         self.opt_g.step()
 

@@ -3,6 +3,7 @@
 import numpy as np
 
 from nanogan.backend import channels_last, copy_into
+from nanogan.layers.norm import _Norm
 
 
 def kaiming_uniform(rng, shape, fan_in, dtype=np.float32):
@@ -18,7 +19,7 @@ def kaiming_uniform(rng, shape, fan_in, dtype=np.float32):
 def dcgan_(network, rng, gain=1.0):
     """Set ``network``'s parameters as the DCGAN paper does, and return it.
 
-    Gains of BatchNorm are drawn from N(``gain``, 0.02), all other weights (of convolutions and linear layers) from
+    Gains of normalisations are drawn from N(``gain``, 0.02), all other weights (of convolutions and linear layers) from
     N(0, 0.02); biases are 0. Source: A. Radford et al., arXiv:1511.06434, section 4; pytorch/examples, dcgan/main.py,
     weights_init.
     """
@@ -27,7 +28,8 @@ def dcgan_(network, rng, gain=1.0):
             if name == "bias":
                 parameter[...] = 0
             elif name == "weight":
-                mean = gain if "running_mean" in layer.buffers else 0.0
+                normalises = "running_mean" in layer.buffers or isinstance(layer, _Norm)
+                mean = gain if normalises else 0.0
                 copy_into(parameter, rng.normal(mean, 0.02, parameter.shape).astype(parameter.dtype))
     return network
 
