@@ -59,6 +59,6 @@ from nanogan.layers.shapes import (
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "InstanceNorm2d", "LayerNorm",
     "Embedding", "ReLU", "LeakyReLU", "Tanh", "Sigmoid", "Softplus", "ELU", "SELU", "GELU", "SiLU", "GLU", "Identity",
-    "Dropout", "GaussianNoise", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d",
-    "Flatten", "Reshape", "Sequential",
+    "Dropout", "GaussianNoise", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "AvgPool2d",
+    "AdaptiveAvgPool2d", "Flatten", "Reshape", "Sequential",
 ]  # fmt: skip

@@ -89,7 +89,7 @@ def torch_step(networks, optimizers, inputs, step, options):
     else:
         loss_g = -(1 - again[:, K]).log().mean()
     if inputs["wanted"] is not None:
-        loss_g = loss_g - logits.softmax(dim=1)[everyone, wanted].log().mean()
+        loss_g = loss_g - 0.25 * logits.softmax(dim=1)[everyone, wanted].log().mean()
     loss_g.backward()
     opt_g.step()
     believed = [1 - p[:, K].mean() for p in (on_real, on_fake, again)]
@@ -99,7 +99,7 @@ def torch_step(networks, optimizers, inputs, step, options):
 @pytest.mark.parametrize("generator", ["conditional", "unconditional"])
 @pytest.mark.parametrize("g_loss", ["features", "classes"])
 def test_steps_are_torchs(generator, g_loss):
-    game, rng = made(generator=generator, g_loss=g_loss, lr=1e-2), np.random.default_rng(3)
+    game, rng = made(generator=generator, g_loss=g_loss, class_weight=0.25), np.random.default_rng(3)
     networks = of_torch(game.g), of_torch(game.d.features, "d.features"), of_torch(game.d.head, "d.head")
     g, features, head = networks
     how = {"lr": 1e-2, "betas": (0.5, 0.999)}
