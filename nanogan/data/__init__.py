@@ -1,5 +1,6 @@
 """Data sets and the loader that feeds them to a training step."""
 
+from nanogan.data.few_labels import few_labels
 from nanogan.data.formats.idx import read_idx
 from nanogan.data.formats.npz import load_npz
 from nanogan.data.loader import Loader
@@ -19,6 +20,7 @@ __all__ = [
     "builtin_faces",
     "captioned_digits",
     "load_captioned",
+    "few_labels",
     "load_cifar10",
     "load_mnist",
     "load_npz",
