@@ -148,7 +148,7 @@ class WGAN(Game):
 
     @classmethod
     def contradiction(cls, options, arrays):
-        return contradicting(dcgan.options_of, options, arrays, ("image_size", "latent", "width"))
+        return contradicting(dcgan.options_of, vars(options), arrays, ("image_size", "latent", "width"))
 
 
 _TINY = {"latent": 3, "width": 2}
