@@ -99,6 +99,20 @@ def test_backwards_start_from_their_optimisers_dloss(name):
                 np.testing.assert_allclose(two, one, rtol=1e-8, atol=1e-12, err_msg=key)
 
 
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_its_step_takes_the_learning_rates_that_it_is_given(name):
+    """Whatever the options say: a schedule and a resumed run's --lr come this way."""
+    game_class, options, shapes = EXAMPLES[name]
+    game = game_class(game_class.Options.of(options), shapes, dtype=np.float64)
+    inputs = game.draw(
+        random_batches(shapes, game.batches, np.random.default_rng(0)), np.random.default_rng(1), At(1, 1, 1)
+    )
+    rates = {key: 1e-4 * i for i, key in enumerate(inputs, start=1) if key == "lr" or key.endswith("_lr")}
+    assert rates, "draw hands over a learning rate"
+    game.step(**inputs | rates)
+    assert {optimizer.lr for optimizer in game.optimizers().values()} == set(rates.values())
+
+
 def test_a_state_of_another_game_is_refused():
     (game_class, options, shapes), *_ = EXAMPLES.values()
     game = game_class(game_class.Options.of(options), shapes)

@@ -62,7 +62,7 @@ REST = [
     mistake("features: frozen statistics are the last batch's", "frozen", "1 / (i + 1)", "1"),
     mistake("features: coordinates of the span are not turned alone, but scaled", "in_their_span",
             "np.sqrt(squares[kept])", "squares[kept]"),
-    mistake("features: what is tested chose C too", "few_labels", "(validation if i < choosing else test)[0]",
+    mistake("features: what is tested chose C too", "features:few_labels", "(validation if i < choosing else test)[0]",
             "test[0]", "_error(svm(x, labels[some], C), y, validation[1])",
             "_error(svm(x, labels[some], C), y, test[1])"),
     mistake("npz: the checksum is not compared", "npz:_array", "len(data) < count or file.read(1)",
@@ -126,5 +126,5 @@ REST = [
     mistake("captions: an image that is left out leaves its caption", "load_captioned",
             "[row['caption'] for row in kept]", "[row['caption'] for row in rows]"),
     mistake("judge: the largest of all logits counts", "AttributeJudge.__call__",
-            "logits[:, start:start + size].argmax(axis=1)", "logits.argmax(axis=1)"),
+            "logits[:, part].argmax(axis=1)", "logits.argmax(axis=1)"),
 ]  # fmt: skip
