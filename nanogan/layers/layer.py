@@ -47,8 +47,8 @@ class Layer:
     def __init_subclass__(cls, **options):
         """A class that writes its own backward inherits no tangent: another backward's would be wrong for it."""
         super().__init_subclass__(**options)
-        if "backward" in vars(cls) and "tangent" not in vars(cls):
-            cls.tangent = Layer.tangent
+        if "backward" in vars(cls) and "tangent" not in vars(cls) and cls.tangent is not Layer.tangent:
+            cls.tangent, cls.no_tangent = Layer.tangent, "it writes its own backward"
 
     def tangent(self, v, cache):
         """Return how y changes as x moves along v, and the cache of this tangent.
@@ -228,6 +228,7 @@ class Plain(Layer):
     """
 
     operation = None  # (forward, backward) of nanogan.ops
+    no_tangent = "its slope changes with x"
 
     def __init__(self, **options):
         super().__init__()

@@ -1,4 +1,4 @@
-"""Layers that change the shape: upsampling, max pooling, reshaping."""
+"""Layers that change the shape: upsampling, padding, pooling, reshaping."""
 
 from nanogan import ops
 from nanogan.layers.layer import Plain, same_as_forward
@@ -18,6 +18,26 @@ class Upsample(Plain):
         super().__init__(scale_factor=scale_factor)
 
 
+class ReflectionPad2d(Plain):
+    """Continue each image by its mirror image: by ``padding`` pixels, or by (left, right, top, bottom)."""
+
+    operation = ops.reflection_pad2d_forward, ops.reflection_pad2d_backward
+    tangent = same_as_forward
+
+    def __init__(self, padding):
+        super().__init__(padding=padding)
+
+
+class ZeroPad2d(Plain):
+    """Put zeros around each image: ``padding`` pixels, or (left, right, top, bottom)."""
+
+    operation = ops.zero_pad2d_forward, ops.zero_pad2d_backward
+    tangent = same_as_forward
+
+    def __init__(self, padding):
+        super().__init__(padding=padding)
+
+
 class MaxPool2d(Plain):
     """The largest value of each window; the stride is kernel_size if not given."""
 
@@ -26,6 +46,26 @@ class MaxPool2d(Plain):
 
     def __init__(self, kernel_size, stride=None, padding=0):
         super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+class AvgPool2d(Plain):
+    """The mean of each window; the stride is kernel_size if not given. Zeros of the padding count, as in torch."""
+
+    operation = ops.avg_pool2d_forward, ops.avg_pool2d_backward
+    tangent = same_as_forward
+
+    def __init__(self, kernel_size, stride=None, padding=0):
+        super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
+
+
+class AdaptiveAvgPool2d(Plain):
+    """Means over output_size bins: (N, C, H, W) -> (N, C, OH, OW); ``AdaptiveAvgPool2d(1)`` is each channel's mean."""
+
+    operation = ops.adaptive_avg_pool2d_forward, ops.adaptive_avg_pool2d_backward
+    tangent = same_as_forward
+
+    def __init__(self, output_size):
+        super().__init__(output_size=output_size)
 
 
 class Flatten(Plain):
@@ -47,7 +87,11 @@ class Reshape(Plain):
 
 EXAMPLES = {
     "Upsample": (lambda: Upsample(scale_factor=2), normal(2, 3, 4, 4)),
+    "ReflectionPad2d": (lambda: ReflectionPad2d((1, 2, 3, 0)), normal(2, 3, 4, 4)),
+    "ZeroPad2d": (lambda: ZeroPad2d((1, 2, 3, 0)), normal(2, 3, 4, 4)),
     "MaxPool2d": (lambda: MaxPool2d(2), normal(2, 3, 4, 4)),
+    "AvgPool2d": (lambda: AvgPool2d(2), normal(2, 3, 4, 4)),
+    "AdaptiveAvgPool2d": (lambda: AdaptiveAvgPool2d(3), normal(2, 3, 4, 4)),
     "Flatten": (Flatten, normal(2, 3, 4, 4)),
     "Reshape": (lambda: Reshape(3, 2, 2), normal(2, 12)),
 }

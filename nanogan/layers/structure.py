@@ -7,7 +7,7 @@ places. That is all that a backward pass needs to know about the shape of a netw
 import numpy as np
 
 from nanogan.errors import UserError
-from nanogan.layers.activations import ReLU
+from nanogan.layers.activations import Identity, ReLU
 from nanogan.layers.affine import Conv2d
 from nanogan.layers.norm import BatchNorm2d
 from nanogan.layers.sequential import Sequential
@@ -49,10 +49,10 @@ class Concat(Sequential):
 
         y = concatenate([layer(x) for layer in layers], axis=1)
 
-    x of any shape; results (N, C1, ...), (N, C2, ...) -> y (N, C1 + C2 + ..., ...). An empty ``Sequential()`` passes x
-    on as it is: ``Concat(Sequential(), f)`` is the skip connection of a U-Net or of DenseNet, [x, f(x)]. The arrays are
-    named as those of a :class:`Sequential` ("0.weight", "1.weight"). dy is cut where the results were joined, and dx is
-    the sum of what the layers return. (To join arrays of other sources: :func:`nanogan.ops.rows.join_channels`.)
+    x of any shape; results (N, C1, ...), (N, C2, ...) -> y (N, C1 + C2 + ..., ...). ``Concat(Identity(), f)`` is the
+    skip connection of a U-Net or of DenseNet, [x, f(x)]. The arrays are named as those of a :class:`Sequential`
+    ("0.weight", "1.weight"). dy is cut where the results were joined, and dx is the sum of what the layers return. (To
+    join arrays of other sources: :func:`nanogan.ops.rows.join_channels`.)
 
     Raises UserError if the results differ in more than their channels. Source: G. Huang et al., arXiv:1608.06993.
     """
@@ -88,7 +88,7 @@ def _residual():
 
 def _concat():
     rng = np.random.default_rng(11)
-    return Concat(Conv2d(3, 2, 3, padding=1, rng=rng), Sequential(), Conv2d(3, 4, 1, rng=rng))
+    return Concat(Conv2d(3, 2, 3, padding=1, rng=rng), Identity(), Conv2d(3, 4, 1, rng=rng))
 
 
 EXAMPLES = {"Residual": (_residual, normal(3, 3, 4, 4)), "Concat": (_concat, normal(2, 3, 4, 4))}
