@@ -55,7 +55,7 @@ def test_a_layer_with_a_backward_of_its_own_inherits_no_tangent():
 
     assert not has_tangent(Gentle())
     assert has_tangent(type("Same", (ReLU,), {})())
-    with pytest.raises(UserError, match="Gentle has no tangent, since it defines none: for a gradient penalty"):
+    with pytest.raises(UserError, match="Gentle has no tangent, since it writes its own backward: for a"):
         Gentle().tangent(np.ones(2), None)
 
 

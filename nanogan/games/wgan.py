@@ -4,8 +4,8 @@
     G minimises  -mean D(G(z))
 
 D is a critic: there is no sigmoid, and a score is no probability. The largest mean D(x) - mean D(G(z)) that a function
-with a slope of at most 1 reaches is the Wasserstein-1 distance of real and generated images, and it falls as G improves,
-where the losses of other GANs say little. Clipped weights bound D's slope by some unknown number in place of 1, so the
+with a slope of at most 1 reaches is the Wasserstein-1 distance of real and generated images. It falls as G improves;
+the losses of other GANs say little. Clipped weights bound D's slope by some unknown number in place of 1, so the
 estimate is right up to a factor. :mod:`nanogan.games.wgan_gp` bounds it by a penalty: lay the two side by side, the
 critic's step is what differs.
 
