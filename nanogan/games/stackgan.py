@@ -47,7 +47,8 @@ class StackOptions(Options):
         choices=stackgan.TEXTS,
     )
     text_size: int = option(32, "elements of a word's vector, and of a text's", low=1, high=1_000_000)
-    width: int = option(16, "channels of the largest map", low=1, high=1_000_000)
+    width: int = option(16, "channels of G's largest map", low=1, high=1_000_000)
+    d_width: int = option(32, "channels of D's largest map", low=1, high=1_000_000)
     kl: float = option(2.0, "weight of the KL divergence in G's loss", low=0, high=1000)
     lr: float = option(5e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
@@ -104,10 +105,11 @@ class StageOne(Game):
             raise UserError(f"this stage of image_size {options.image_size} expected images of "
                             f"{self.size_of(options)} pixels, got {size}")  # fmt: skip
         self.options, self.device, self.dtype = options, get_device(device), dtype
-        common = {"channels": C, "width": options.width, "text": options.text, "text_size": options.text_size}
+        common = {"channels": C, "text": options.text, "text_size": options.text_size}
         common |= {"rng": seeded_rng(seed, "weights"), "dtype": dtype}
-        self._make_generators(common | self.captions | {"condition": options.condition})
-        self.d = stackgan.Discriminator(size=size, words=len(self.captions["words"]), **common).to(self.device)
+        self._make_generators(common | self.captions | {"width": options.width, "condition": options.condition})
+        sizes = {"size": size, "width": options.d_width, "words": len(self.captions["words"])}
+        self.d = stackgan.Discriminator(**common | sizes).to(self.device)
         settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
 
@@ -305,7 +307,7 @@ class StageTwo(StageOne):
 
 
 _CAPTIONS = {"words": ("", "red", "blue", "on"), "shown": [[1, 3, 2], [2, 0, 0]]}
-_TINY = {"image_size": 16, "latent": 2, "condition": 2, "text_size": 3, "width": 2}
+_TINY = {"image_size": 16, "latent": 2, "condition": 2, "text_size": 3, "width": 2, "d_width": 2}
 EXAMPLES = {
     "StackGAN, stage I": (StageOne, _TINY | {"text": "mean"}, {"images": (2, 8, 8), "captions": _CAPTIONS}),
     "StackGAN, stage II": (StageTwo, _TINY | {"kl": 0.7}, {"images": (2, 16, 16), "captions": _CAPTIONS}),

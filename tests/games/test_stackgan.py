@@ -13,9 +13,16 @@ from nanogan.games.stackgan import StackOptions, StageOne, StageTwo, images_of
 from nanogan.models import stackgan
 from tests.games import stackgan_of_torch as theirs
 
-N, C, SIZE, LATENT, CONDITION, TEXT, WIDTH = 6, 2, 16, 3, 2, 3, 2
+N, C, SIZE, LATENT, CONDITION, TEXT, WIDTH, D_WIDTH = 6, 2, 16, 3, 2, 3, 2, 3
 WORDS = ("", "a", "red", "cat", "on")
-TINY = {"image_size": SIZE, "latent": LATENT, "condition": CONDITION, "text_size": TEXT, "width": WIDTH}
+TINY = {
+    "image_size": SIZE,
+    "latent": LATENT,
+    "condition": CONDITION,
+    "text_size": TEXT,
+    "width": WIDTH,
+    "d_width": D_WIDTH,
+}
 CAPTIONS = {"words": WORDS, "shown": [[1, 2, 3], [3, 0, 0]]}
 F = torch.nn.functional
 
@@ -59,7 +66,7 @@ def test_steps_are_torchs(game_class, text):
     game = made(game_class, text=text, kl=0.7)
     start, inputs, seen = played(game, 3)
     sizes = text, len(WORDS), TEXT
-    d = loaded(theirs.D(game_class.size_of(game.options), C, WIDTH, *sizes), start["d"])
+    d = loaded(theirs.D(game_class.size_of(game.options), C, D_WIDTH, *sizes), start["d"])
     first = theirs.First(SIZE // 2, C, LATENT, WIDTH, *sizes, CONDITION)
     if game_class is StageOne:
         g = loaded(first, start["g"])

@@ -138,7 +138,7 @@ def test_a_file_opens_with_its_words_and_all_sizes(tmp_path, text, size, rng):
 
 @pytest.mark.parametrize("game_class", [StageOne, StageTwo])
 def test_a_runs_checkpoint_opens_too(tmp_path, game_class):
-    options = game_class.Options(image_size=16, latent=3, width=2, condition=2, text_size=3)
+    options = game_class.Options(image_size=16, latent=3, width=2, d_width=2, condition=2, text_size=3)
     size = game_class.size_of(options)
     shapes = {"images": (2, size, size), "captions": {"words": WORDS, "shown": [[1, 2, 0]]}}
     game = game_class(options, shapes)
