@@ -116,21 +116,24 @@ def test_steps_are_torchs(generator, g_loss):
             np.testing.assert_allclose(array, parameter.detach().numpy(), rtol=0, atol=1e-8)
 
 
-def test_the_step_takes_the_optimisers_dloss_and_the_steps_learning_rate():
-    """A loss 8 times as large, and gradients 8 times as large, whichever network is asked."""
+def test_each_network_takes_the_steps_learning_rate_and_its_own_optimisers_dloss():
+    """A loss of G 4 times as large has gradients 4 times as large, one of D 8 times."""
     for g_loss in ("features", "classes"):
         found = []
-        for scale in (1.0, 8.0):
-            game, rng = made(g_loss=g_loss), np.random.default_rng(3)
-            game.opt_g.dloss = game.opt_d.dloss = scale
+        for scale_g, scale_d in ((1.0, 1.0), (4.0, 8.0)):
+            game, rng = made(g_loss=g_loss, class_weight=0.25), np.random.default_rng(3)
+            game.opt_g.dloss, game.opt_d.dloss = scale_g, scale_d
             game.opt_g.step = game.opt_d.step = lambda: None
             game.reseed(1, 1)
             game.step(**game.draw(batches(rng), rng, At(1, 1, 1)) | {"lr": 0.25})
             assert game.opt_g.lr == game.opt_d.lr == 0.25
-            gradients = [*game.g.named_parameters(), *game.d.named_parameters()]
-            found.append([gradient.copy() for _, _, gradient in gradients])
-        for one, eight in zip(*found, strict=True):
-            np.testing.assert_allclose(eight, 8 * one, rtol=1e-10, atol=1e-14)
+            found.append([
+                gradient / scale
+                for network, scale in ((game.g, scale_g), (game.d, scale_d))
+                for _, _, gradient in network.named_parameters()
+            ])  # fmt: skip
+        for unscaled, scaled in zip(*found, strict=True):
+            np.testing.assert_allclose(scaled, unscaled, rtol=1e-10, atol=1e-14)
 
 
 def test_the_average_of_d_moves_with_its_update():
