@@ -12,18 +12,28 @@ A training checkpoint is one such file with all that a run's future depends on:
     progress = checkpoint.load_training("last.safetensors", game)
 """
 
-from nanogan.checkpoint.networks import load, load_conditional, load_discriminator, load_generator, save
+from nanogan.checkpoint.networks import (
+    generator_loader,
+    load,
+    load_conditional,
+    load_discriminator,
+    load_generator,
+    load_translator,
+    save,
+)
 from nanogan.checkpoint.runs import Progress, load_training, read_training, save_training
 from nanogan.checkpoint.safetensors_files import KEY, read
 
 __all__ = [
     "KEY",
     "Progress",
+    "generator_loader",
     "load",
     "load_conditional",
     "load_discriminator",
     "load_generator",
     "load_training",
+    "load_translator",
     "read",
     "read_training",
     "save",
