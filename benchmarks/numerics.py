@@ -18,6 +18,7 @@ from nanogan.backend import channels_last
 from nanogan.ops.batchnorm import example as batchnorm
 from nanogan.ops.examples import Example, constant, integers, normal, probabilities
 from nanogan.ops.instancenorm import example as instancenorm
+from nanogan.ops.layernorm import example as layernorm
 
 PRECISION = 2.0**-24  # a number rounded to float32 is off by at most this part of itself
 
@@ -35,12 +36,22 @@ CASES = [
     batchnorm(64, 64, 32, 32, train=True),
     batchnorm(*SHAPE, train=False),
     instancenorm(*SHAPE),
+    layernorm(*SHAPE, normalized_shape=SHAPE[1:]),
+    layernorm(128, 1024, normalized_shape=1024),
     Example(ops.relu_forward, x=normal(*SHAPE)),
     Example(ops.leaky_relu_forward, x=normal(*SHAPE), negative_slope=0.2),
     Example(ops.tanh_forward, x=normal(*SHAPE)),
     Example(ops.sigmoid_forward, x=normal(*SHAPE)),
+    Example(ops.softplus_forward, x=normal(*SHAPE)),
+    Example(ops.elu_forward, x=normal(*SHAPE)),
+    Example(ops.selu_forward, x=normal(*SHAPE)),
+    Example(ops.silu_forward, x=normal(*SHAPE)),
+    Example(ops.gelu_forward, x=normal(*SHAPE)),
+    Example(ops.glu_forward, x=normal(*SHAPE), dim=1),
     Example(ops.upsample_forward, torch="interpolate", x=normal(*SHAPE), scale_factor=2),
     Example(ops.max_pool2d_forward, x=normal(*SHAPE), kernel_size=3, stride=2, padding=1),
+    Example(ops.avg_pool2d_forward, x=normal(*SHAPE), kernel_size=3, stride=2, padding=1),
+    Example(ops.adaptive_avg_pool2d_forward, x=normal(*SHAPE), output_size=7),
     Example(ops.bce_forward, torch="binary_cross_entropy", p=probabilities(128, 1), target=TARGET),
     Example(ops.bce_with_logits_forward, torch="binary_cross_entropy_with_logits",
             logits=normal(128, 1, scale=5), target=TARGET),

@@ -13,6 +13,7 @@ A training checkpoint is one such file with all that a run's future depends on:
 """
 
 from nanogan.checkpoint.networks import (
+    generator_loader,
     load,
     load_conditional,
     load_discriminator,
@@ -26,6 +27,7 @@ from nanogan.checkpoint.safetensors_files import KEY, read
 __all__ = [
     "KEY",
     "Progress",
+    "generator_loader",
     "load",
     "load_conditional",
     "load_discriminator",

@@ -59,6 +59,15 @@ def load_conditional(path):
     return _load("generator", conditional.generator, conditional.options_of, path, "conditional DCGAN generator")
 
 
+def generator_loader(models, name):
+    """Return ``load(path)``, which opens a generator of ``models``, on the CPU.
+
+    models: a file of nanogan.models, with ``generator(**options)`` and ``options_of(state)``, which infers the options
+    from the shapes of its arrays. name: what an error calls it, "vanilla GAN generator".
+    """
+    return lambda path: _load("generator", models.generator, models.options_of, path, name)
+
+
 def load_translator(path):
     """Return the translator saved in ``path``, on the CPU: the generator of a CycleGAN or a DiscoGAN.
 

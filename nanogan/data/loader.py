@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 
 from nanogan.backend import copied_ahead, get_device, seeded_rng
+from nanogan.data.sets.captions import Captions
 from nanogan.errors import UserError
 from nanogan.images import from_uint8
 
@@ -25,6 +26,7 @@ class Loader:
         uint8 (N, H, W, C): images          ``dtype`` (B, C, H, W), -1 to 1, channels-last in memory  (C, H, W)
         integers (N,): labels               int64 (B,)                                               K
         floats (N, ...)                     ``dtype`` (B, ...), as they are                           (...)
+        a Captions of T words each          int64 (B, T), places in its ``words``                     {"words", "shown"}
 
     Labels run from 0 to K - 1. K is the largest + 1, or ``classes``: a number for the column "labels", or a dictionary
     {column: number}. ``shapes`` is a dictionary of what a sample of each column is.
@@ -136,6 +138,8 @@ def _checked(name, column, classes):
 
     Labels are checked here, once, so that no step and no loss has to.
     """
+    if isinstance(column, Captions):
+        return column.numbers, column.described()
     if not hasattr(column, "dtype"):
         column = np.asarray(column)
     kind, shape = column.dtype.kind, column.shape

@@ -25,7 +25,7 @@
 
 A GAN is at most three files: networks in ``models/`` if it needs new ones, its game here, its script in ``examples/``.
 There is no list of games: ``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``. Three rules:
-parameters change in an optimiser's ``step`` alone, so a clipping of weights goes into that of an optimiser's subclass;
+parameters change in an optimiser's ``step`` alone, which also clips weights if the optimiser has a ``weight_clip``;
 a backward starts from its optimiser's ``dloss``, which is not 1 where losses are scaled (fp16); and names are free, but
 a network called ``g`` is the one that ``checkpoint.load_generator`` takes out of a run's checkpoint.
 """
@@ -138,7 +138,8 @@ class Game:
         Optimizer    saved and resumed; a network without one is frozen
         anything else with state_dict and load_state_dict (an average of weights, a pool of images): saved and resumed
 
-    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}.
+    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}, and of captions,
+    integers (N, T), {"words": the words that they are places in, "shown": some captions, lists of T integers}.
     """
 
     Options = Options

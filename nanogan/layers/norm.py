@@ -8,9 +8,31 @@ from nanogan.errors import UserError
 from nanogan.layers.layer import Layer
 from nanogan.ops.checks import check_input
 from nanogan.ops.examples import normal
+from nanogan.ops.layernorm import layernorm_shape
 
 
-class BatchNorm2d(Layer):
+class _Norm(Layer):
+    """What all of them share: weight (gamma) and bias (beta), and a backward that adds their gradients."""
+
+    no_tangent = "its slope changes with x"
+
+    def __init__(self, shape, eps, affine, dtype):
+        super().__init__()
+        if not eps > 0:
+            raise UserError(f"{type(self).__name__} expected eps > 0, got eps={eps}")
+        self.eps = eps
+        if affine:
+            self.add_param("weight", np.ones(shape, dtype))
+            self.add_param("bias", np.zeros(shape, dtype))
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        backward, cache = cache
+        dx, dgamma, dbeta = backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
+        self.add_grads(weight=dgamma, bias=dbeta)
+        return dx
+
+
+class BatchNorm2d(_Norm):
     """Batch normalisation of (N, num_features, H, W), as torch.nn.BatchNorm2d.
 
     See :func:`nanogan.ops.batchnorm_forward`.
@@ -19,14 +41,13 @@ class BatchNorm2d(Layer):
     """
 
     ndim = 4
+    no_tangent = "it mixes the samples of a batch, so that no sample has a gradient of its own"
 
     def __init__(self, num_features, *, eps=1e-5, momentum=0.1, dtype=np.float32):
-        super().__init__()
         if not (eps > 0 and 0 <= momentum <= 1):
             raise UserError(f"BatchNorm expected eps > 0 and momentum from 0 to 1, got eps={eps}, momentum={momentum}")
-        self.eps, self.momentum = eps, momentum
-        self.add_param("weight", np.ones(num_features, dtype))
-        self.add_param("bias", np.zeros(num_features, dtype))
+        super().__init__(num_features, eps, True, dtype)
+        self.momentum = momentum
         self.buffers["running_mean"] = np.zeros(num_features, dtype)
         self.buffers["running_var"] = np.ones(num_features, dtype)
         self.buffers["num_batches_tracked"] = np.zeros((), np.int64)
@@ -49,12 +70,6 @@ class BatchNorm2d(Layer):
             eps=self.eps,
         )
 
-    def backward(self, dy, cache, need_dx=True, need_dw=True):
-        backward, cache = cache
-        dx, dgamma, dbeta = backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
-        self.add_grads(weight=dgamma, bias=dbeta)
-        return dx
-
     def __repr__(self):
         return f"{type(self).__name__}({self.params['weight'].size}, eps={self.eps}, momentum={self.momentum})"
 
@@ -65,7 +80,7 @@ class BatchNorm1d(BatchNorm2d):
     ndim = 2
 
 
-class InstanceNorm2d(Layer):
+class InstanceNorm2d(_Norm):
     """Instance normalisation of (N, num_features, H, W), as torch.nn.InstanceNorm2d without running statistics.
 
     See :func:`nanogan.ops.instancenorm_forward`. With ``affine=True`` the parameters are weight (gamma) and bias
@@ -73,13 +88,8 @@ class InstanceNorm2d(Layer):
     """
 
     def __init__(self, num_features, *, eps=1e-5, affine=False, dtype=np.float32):
-        super().__init__()
-        if not eps > 0:
-            raise UserError(f"InstanceNorm2d expected eps > 0, got eps={eps}")
-        self.num_features, self.eps = num_features, eps
-        if affine:
-            self.add_param("weight", np.ones(num_features, dtype))
-            self.add_param("bias", np.zeros(num_features, dtype))
+        super().__init__(num_features, eps, affine, dtype)
+        self.num_features = num_features
 
     def forward(self, x, train=True):
         check_input("InstanceNorm2d", x, self.params.get("weight"), (None, self.num_features, None, None))
@@ -92,19 +102,41 @@ class InstanceNorm2d(Layer):
             eps=self.eps,
         )
 
-    def backward(self, dy, cache, need_dx=True, need_dw=True):
-        backward, cache = cache
-        dx, dgamma, dbeta = backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
-        self.add_grads(weight=dgamma, bias=dbeta)
-        return dx
-
     def __repr__(self):
         affine = ", affine=True" if self.params else ""
         return f"InstanceNorm2d({self.num_features}, eps={self.eps}{affine})"
+
+
+class LayerNorm(_Norm):
+    """Layer normalisation over the last dimensions of (N, ..., *normalized_shape), as torch.nn.LayerNorm.
+
+    See :func:`nanogan.ops.layernorm_forward`. Parameters of ``normalized_shape``: weight (gamma) and bias (beta);
+    with ``elementwise_affine=False`` there are none.
+    """
+
+    def __init__(self, normalized_shape, *, eps=1e-5, elementwise_affine=True, dtype=np.float32):
+        self.normalized_shape = layernorm_shape(normalized_shape)
+        super().__init__(self.normalized_shape, eps, elementwise_affine, dtype)
+
+    def forward(self, x, train=True):
+        return dispatch(
+            ops.layernorm_forward,
+            ops.layernorm_backward,
+            x,
+            self.params.get("weight"),
+            self.params.get("bias"),
+            normalized_shape=self.normalized_shape,
+            eps=self.eps,
+        )
+
+    def __repr__(self):
+        affine = "" if self.params else ", elementwise_affine=False"
+        return f"LayerNorm({self.normalized_shape}, eps={self.eps}{affine})"
 
 
 EXAMPLES = {
     "BatchNorm2d": (lambda: BatchNorm2d(3), normal(4, 3, 5, 5)),
     "BatchNorm1d": (lambda: BatchNorm1d(3), normal(8, 3)),
     "InstanceNorm2d": (lambda: InstanceNorm2d(3, affine=True), normal(2, 3, 4, 5)),
+    "LayerNorm": (lambda: LayerNorm((3, 4, 5)), normal(2, 3, 4, 5)),
 }

@@ -7,7 +7,7 @@ places. That is all that a backward pass needs to know about the shape of a netw
 import numpy as np
 
 from nanogan.errors import UserError
-from nanogan.layers.activations import ReLU
+from nanogan.layers.activations import Identity, ReLU
 from nanogan.layers.affine import Conv2d
 from nanogan.layers.norm import BatchNorm2d
 from nanogan.layers.sequential import Sequential
@@ -39,16 +39,20 @@ class Residual(Sequential):
         dx = super().backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
         return add(dy, dx) if need_dx else None
 
+    def tangent(self, v, cache):
+        fv, caches = super().tangent(v, cache)
+        return add(v, fv), caches
+
 
 class Concat(Sequential):
     """The layers side by side: each is given the same x, and the results are joined along the channels, axis 1.
 
         y = concatenate([layer(x) for layer in layers], axis=1)
 
-    x of any shape; results (N, C1, ...), (N, C2, ...) -> y (N, C1 + C2 + ..., ...). An empty ``Sequential()`` passes x
-    on as it is: ``Concat(Sequential(), f)`` is the skip connection of a U-Net or of DenseNet, [x, f(x)]. The arrays are
-    named as those of a :class:`Sequential` ("0.weight", "1.weight"). dy is cut where the results were joined, and dx is
-    the sum of what the layers return. (To join arrays of other sources: :func:`nanogan.ops.rows.join_channels`.)
+    x of any shape; results (N, C1, ...), (N, C2, ...) -> y (N, C1 + C2 + ..., ...). ``Concat(Identity(), f)`` is the
+    skip connection of a U-Net or of DenseNet, [x, f(x)]. The arrays are named as those of a :class:`Sequential`
+    ("0.weight", "1.weight"). dy is cut where the results were joined, and dx is the sum of what the layers return. (To
+    join arrays of other sources: :func:`nanogan.ops.rows.join_channels`.)
 
     Raises UserError if the results differ in more than their channels. Source: G. Huang et al., arXiv:1608.06993.
     """
@@ -67,6 +71,12 @@ class Concat(Sequential):
             total = dx if total is None else add(total, dx)
         return total if need_dx else None
 
+    def tangent(self, v, cache):
+        caches, sizes = cache
+        pairs = zip(self.layers, caches, strict=True)
+        ts, tangent_caches = zip(*(layer.tangent(v, layer_cache) for layer, layer_cache in pairs), strict=True)
+        return join_channels(*ts), (tangent_caches, sizes)
+
     def __getitem__(self, i):
         return Concat(*self.layers[i]) if isinstance(i, slice) else self.layers[i]
 
@@ -78,7 +88,7 @@ def _residual():
 
 def _concat():
     rng = np.random.default_rng(11)
-    return Concat(Conv2d(3, 2, 3, padding=1, rng=rng), Sequential(), Conv2d(3, 4, 1, rng=rng))
+    return Concat(Conv2d(3, 2, 3, padding=1, rng=rng), Identity(), Conv2d(3, 4, 1, rng=rng))
 
 
 EXAMPLES = {"Residual": (_residual, normal(3, 3, 4, 4)), "Concat": (_concat, normal(2, 3, 4, 4))}

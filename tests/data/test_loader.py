@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from nanogan.data import Loader
+from nanogan.data import Captions, Loader
 from nanogan.errors import UserError
 
 
@@ -122,6 +122,16 @@ def test_columns_are_known_by_what_they_hold(rng):
     assert second["kind"].tolist() == [0, 0, 1]
     np.testing.assert_array_equal(second["half"], half[3:])
     np.testing.assert_allclose(second["b"], b[3:].transpose(0, 3, 1, 2) / 127.5 - 1)
+
+
+def test_captions_stay_with_their_images():
+    numbers = np.stack([np.arange(7) % 4, np.arange(7) % 3, np.zeros(7)], axis=1)
+    columns = {"images": numbered(7), "captions": Captions(numbers, ("", "a", "cat", "red"))}
+    loader = Loader(columns, batch_size=3, dtype=np.float64)
+    assert loader.shapes["captions"] == columns["captions"].described()
+    for batch in loader.epoch(1):
+        assert batch["captions"].dtype == np.int64
+        np.testing.assert_array_equal(batch["captions"], numbers[as_numbers(batch["images"])])
 
 
 def test_the_number_of_classes_may_be_given():

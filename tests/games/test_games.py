@@ -1,5 +1,6 @@
 """The contract of games: every game of nanogan.games is checked, and the check notices what it is for."""
 
+import copy
 import dataclasses
 import importlib
 import pkgutil
@@ -65,6 +66,51 @@ def test_what_a_run_needs_of_it(name):
     other.load_state_dict(game.state_dict())
     fixed = game.fixed(batches, np.random.default_rng(2))
     np.testing.assert_array_equal(other.sample(fixed), game.sample(fixed))
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_backwards_start_from_their_optimisers_dloss(name):
+    """Losses scaled by another factor for each optimiser: gradients are that many times as large, the log is as it was.
+
+    No optimiser changes anything here, so that all gradients of a network are of the same parameters.
+    """
+    game_class, options, shapes = EXAMPLES[name]
+    game = game_class(game_class.Options.of(options), shapes, dtype=np.float64)
+    batches = random_batches(shapes, game.batches, np.random.default_rng(0))
+    inputs, start = game.draw(batches, np.random.default_rng(1), At(1, 1, 1)), copy.deepcopy(game.state_dict())
+
+    def played(scales):
+        noted, optimizers = {}, game.optimizers()
+        for (key, optimizer), scale in zip(optimizers.items(), scales, strict=False):
+            optimizer.dloss, noted[key] = scale, []
+            optimizer.step = lambda key=key, optimizer=optimizer, scale=scale: noted[key].append(
+                [gradient / scale for _, _, gradient in optimizer.network.named_parameters()]
+            )
+        game.load_state_dict(start)
+        game.reseed(0, 1)
+        return game.step(**inputs), noted
+
+    seen, gradients = played([1.0] * 9)
+    seen_scaled, scaled = played([2.0, 3.0, 5.0, 7.0, 11.0, 13.0, 17.0, 19.0, 23.0])
+    np.testing.assert_allclose(list(seen_scaled), list(seen), rtol=1e-9)
+    for key, updates in gradients.items():
+        for update, other in zip(updates, scaled[key], strict=True):
+            for one, two in zip(update, other, strict=True):
+                np.testing.assert_allclose(two, one, rtol=1e-8, atol=1e-12, err_msg=key)
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_its_step_takes_the_learning_rates_that_it_is_given(name):
+    """Whatever the options say: a schedule and a resumed run's --lr come this way."""
+    game_class, options, shapes = EXAMPLES[name]
+    game = game_class(game_class.Options.of(options), shapes, dtype=np.float64)
+    inputs = game.draw(
+        random_batches(shapes, game.batches, np.random.default_rng(0)), np.random.default_rng(1), At(1, 1, 1)
+    )
+    rates = {key: 1e-4 * i for i, key in enumerate(inputs, start=1) if key == "lr" or key.endswith("_lr")}
+    assert rates, "draw hands over a learning rate"
+    game.step(**inputs | rates)
+    assert {optimizer.lr for optimizer in game.optimizers().values()} == set(rates.values())
 
 
 def test_a_state_of_another_game_is_refused():
@@ -219,7 +265,7 @@ class Twice(Toy):
     ("mistake", "told"),
     [
         ("a sign in the first update", "update 1 of opt_d has another gradient than its last one"),
-        ("weights clipped after a step", "put a clipping of weights into the step of an optimiser's subclass"),
+        ("weights clipped after a step", "weights are clipped by the optimiser: weight_clip=0.01"),
     ],
 )
 def test_the_updates_before_the_last_are_checked_too(mistake, told):

@@ -1,5 +1,7 @@
 """Where rounding, extreme values and ties decide."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from benchmarks import numerics
 from nanogan import ops
 from nanogan.backend import to_device
 from nanogan.errors import UserError
+from nanogan.ops import smooth_activations
 from tests.helpers import relative_error
 
 
@@ -97,6 +100,38 @@ def test_sigmoid_and_tanh_do_not_overflow(dtype):
     np.testing.assert_allclose(y, torch.sigmoid(torch.tensor(x)).numpy(), rtol=1e-6, atol=1e-38)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", ["softplus", "elu", "selu", "silu", "gelu", "glu"])
+def test_smooth_activations_do_not_overflow(name, dtype, rng):
+    """A warning would be an error here."""
+    x = np.array([-1e30, *EXTREME, 1e30], dtype)
+    x = np.concatenate([x[::-1] if name == "glu" else [], x]).astype(dtype)
+    y, cache = getattr(ops, f"{name}_forward")(x)
+    dy = rng.standard_normal(y.shape).astype(dtype)
+    t = torch.tensor(x.astype(np.float64), requires_grad=True)
+    expected = getattr(F, name)(t)
+    expected.backward(torch.tensor(dy.astype(np.float64)))
+    np.testing.assert_allclose(y, expected.detach().numpy(), rtol=1e-5, atol=1e-8)  # torch's softplus is off by e^-20
+    dx = getattr(ops, f"{name}_backward")(dy, cache)
+    np.testing.assert_allclose(dx, t.grad.numpy(), rtol=1e-5, atol=1e-8)
+
+
+def test_gelus_normal_distribution_function_is_exact():
+    """To 2^-53 of 1, and of itself in the tail, where torch's 1 + erf has no digit left."""
+    x = np.linspace(-12, 12, 4001)
+    expected = np.array([math.erfc(-value * 0.5**0.5) / 2 for value in x])
+    probability = smooth_activations.normal_cdf(x)
+    np.testing.assert_allclose(probability, expected, rtol=0, atol=3e-16)
+    np.testing.assert_allclose(probability, expected, rtol=1e-13)
+
+
+def test_softpluss_slope_keeps_its_digits_far_below_zero():
+    y, cache = ops.softplus_forward(np.array([-30.0], np.float32))
+    dx = ops.softplus_backward(np.array([2.0], np.float32), cache)
+    assert float(y[0]) == pytest.approx(np.exp(-30), rel=1e-6, abs=0)
+    assert float(dx[0]) == pytest.approx(2 * np.exp(-30), rel=1e-6, abs=0)
+
+
 @pytest.mark.parametrize(("mean", "std"), [(1e4, 1.0), (-300.0, 0.01), (0.0, 1.0)])
 def test_batchnorm_in_float32_survives_a_large_offset(mean, std, rng):
     """E[x^2] - E[x]^2 would have no correct digit here. Compared with float64 on the same rounded input."""
@@ -110,20 +145,24 @@ def test_batchnorm_in_float32_survives_a_large_offset(mean, std, rng):
     assert ours < max(2 * torchs, 1e-6)
 
 
-@pytest.mark.parametrize(("mean", "std"), [(1e4, 1.0), (-300.0, 0.01), (0.0, 1.0)])
-def test_instancenorm_in_float32_survives_a_large_offset(mean, std, rng):
-    """As batchnorm, and its gradients too: 256 x 256 pixels, added one after the other, would lose digits as well."""
+@pytest.mark.parametrize("mean", [(1e4, 1.0), (-300.0, 0.01), (0.0, 1.0)], ids=str)
+@pytest.mark.parametrize("op", ["instancenorm", "layernorm"])
+def test_the_norms_of_each_image_survive_a_large_offset_too(op, mean, rng):
+    """And their gradients: 256 x 256 pixels, added one after the other in float32, would lose digits as well."""
+    mean, std = mean
+    options = {} if op == "instancenorm" else {"normalized_shape": (256, 256)}  # the same groups
     x = (mean + std * rng.standard_normal((2, 2, 256, 256))).astype(np.float32)
-    y, cache = ops.instancenorm_forward(x)
     dy = rng.standard_normal(x.shape).astype(np.float32)
-    dx, _, _ = ops.instancenorm_backward(dy, cache)
-    exact, theirs = (torch.tensor(x, dtype=dtype, requires_grad=True) for dtype in (torch.float64, torch.float32))
-    for tensor in (exact, theirs):
-        F.instance_norm(tensor).backward(torch.tensor(dy, dtype=tensor.dtype))
-    expected, theirs_y = (F.instance_norm(tensor).detach().numpy() for tensor in (exact, theirs))
-    assert relative_error(y, expected) < max(2 * relative_error(theirs_y, expected), 1e-6)
-    dx_error = relative_error(dx, exact.grad.numpy())
-    assert dx_error < max(2 * relative_error(theirs.grad.numpy(), exact.grad.numpy()), 1e-6)
+    y, cache = getattr(ops, f"{op}_forward")(x, **options)
+    ours = y, getattr(ops, f"{op}_backward")(dy, cache)[0]
+    results = []
+    for dtype in (torch.float64, torch.float32):
+        t = torch.tensor(x, dtype=dtype, requires_grad=True)
+        expected = F.instance_norm(t)
+        expected.backward(torch.tensor(dy, dtype=dtype))
+        results.append((expected.detach().numpy(), t.grad.numpy()))
+    for got, exact, torchs in zip(ours, *results, strict=True):
+        assert relative_error(got, exact) < max(2 * relative_error(torchs, exact), 1e-6)
 
 
 def test_batchnorm_of_constant_channels_is_beta(rng):
@@ -155,14 +194,14 @@ def test_batchnorm_refuses_one_value_per_channel(rng):
         ops.batchnorm_forward(rng.standard_normal((1, 3)), np.ones(3), np.zeros(3), np.zeros(3), np.ones(3))
 
 
-@pytest.mark.parametrize("name", ["relu", "leaky_relu"])
+@pytest.mark.parametrize("name", ["relu", "leaky_relu", "elu", "selu"])
 def test_the_slope_at_zero_is_torchs(name):
     x = np.array([-1.0, -0.0, 0.0, 1.0])
     y, cache = getattr(ops, f"{name}_forward")(x)
     dx = getattr(ops, f"{name}_backward")(np.array([3.0, 5.0, 7.0, 11.0]), cache)
     t = torch.tensor(x, requires_grad=True)
     getattr(F, name)(t).backward(torch.tensor([3.0, 5.0, 7.0, 11.0]))
-    np.testing.assert_array_equal(dx, t.grad.numpy())
+    np.testing.assert_allclose(dx, t.grad.numpy(), rtol=1e-15)
 
 
 def test_max_pool_gives_ties_to_the_first_as_torch_does(rng):
@@ -219,6 +258,17 @@ IMAGE = np.zeros((2, 3, 4, 5))
         (lambda: ops.reflection_pad2d_forward(IMAGE, padding=(1, 2)), r"of four, .*bottom\), got \(1, 2\)"),
         (lambda: ops.zero_pad2d_forward(IMAGE, padding=-1), "one integer of at least 0, .* got -1"),
         (lambda: ops.zero_pad2d_forward(IMAGE[0], padding=1), "4 dimensions, .* got one of shape"),
+        (lambda: ops.layernorm_forward(IMAGE, normalized_shape=4), r"ends in \(4,\), got \(2, 3, 4, 5\)"),
+        (lambda: ops.layernorm_forward(IMAGE[0, 0], normalized_shape=(4, 5)), r"shape \(N, ...\) .*, got \(4, 5\)"),
+        (lambda: ops.layernorm_forward(IMAGE, np.ones(4), normalized_shape=5), r"gamma of .* \(5,\), got \(4,\)"),
+        (lambda: ops.layernorm_forward(IMAGE, normalized_shape=2.5), "one or more integers, got 2.5"),
+        (lambda: ops.avg_pool2d_forward(IMAGE, kernel_size=3, padding=2), "AvgPool2d .* at most half"),
+        (lambda: ops.avg_pool2d_forward(IMAGE, kernel_size=5), r"AvgPool2d .* kernel's size \(5, 5\), got \(4, 5\)"),
+        (lambda: ops.adaptive_avg_pool2d_forward(IMAGE, output_size=0), "output_size expected .* got 0"),
+        (lambda: ops.elu_forward(IMAGE, alpha=-1), "alpha >= 0, got -1"),
+        (lambda: ops.glu_forward(IMAGE, dim=1), r"even size along dim=1, got shape \(2, 3, 4, 5\)"),
+        (lambda: ops.glu_forward(IMAGE, dim=4), "even size along dim=4"),
+        (lambda: ops.gelu_forward(np.arange(3)), "GELU expected floating-point numbers, got int64"),
     ],
 )
 def test_wrong_input_gets_one_sentence(call, message):
@@ -247,6 +297,7 @@ def test_a_gpus_labels_are_not_fetched_to_check_their_range(double, monkeypatch)
 
 NUMPY_SCALARS = {
     "leaky_relu": lambda x: ops.leaky_relu_forward(x, negative_slope=np.float64(0.2)),
+    "elu": lambda x: ops.elu_forward(x, alpha=np.float64(0.2)),
     "dropout": lambda x: ops.dropout_forward(x, p=np.float64(0.5), rng=np.random.default_rng(0)),
     "bce_with_logits": lambda x: ops.bce_with_logits_forward(x, np.float64(1.0)),
     "bce_with_logits-weights": lambda x: ops.bce_with_logits_forward(
@@ -278,6 +329,14 @@ def test_batchnorm_stays_float32_with_numpys_options(train, rng):
     y, cache = ops.batchnorm_forward(x, *vectors, train=train, momentum=np.float64(0.1), eps=np.float64(1e-5))
     results = [y, *ops.batchnorm_backward(x, cache)]
     assert [array.dtype for array in results] == [np.float32] * 4
+
+
+@pytest.mark.parametrize("op", ["instancenorm", "layernorm"])
+def test_the_norms_of_each_image_stay_float32_with_numpys_options(op, rng):
+    x = rng.standard_normal((2, 3, 4, 3)).astype(np.float32)
+    options = {} if op == "instancenorm" else {"normalized_shape": np.int64(3)}
+    y, cache = getattr(ops, f"{op}_forward")(x, *np.ones((2, 3), np.float32), eps=np.float64(1e-5), **options)
+    assert [array.dtype for array in (y, *getattr(ops, f"{op}_backward")(x, cache))] == [np.float32] * 4
 
 
 @pytest.mark.parametrize("shape", [(2, 5, 8, 8), (2, 4, 9, 8), (2, 4, 2, 2), (1, 4, 8, 8)])

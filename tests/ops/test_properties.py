@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nanogan import ops
+from nanogan.ops.gru import torchs_gru
 from tests.helpers import channels_last, naive_conv2d, naive_conv_transpose2d, relative_error
 
 # Rounding of sums of at most 7 * 7 * 3 * 81 terms of both signs, with a margin of about 10.
@@ -165,6 +166,11 @@ ELEMENTWISE = {
     "leaky_relu": (lambda x: F.leaky_relu(x, 0.2), {"negative_slope": 0.2}),
     "tanh": (torch.tanh, {}),
     "sigmoid": (torch.sigmoid, {}),
+    "softplus": (lambda x: F.softplus(x, threshold=40), {}),
+    "elu": (lambda x: F.elu(x, 0.3), {"alpha": 0.3}),
+    "selu": (F.selu, {}),
+    "silu": (F.silu, {}),
+    "gelu": (F.gelu, {}),
 }
 
 
@@ -211,6 +217,29 @@ def test_instancenorm(make, data, scaled, shifted, eps):
     check_against_torch(ops.instancenorm_forward, ops.instancenorm_backward, inputs, torchs, dy, {"eps": eps})
 
 
+@given(makers(), st.data(), *[st.booleans()] * 2, st.sampled_from([1e-5, 1e-3, 0.5]))
+def test_layernorm(make, data, scaled, shifted, eps):
+    shape = tuple(data.draw(st.lists(st.integers(1, 6), min_size=2, max_size=5)))
+    last = shape[data.draw(st.integers(1, len(shape) - 1)) :]
+    assume(np.prod(last) > 1)
+    x, dy = make(*shape), make(*shape)
+    assume(float(x.reshape(-1, np.prod(last)).std(axis=1).min()) > 0.1)  # as in test_batchnorm
+    inputs = [x, make(*last) if scaled else None, make(*last) if shifted else None]
+    torchs = lambda x, gamma, beta: F.layer_norm(x, last, gamma, beta, eps)  # noqa: E731
+    options = {"normalized_shape": last[0] if len(last) == 1 else last, "eps": eps}
+    check_against_torch(ops.layernorm_forward, ops.layernorm_backward, inputs, torchs, dy, options)
+
+
+@given(makers(), st.data())
+def test_glu(make, data):
+    half = data.draw(st.lists(st.integers(1, 4), min_size=1, max_size=4))
+    dim = data.draw(st.integers(-len(half), len(half) - 1))
+    shape = [*half]
+    shape[dim] *= 2
+    inputs, dy = [make(*shape, scale=data.draw(st.sampled_from([1e-3, 1.0, 30.0])))], make(*half)
+    check_against_torch(ops.glu_forward, ops.glu_backward, inputs, lambda x: F.glu(x, dim), dy, {"dim": dim})
+
+
 @given(makers(), st.data())
 def test_reflection_pad2d(make, data):
     N, C, H, W = (data.draw(st.integers(1, high)) for high in (3, 3, 6, 6))
@@ -230,8 +259,8 @@ def test_zero_pad2d(make, data):
     check_against_torch(*pair, [make(N, C, H, W)], lambda x: F.pad(x, padding), dy, {"padding": padding})
 
 
-@given(makers(), st.data())
-def test_max_pool2d(make, data):
+@given(makers(), st.data(), st.sampled_from(["max", "avg"]))
+def test_max_pool2d_and_avg_pool2d(make, data, kind):
     kernel = data.draw(st.tuples(*[st.integers(1, 5)] * 2))
     stride = data.draw(st.tuples(*[st.integers(1, 4)] * 2))
     padding = tuple(data.draw(st.integers(0, k // 2)) for k in kernel)
@@ -240,8 +269,17 @@ def test_max_pool2d(make, data):
     OH, OW = ((s + 2 * p - k) // t + 1 for s, k, t, p in zip(size, kernel, stride, padding, strict=True))
     options = {"kernel_size": kernel, "stride": stride, "padding": padding}
     inputs, dy = [make(N, C, *size)], make(N, C, OH, OW)
-    torchs = lambda x: F.max_pool2d(x, kernel, stride, padding)  # noqa: E731
-    check_against_torch(ops.max_pool2d_forward, ops.max_pool2d_backward, inputs, torchs, dy, options)
+    torchs = lambda x: getattr(F, f"{kind}_pool2d")(x, kernel, stride, padding)  # noqa: E731
+    pair = getattr(ops, f"{kind}_pool2d_forward"), getattr(ops, f"{kind}_pool2d_backward")
+    check_against_torch(*pair, inputs, torchs, dy, options)
+
+
+@given(makers(), *[st.integers(1, 3)] * 2, *[st.tuples(*[st.integers(1, 9)] * 2)] * 2)
+def test_adaptive_avg_pool2d(make, N, C, size, output_size):
+    torchs = lambda x: F.adaptive_avg_pool2d(x, output_size)  # noqa: E731
+    pair = ops.adaptive_avg_pool2d_forward, ops.adaptive_avg_pool2d_backward
+    options = {"output_size": output_size}
+    check_against_torch(*pair, [make(N, C, *size)], torchs, make(N, C, *output_size), options)
 
 
 @given(makers(), *[st.integers(1, 4)] * 4, st.integers(1, 4))
@@ -332,7 +370,72 @@ def test_embedding(make, K, width, shape):
     )
 
 
+@given(makers(), *[st.integers(1, 5)] * 3, st.integers(1, 4))
+def test_mean_words(make, N, T, width, vocabulary):
+    words = make.rng.integers(0, vocabulary, (N, T))
+    kept = torch.tensor((words != 0).astype(make.dtype))[:, :, None]
+    torchs = lambda x: (x * kept).sum(1) / kept.sum(1).clamp(min=1)  # noqa: E731
+    inputs, dy = [make(N, T, width)], make(N, width)
+    check_against_torch(ops.mean_words_forward, ops.mean_words_backward, inputs, torchs, dy, {"words": words})
+
+
+@given(makers(), st.integers(1, 5), st.integers(1, 4))
+def test_gaussian_sample(make, N, K):
+    noise = make(N, K)
+    torchs = lambda x: x[:, :K] + x[:, K:].exp() * torch.tensor(noise.copy())  # noqa: E731
+    inputs, dy = [make(N, 2 * K)], make(N, K)
+    check_against_torch(ops.gaussian_sample_forward, ops.gaussian_sample_backward, inputs, torchs, dy, {"noise": noise})
+
+
+@given(makers(), st.integers(1, 5), st.integers(1, 4))
+def test_gaussian_kl(make, N, K):
+    def torchs(x):
+        own = torch.distributions.Normal(x[:, :K], x[:, K:].exp())
+        return torch.distributions.kl_divergence(own, torch.distributions.Normal(0.0, 1.0)).mean()
+
+    dy = np.asarray(make.rng.standard_normal(), make.dtype)
+    check_against_torch(ops.gaussian_kl_forward, ops.gaussian_kl_backward, [make(N, 2 * K)], torchs, dy, {})
+
+
+@given(makers(), *[st.integers(1, 4)] * 5)
+def test_append_maps(make, N, C, H, W, K):
+    torchs = lambda x, w: torch.cat([x, w[:, :, None, None].expand(N, K, H, W)], dim=1)  # noqa: E731
+    inputs, dy = [make(N, C, H, W), make(N, K)], make(N, C + K, H, W)
+    check_against_torch(ops.append_maps_forward, ops.append_maps_backward, inputs, torchs, dy, {})
+
+
+@given(makers(), *(st.integers(1, 4) for _ in range(4)), st.booleans(), st.booleans())
+def test_gru(make, N, T, C, H, padded, return_sequences):
+    lengths = make.rng.integers(0, T + 1, N) if padded else None
+    check_against_torch(
+        lambda *a: ops.gru_forward(*a, lengths=lengths, return_sequences=return_sequences),
+        ops.gru_backward,
+        [make(N, T, C), make(3 * H, C), make(3 * H, H), make(3 * H), make(3 * H)],
+        lambda *a: torchs_gru(F, *a, None if lengths is None else torch.tensor(lengths), return_sequences),
+        make(*([N, T, H] if return_sequences else [N, H])),
+        {},
+    )
+
+
+@given(makers(), st.lists(st.integers(1, 4), min_size=2, max_size=4), st.integers(0, 1))
+def test_spectral_norm(make, shape, dim):
+    w = make(*shape)
+    size = w.size // shape[dim]
+    u, s, v = np.linalg.svd(np.moveaxis(w, dim, 0).reshape(-1, size))
+    assume(s[0] > 0.1)
+    u, v = u[:, 0].copy(), v[0].copy()
+    check_against_torch(
+        lambda w: ops.spectral_norm_forward(w, u, v, dim=dim),
+        ops.spectral_norm_backward,
+        [w],
+        lambda w: w / (torch.tensor(u) @ (w.movedim(dim, 0).flatten(1) @ torch.tensor(v))),
+        make(*shape),
+        {},
+    )
+
+
 def test_every_operation_but_dropout_has_its_properties():
     """Dropout's zeros are its own; the cases check it with the zeros known."""
     here = {name.removeprefix("test_") for name in globals()} | set(ELEMENTWISE) | set(LOSSES) | {"flatten", "reshape"}
+    here |= {"max_pool2d", "avg_pool2d"}
     assert {name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")} - here == {"dropout"}

@@ -33,8 +33,6 @@ TRANSLATION = [
             "(a, fake_b, back_a, b, fake_a, back_b)", "(fake_b, a, back_a, b, fake_a, back_b)"),
     mistake("CycleGAN: the learning rate falls from the start", "CycleGAN.draw", "linear_decay(at, hold=0.5)",
             "linear_decay(at)"),
-    mistake("CycleGAN: the pools change places", "CycleGAN.step", "self.pool_a.swap(fake_a, pooled_a)",
-            "self.pool_b.swap(fake_a, pooled_a)"),
     mistake("CycleGAN: D sees no fakes of the past", "CycleGAN.step", "self.pool_a.swap(fake_a, pooled_a)", "fake_a"),
     mistake("CycleGAN: a block rectifies its sum", "models.cyclegan:generator", "[_block(4 * w, how)]",
             "[_block(4 * w, how), ReLU()]"),

@@ -17,7 +17,14 @@ from tests.sabotage import (
 from tests.sabotage.harmless import HARMLESS
 from tests.sabotage.mistake import Mistake
 
-STEPS = ("adversarial_step", "discriminator_step")  # of games that are functions
+STEPS = (  # of games: functions and methods
+    "adversarial_step",
+    "discriminator_step",
+    "critic_step",
+    "generator_step",
+    "gradient_penalty",
+    "ACGAN.through_d",
+)
 BY_HAND = [
     *by_hand_book.BOOK,
     *by_hand_rest.REST,
@@ -29,12 +36,14 @@ BY_HAND = [
 
 
 def has_rules(place):
-    """Whether mistakes are made by rule in ``place``: a backward or update of nanogan.ops, or a game's step."""
+    """Whether mistakes are made by rule in ``place``: an operation's backward or update, a tangent, a game's step."""
     folder = place.parts[1]
     if not isinstance(place.node, trees.FUNCTION):
         return False
     if folder == "ops":
         return place.name.endswith(("_backward", "_update"))
+    if folder == "layers":
+        return place.name.endswith(".tangent") or place.name.startswith("same_as_")
     return folder == "games" and (place.name.endswith(".step") or place.name in STEPS)
 
 

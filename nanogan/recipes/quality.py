@@ -1,0 +1,38 @@
+"""What is measured of a game that is asked for nothing: how good its samples are for a judge, beside real images."""
+
+from nanogan import backend
+from nanogan.analysis.measures.quality import Quality
+from nanogan.data.named import is_set
+from nanogan.recipes.datasets import load_split
+from nanogan.recipes.judging import judge
+
+SAMPLES = 2000
+
+
+def measure_samples(args, columns):
+    """Return measured(game), the numbers of :class:`nanogan.analysis.measures.quality.Quality`, for recipes.run.
+
+    Samples are those that --generate would write, of ``game.exports``' first network; the same z after each epoch. They
+    are compared with test images, of a folder with its own first ones; what as many other test images score is printed.
+    Returns None, and says why, if there is no judge for such images.
+    """
+    images = columns["images"]
+    if args.judge is None and ("labels" not in columns or images.shape[1] % 4):
+        why = "the images have no labels" if "labels" not in columns else "a judge needs a size that is a multiple of 4"
+        print(f"samples are not judged: {why}; --judge FILE names a trained classifier")
+        return None
+    classifier, count = judge(args, columns), 64 if args.dry_run else SAMPLES
+    if is_set(args.data):
+        images, _ = load_split(args, "test", 5 * count)
+    mixed = backend.seeded_rng(0, "real images of a measure").permutation(len(images))  # MNIST's first are easier
+    quality = Quality(classifier, images[mixed[:count]])
+    if len(others := mixed[count : 2 * count]) == count:
+        told = ", ".join(f"{name} {value:.4g}" for name, value in quality.of(images[others]).items())
+        print(f"{count} other real images: {told}")
+    device = backend.get_device(args.device)
+
+    def measured(game):
+        network, rng = next(iter(game.exported().values())), backend.seeded_rng(args.seed, "measure")
+        return quality.of(game.generate(network, quality.count, game.options, rng, device))
+
+    return measured
