@@ -21,8 +21,10 @@ def main():
         "Train a WGAN with clipped weights, or generate with one (Arjovsky et al., arXiv:1701.07875, section 3).",
         out="runs/wgan",
         game=WGAN,
-        epochs=4,
-        width=32,
+        epochs=8,
+        width=16,
+        lr=5e-4,
+        lr_decay="linear",
     )
     recipes.add_data(parser)
     recipes.add_judge(parser)
