@@ -18,7 +18,7 @@ from nanogan.games.lsgan import LSGAN
 
 def main():
     parser = recipes.parser(
-        "Train an LSGAN, or generate with one (Mao et al., arXiv:1611.04076, section 3.1 and equation 9).",
+        "Train an LSGAN, or generate with one (Mao et al., arXiv:1611.04076, section 3, equation 9).",
         out="runs/lsgan",
         game=LSGAN,
         epochs=4,

@@ -12,7 +12,7 @@ Prints, and writes to numbers.json, the norms before the first step and after th
 LSGAN's own samples lie: their share in each interval of D's score, and the length of an image's gradient there.
 
 I. Goodfellow et al., arXiv:1406.2661, section 3; M. Arjovsky, L. Bottou, arXiv:1701.04862, section 2.2 (D alone);
-X. Mao et al., arXiv:1611.04076, section 3.1 (fakes on the right side).
+X. Mao et al., arXiv:1611.04076, section 3 and figure 1 (fakes on the right side).
 """
 
 from pathlib import Path
@@ -47,7 +47,7 @@ WHILE_G = WHILE_D | {"non-sat., LSGAN": ("lsgan", "non-saturating")}
 def main():
     parser = experiments.parser(
         "Measure what is left of G's gradient when D has won, and when G has (Goodfellow et al. 2014, section 3; "
-        "Arjovsky and Bottou 2017, section 2.2; Mao et al. 2016, section 3.1).",
+        "Arjovsky and Bottou 2017, section 2.2; Mao et al. 2016, section 3).",
         out="runs/vanishing_gradients",
         data="mnist",
     )

@@ -138,7 +138,8 @@ class Game:
         Optimizer    saved and resumed; a network without one is frozen
         anything else with state_dict and load_state_dict (an average of weights, a pool of images): saved and resumed
 
-    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}.
+    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}, and of captions,
+    integers (N, T), {"words": the words that they are places in, "shown": some captions, lists of T integers}.
     """
 
     Options = Options
@@ -147,7 +148,10 @@ class Game:
     curves = {}  # {"losses": ("loss_d", "loss_g")}: the panels in which step's numbers are drawn
     labels = {}  # {"loss_d": "Loss_D"}: how the numbers are called there; by their own names if not given
     real = "images"  # the loader's column of real images, for real.png and to compare samples with
+    unpaired = ()  # columns of the loader that have a length and an order of their own: another domain's images
     images_per_row = None  # of the sample grids; about as many as there are rows if not given
+    generates = True  # whether generate makes images from random numbers alone; a translator needs images
+    generated = slice(None)  # those of sample's images that are compared with the real ones
     device = Device("cpu")  # where its arrays are
 
     # ---- what a game writes itself

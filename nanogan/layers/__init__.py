@@ -45,6 +45,7 @@ from nanogan.layers.activations import (
 )
 from nanogan.layers.affine import Conv2d, ConvTranspose2d, Embedding, Linear
 from nanogan.layers.layer import Layer
+from nanogan.layers.noise import GaussianNoise
 from nanogan.layers.norm import BatchNorm1d, BatchNorm2d, InstanceNorm2d, LayerNorm
 from nanogan.layers.recurrent import GRU
 from nanogan.layers.sequential import Sequential
@@ -64,6 +65,6 @@ from nanogan.layers.structure import Concat, Residual
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "InstanceNorm2d", "LayerNorm",
     "Embedding", "ReLU", "LeakyReLU", "Tanh", "Sigmoid", "Softplus", "ELU", "SELU", "GELU", "SiLU", "GLU", "Identity",
-    "Dropout", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten",
-    "Reshape", "Sequential", "Residual", "Concat", "GRU", "SpectralNorm",
+    "Dropout", "GaussianNoise", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "AvgPool2d",
+    "AdaptiveAvgPool2d", "Flatten", "Reshape", "Sequential", "Residual", "Concat", "GRU", "SpectralNorm",
 ]  # fmt: skip

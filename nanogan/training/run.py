@@ -164,7 +164,7 @@ class Run:
         for name, network in self.game.exported().items():
             if self.writer.write(self.out / name, checkpoint.save, self.out / name, network):
                 self._networks_of = at.step
-        self._warn(at, samples)
+        self._warn(at, samples[self.game.generated])
 
     def save_checkpoint(self, at, last=False):
         """Write the checkpoints that are due after this step."""

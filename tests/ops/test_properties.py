@@ -370,6 +370,40 @@ def test_embedding(make, K, width, shape):
     )
 
 
+@given(makers(), *[st.integers(1, 5)] * 3, st.integers(1, 4))
+def test_mean_words(make, N, T, width, vocabulary):
+    words = make.rng.integers(0, vocabulary, (N, T))
+    kept = torch.tensor((words != 0).astype(make.dtype))[:, :, None]
+    torchs = lambda x: (x * kept).sum(1) / kept.sum(1).clamp(min=1)  # noqa: E731
+    inputs, dy = [make(N, T, width)], make(N, width)
+    check_against_torch(ops.mean_words_forward, ops.mean_words_backward, inputs, torchs, dy, {"words": words})
+
+
+@given(makers(), st.integers(1, 5), st.integers(1, 4))
+def test_gaussian_sample(make, N, K):
+    noise = make(N, K)
+    torchs = lambda x: x[:, :K] + x[:, K:].exp() * torch.tensor(noise.copy())  # noqa: E731
+    inputs, dy = [make(N, 2 * K)], make(N, K)
+    check_against_torch(ops.gaussian_sample_forward, ops.gaussian_sample_backward, inputs, torchs, dy, {"noise": noise})
+
+
+@given(makers(), st.integers(1, 5), st.integers(1, 4))
+def test_gaussian_kl(make, N, K):
+    def torchs(x):
+        own = torch.distributions.Normal(x[:, :K], x[:, K:].exp())
+        return torch.distributions.kl_divergence(own, torch.distributions.Normal(0.0, 1.0)).mean()
+
+    dy = np.asarray(make.rng.standard_normal(), make.dtype)
+    check_against_torch(ops.gaussian_kl_forward, ops.gaussian_kl_backward, [make(N, 2 * K)], torchs, dy, {})
+
+
+@given(makers(), *[st.integers(1, 4)] * 5)
+def test_append_maps(make, N, C, H, W, K):
+    torchs = lambda x, w: torch.cat([x, w[:, :, None, None].expand(N, K, H, W)], dim=1)  # noqa: E731
+    inputs, dy = [make(N, C, H, W), make(N, K)], make(N, C + K, H, W)
+    check_against_torch(ops.append_maps_forward, ops.append_maps_backward, inputs, torchs, dy, {})
+
+
 @given(makers(), *(st.integers(1, 4) for _ in range(4)), st.booleans(), st.booleans())
 def test_gru(make, N, T, C, H, padded, return_sequences):
     lengths = make.rng.integers(0, T + 1, N) if padded else None

@@ -4,16 +4,26 @@ import ast
 import collections
 import functools
 
-from tests.sabotage import by_hand_book, by_hand_fast, by_hand_gpu, by_hand_rest, by_hand_runs, rules, trees
+from tests.sabotage import (
+    by_hand_book,
+    by_hand_fast,
+    by_hand_gpu,
+    by_hand_rest,
+    by_hand_runs,
+    by_hand_translation,
+    rules,
+    trees,
+)
 from tests.sabotage.harmless import HARMLESS
 from tests.sabotage.mistake import Mistake
 
-STEPS = (  # of games that are functions
+STEPS = (  # of games: functions and methods
     "adversarial_step",
     "discriminator_step",
     "critic_step",
     "generator_step",
     "gradient_penalty",
+    "ACGAN.through_d",
 )
 BY_HAND = [
     *by_hand_book.BOOK,
@@ -21,6 +31,7 @@ BY_HAND = [
     *by_hand_fast.FAST,
     *by_hand_runs.RUNS,
     *by_hand_gpu.GPU,
+    *by_hand_translation.TRANSLATION,
 ]
 
 

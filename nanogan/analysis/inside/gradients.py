@@ -7,8 +7,8 @@ output s (a logit, or LSGAN's score) alone:
     non-saturating    -log sigmoid(s)           -sigmoid(-s)      gone where a fake passes for real beyond doubt, s >> 0
     least squares     (s - 1)^2 / 2             s - 1             gone at s = 1 alone
 
-Sources: I. Goodfellow et al., arXiv:1406.2661, section 3; X. Mao et al., arXiv:1611.04076, section 3.1; the experiment
-with D trained alone beside a fixed G: M. Arjovsky, L. Bottou, arXiv:1701.04862, figures 2 and 3.
+Sources: I. Goodfellow et al., arXiv:1406.2661, section 3; X. Mao et al., arXiv:1611.04076, section 3 and figure 1. The
+experiment with D trained alone beside a fixed G: M. Arjovsky, L. Bottou, arXiv:1701.04862, figures 2 and 3.
 """
 
 import itertools
