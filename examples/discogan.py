@@ -7,8 +7,7 @@
                                                                      two folders of images, of any sizes and numbers
     python examples/discogan.py --translate photos                   to runs/discogan/translated, from A to B
     python examples/discogan.py --translate photos --checkpoint runs/discogan/b_to_a.safetensors           from B to A
-    python examples/discogan.py --a horses --b zebras --image-size 64 --width 64 --epochs 1000 --device gpu
-                                                                     the paper's networks
+    python examples/discogan.py --a horses --b zebras --preset paper --device gpu          the paper's size and settings
 
 T. Kim et al., arXiv:1703.05192, section 3. The first two take a minute of one core of an EPYC each; what came out, and
 what differs from CycleGAN (examples/cyclegan.py), is in docs/games/discogan.md. A grid of samples has six rows: images
@@ -20,6 +19,8 @@ from nanogan import cli, recipes
 from nanogan.games.discogan import DiscoGAN
 from nanogan.recipes.translation import FIXED
 
+PAPER = {"image_size": 64, "width": 64, "lr": 2e-4, "reconstruction": 1.0, "batch_size": 64, "epochs": 1000}
+
 
 def main():
     parser = recipes.parser(
@@ -29,6 +30,7 @@ def main():
         game=DiscoGAN,
         epochs=4,
         batch_size=32,
+        presets={"paper": ("64 pixels, width 64, lr 2e-4, losses without weights, batches of 64, 1000 epochs", PAPER)},
     )
     recipes.add_domains(parser)
     args = parser.parse_args()
