@@ -27,7 +27,7 @@ def main():
         out="runs/discogan",
         game=DiscoGAN,
         epochs=4,
-        batch_size=64,
+        batch_size=32,
     )
     recipes.add_domains(parser)
     args = parser.parse_args()

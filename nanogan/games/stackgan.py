@@ -49,6 +49,19 @@ class StackOptions(Options):
     text_size: int = option(32, "elements of a word's vector, and of a text's", low=1, high=1_000_000)
     width: int = option(16, "channels of G's largest map", low=1, high=1_000_000)
     d_width: int = option(32, "channels of D's largest map", low=1, high=1_000_000)
+    compare: str = option(
+        "projection",
+        "how D compares an image with a text: projection, their inner product; concat, the paper's, which needs longer "
+        "runs",
+        choices=stackgan.COMPARISONS,
+    )
+    near: float = option(
+        0.5,
+        "share of the wrong captions that have as many words as possible in common with the right one; of the others "
+        "any is taken",
+        low=0,
+        high=1,
+    )
     kl: float = option(2.0, "weight of the KL divergence in G's loss", low=0, high=1000)
     lr: float = option(5e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
@@ -109,6 +122,7 @@ class StageOne(Game):
         common |= {"rng": seeded_rng(seed, "weights"), "dtype": dtype}
         self._make_generators(common | self.captions | {"width": options.width, "condition": options.condition})
         sizes = {"size": size, "width": options.d_width, "words": len(self.captions["words"])}
+        sizes["compare"] = options.compare
         self.d = stackgan.Discriminator(**common | sizes).to(self.device)
         settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
@@ -133,8 +147,10 @@ class StageOne(Game):
         captions, N = batch["captions"], len(batch["captions"])
         xp = array_module(captions)
         differs = (captions[:, None] != captions[None]).any(axis=2)  # (N, N)
+        shared = (captions[:, None] == captions[None]).sum(axis=2)  # (N, N), words in the same places
         keys = to_device(1 + rng.random((N, N), dtype=np.float32), self.device)
-        others = (keys * differs).argmax(axis=1)  # (N,): the largest key among those that differ
+        is_near = to_device(rng.random((N, 1)) < self.options.near, self.device)
+        others = ((keys + 2 * is_near * shared) * differs).argmax(axis=1)  # (N,): the largest key of those that differ
         return {
             "real": batch["images"],
             "captions": captions,
@@ -310,5 +326,9 @@ _CAPTIONS = {"words": ("", "red", "blue", "on"), "shown": [[1, 3, 2], [2, 0, 0]]
 _TINY = {"image_size": 16, "latent": 2, "condition": 2, "text_size": 3, "width": 2, "d_width": 2}
 EXAMPLES = {
     "StackGAN, stage I": (StageOne, _TINY | {"text": "mean"}, {"images": (2, 8, 8), "captions": _CAPTIONS}),
-    "StackGAN, stage II": (StageTwo, _TINY | {"kl": 0.7}, {"images": (2, 16, 16), "captions": _CAPTIONS}),
+    "StackGAN, stage II": (
+        StageTwo,
+        _TINY | {"kl": 0.7, "compare": "concat"},
+        {"images": (2, 16, 16), "captions": _CAPTIONS},
+    ),
 }
