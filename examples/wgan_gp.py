@@ -22,7 +22,7 @@ def main():
         "Train a WGAN-GP, or generate with one (Gulrajani et al., arXiv:1704.00028, algorithm 1 and section 4).",
         out="runs/wgan_gp",
         game=WGANGP,
-        epochs=8,
+        epochs=4,
         width=16,
         lr=1e-3,
         lr_decay="linear",
