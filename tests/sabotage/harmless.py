@@ -12,4 +12,14 @@ HARMLESS = {
     "CycleGAN.step: loss_identity = 0 * cycle_a  ->  loss_identity = 0 * cycle_b": "0 either way",
     "DCGAN.step: *earlier, last = zip(reals, zs, noises, strict=True)  ->  "
     "*earlier, last = zip(reals, zs, noises, strict=False)": "draw makes three lists of one length",
+    "WGAN.step: for real, z in zip(reals, zs, strict=True):  ->  for real, z in zip(reals, zs, strict=False):": "draw "
+    "makes two lists of one length",
+    "WGANGP.step: for real, z, e in zip(reals, zs, es, strict=True):  ->  "
+    "for real, z, e in zip(reals, zs, es, strict=False):": "draw makes three lists of one length",
+    "Sequential.tangent: for layer, cache_of_x in zip(self.layers, cache, strict=True):  ->  "
+    "for layer, cache_of_x in zip(self.layers, cache, strict=False):": "forward made a cache for each layer",
+    "Concat.tangent: pairs = zip(self.layers, caches, strict=True)  ->  "
+    "pairs = zip(self.layers, caches, strict=False)": "forward made a cache for each layer",
+    "Concat.tangent: ...or layer, layer_cache in pairs), strict=True)  ->  "
+    "...or layer, layer_cache in pairs), strict=False)": "every tangent is a pair",
 }
