@@ -39,7 +39,7 @@ class StackOptions(Options):
 
     image_size: int = option(32, "pixels of stage II's images; stage I's have half of them", low=16, high=8192)
     latent: int = option(32, "elements of z, which stage I alone is given", low=1, high=1_000_000)
-    condition: int = option(16, "elements of the condition that is drawn for a caption", low=1, high=1_000_000)
+    condition: int = option(64, "elements of the condition that is drawn for a caption", low=1, high=1_000_000)
     text: str = option(
         "gru",
         "how words become a text: gru, which reads one after the other; mean, of the words' vectors, in which their "
@@ -63,7 +63,7 @@ class StackOptions(Options):
         high=1,
     )
     kl: float = option(2.0, "weight of the KL divergence in G's loss", low=0, high=1000)
-    lr: float = option(5e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    lr: float = option(2e-3, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     lr_decay: str = option(
         "linear", "linear: the learning rates fall to 0 over each stage, for a calm end", choices=("none", "linear")
