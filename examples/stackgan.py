@@ -33,7 +33,7 @@ from nanogan.models.stackgan import network_of, stages_of
 from nanogan.training.earlier import set_aside
 
 COUNT = 20_000  # digits that are coloured
-JUDGE_EPOCHS = 3
+JUDGE_EPOCHS = 5
 JUDGED = 1000  # images that the judge looks at after each epoch
 NOT_ATTRIBUTES = ("images", "captions")
 FIRST = "stage1"  # the folder of stage I below that of stage II

@@ -23,7 +23,7 @@ def main():
         "sections 3 and 5).",
         out="runs/vanilla_gan",
         game=VanillaGAN,
-        epochs=20,
+        epochs=40,
         batch_size=100,
     )
     recipes.add_data(parser)

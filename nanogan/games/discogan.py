@@ -31,7 +31,10 @@ class DiscoSeen(NamedTuple):
 class DiscoGANOptions(TranslationOptions):
     """DiscoGAN's options, which are its flags."""
 
-    reconstruction: float = option(1.0, "weight of the reconstruction losses", low=0, high=1e6)
+    lr: float = option(5e-4, "Adam's learning rate; the authors' 2e-4", above=0, may_change=True)
+    reconstruction: float = option(
+        30.0, "weight of the reconstruction losses; with 1, the paper's, a translator collapsed (docs)", low=0, high=1e6
+    )
 
     def __post_init__(self):
         super().__post_init__()

@@ -195,7 +195,10 @@ class Game:
         raise TypeError(f"{type(self).__name__} expected its own objectives(seen): write it")
 
     def fixed(self, batches, rng):
-        """Return what :meth:`sample` is given each time: z, labels, source images. Drawn once, at a run's start."""
+        """Return what :meth:`sample` is given each time: z, labels, source images. Drawn once, at a run's start.
+
+        ``batches``: the run's first ones, as many as a step takes, or more if these are of fewer than 8 images.
+        """
         raise TypeError(f"{type(self).__name__} expected its own fixed(batches, rng): write it")
 
     def sample(self, fixed):

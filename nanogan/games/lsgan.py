@@ -21,12 +21,12 @@ import numpy as np
 
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
-from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.from_z import FromZ
+from nanogan.games.game import Options, option
 from nanogan.games.vanilla import mean_length
 from nanogan.models import dcgan
 from nanogan.ops import mse_backward, mse_forward
-from nanogan.optim import Adam
+from nanogan.optim import Adam, linear_decay
 
 TARGETS = {  # of D for fake and real images, of G: a, b, c
     "zero-one": (0.0, 1.0, 1.0),  # equation 9
@@ -54,6 +54,9 @@ class LSGANOptions(Options):
     width: int = option(32, "channels of the largest map", low=1, high=1_000_000)
     lr: float = option(5e-4, "Adam's learning rate; wide networks want the paper's 2e-4", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
+    lr_decay: str = option(
+        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
+    )
     targets: str = option(
         "zero-one",
         "scores that D is to give fake and real images, and that G wants: zero-one, 0, 1 and 1, equation 9; pearson, "
@@ -66,7 +69,7 @@ class LSGANOptions(Options):
         dcgan.plan(self.image_size)
 
 
-class LSGAN(Game):
+class LSGAN(FromZ):
     """shapes: {"images": (C, H, H), ...}. Attributes: g, d, opt_g, opt_d."""
 
     Options = LSGANOptions
@@ -92,8 +95,8 @@ class LSGAN(Game):
 
     def draw(self, batches, rng, at):
         real = batches[0]["images"]
-        z = draw_z(rng, len(real), self.options.latent, device=self.device, dtype=self.dtype)
-        return {"real": real, "z": z, "lr": self.options.lr}
+        decay = linear_decay(at) if self.options.lr_decay == "linear" else 1
+        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": self.options.lr * decay}
 
     def step(self, real, z, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr
@@ -132,16 +135,6 @@ class LSGAN(Game):
     def objectives(self, seen):
         return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
 
-    def fixed(self, batches, rng):
-        return draw_z(rng, 64, self.options.latent, device=self.device, dtype=self.dtype)
-
-    def sample(self, z):
-        return sample(self.g, z)
-
-    @classmethod
-    def generate(cls, network, count, options, rng, device):
-        return sample(network, draw_z(rng, count, network.latent, device=device))
-
     @classmethod
     def contradiction(cls, options, arrays):
         return contradicting(dcgan.options_of, vars(options), arrays, ("image_size", "latent", "width"))
@@ -150,5 +143,5 @@ class LSGAN(Game):
 _TINY = {"latent": 3, "width": 2}
 EXAMPLES = {
     "LSGAN": (LSGAN, _TINY, {"images": (2, 8, 8)}),
-    "LSGAN, pearson": (LSGAN, _TINY | {"targets": "pearson"}, {"images": (1, 8, 8)}),
+    "LSGAN, pearson": (LSGAN, _TINY | {"targets": "pearson", "lr_decay": "linear"}, {"images": (1, 8, 8)}),
 }

@@ -39,7 +39,7 @@ class StackOptions(Options):
 
     image_size: int = option(32, "pixels of stage II's images; stage I's have half of them", low=16, high=8192)
     latent: int = option(32, "elements of z, which stage I alone is given", low=1, high=1_000_000)
-    condition: int = option(16, "elements of the condition that is drawn for a caption", low=1, high=1_000_000)
+    condition: int = option(64, "elements of the condition that is drawn for a caption", low=1, high=1_000_000)
     text: str = option(
         "gru",
         "how words become a text: gru, which reads one after the other; mean, of the words' vectors, in which their "
@@ -47,9 +47,23 @@ class StackOptions(Options):
         choices=stackgan.TEXTS,
     )
     text_size: int = option(32, "elements of a word's vector, and of a text's", low=1, high=1_000_000)
-    width: int = option(16, "channels of the largest map", low=1, high=1_000_000)
+    width: int = option(16, "channels of G's largest map", low=1, high=1_000_000)
+    d_width: int = option(32, "channels of D's largest map", low=1, high=1_000_000)
+    compare: str = option(
+        "projection",
+        "how D compares an image with a text: projection, their inner product; concat, the paper's, which needs longer "
+        "runs",
+        choices=stackgan.COMPARISONS,
+    )
+    near: float = option(
+        0.5,
+        "share of the wrong captions that have as many words as possible in common with the right one; of the others "
+        "any is taken",
+        low=0,
+        high=1,
+    )
     kl: float = option(2.0, "weight of the KL divergence in G's loss", low=0, high=1000)
-    lr: float = option(5e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    lr: float = option(2e-3, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
     lr_decay: str = option(
         "linear", "linear: the learning rates fall to 0 over each stage, for a calm end", choices=("none", "linear")
@@ -104,10 +118,12 @@ class StageOne(Game):
             raise UserError(f"this stage of image_size {options.image_size} expected images of "
                             f"{self.size_of(options)} pixels, got {size}")  # fmt: skip
         self.options, self.device, self.dtype = options, get_device(device), dtype
-        common = {"channels": C, "width": options.width, "text": options.text, "text_size": options.text_size}
+        common = {"channels": C, "text": options.text, "text_size": options.text_size}
         common |= {"rng": seeded_rng(seed, "weights"), "dtype": dtype}
-        self._make_generators(common | self.captions | {"condition": options.condition})
-        self.d = stackgan.Discriminator(size=size, words=len(self.captions["words"]), **common).to(self.device)
+        self._make_generators(common | self.captions | {"width": options.width, "condition": options.condition})
+        sizes = {"size": size, "width": options.d_width, "words": len(self.captions["words"])}
+        sizes["compare"] = options.compare
+        self.d = stackgan.Discriminator(**common | sizes).to(self.device)
         settings = {"lr": options.lr, "betas": (options.beta1, 0.999), "loss_scaling": matmul_precision() == "fp16"}
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
 
@@ -131,8 +147,10 @@ class StageOne(Game):
         captions, N = batch["captions"], len(batch["captions"])
         xp = array_module(captions)
         differs = (captions[:, None] != captions[None]).any(axis=2)  # (N, N)
+        shared = (captions[:, None] == captions[None]).sum(axis=2)  # (N, N), words in the same places
         keys = to_device(1 + rng.random((N, N), dtype=np.float32), self.device)
-        others = (keys * differs).argmax(axis=1)  # (N,): the largest key among those that differ
+        is_near = to_device(rng.random((N, 1)) < self.options.near, self.device)
+        others = ((keys + 2 * is_near * shared) * differs).argmax(axis=1)  # (N,): the largest key of those that differ
         return {
             "real": batch["images"],
             "captions": captions,
@@ -305,8 +323,12 @@ class StageTwo(StageOne):
 
 
 _CAPTIONS = {"words": ("", "red", "blue", "on"), "shown": [[1, 3, 2], [2, 0, 0]]}
-_TINY = {"image_size": 16, "latent": 2, "condition": 2, "text_size": 3, "width": 2}
+_TINY = {"image_size": 16, "latent": 2, "condition": 2, "text_size": 3, "width": 2, "d_width": 2}
 EXAMPLES = {
     "StackGAN, stage I": (StageOne, _TINY | {"text": "mean"}, {"images": (2, 8, 8), "captions": _CAPTIONS}),
-    "StackGAN, stage II": (StageTwo, _TINY | {"kl": 0.7}, {"images": (2, 16, 16), "captions": _CAPTIONS}),
+    "StackGAN, stage II": (
+        StageTwo,
+        _TINY | {"kl": 0.7, "compare": "concat"},
+        {"images": (2, 16, 16), "captions": _CAPTIONS},
+    ),
 }

@@ -91,8 +91,8 @@ class Translation(Game):
         return {"opt_g": seen.loss_g, "opt_d_a": seen.loss_d_a, "opt_d_b": seen.loss_d_b}
 
     def fixed(self, batches, rng):
-        (batch, *_) = batches
-        return batch["a"][:SHOWN], batch["b"][:SHOWN]
+        xp = self.device.array_module
+        return tuple(xp.concatenate([batch[name] for batch in batches])[:SHOWN] for name in ("a", "b"))
 
     def sample(self, fixed):
         """Six rows: images of A, translated, and back again; images of B, translated, and back again."""

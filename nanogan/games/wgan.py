@@ -4,8 +4,8 @@
     G minimises  -mean D(G(z))
 
 D is a critic: there is no sigmoid, and a score is no probability. The largest mean D(x) - mean D(G(z)) that a function
-with a slope of at most 1 reaches is the Wasserstein-1 distance of real and generated images, and it falls as G improves,
-where the losses of other GANs say little. Clipped weights bound D's slope by some unknown number in place of 1, so the
+with a slope of at most 1 reaches is the Wasserstein-1 distance of real and generated images. It falls as G improves;
+the losses of other GANs say little. Clipped weights bound D's slope by some unknown number in place of 1, so the
 estimate is right up to a factor. :mod:`nanogan.games.wgan_gp` bounds it by a penalty: lay the two side by side, the
 critic's step is what differs.
 
@@ -20,8 +20,8 @@ import numpy as np
 
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
-from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.from_z import FromZ
+from nanogan.games.game import Options, option
 from nanogan.models import dcgan, wgan
 from nanogan.ops import score_backward, score_forward
 from nanogan.ops.losses import FAKE, REAL
@@ -88,7 +88,7 @@ class WGANOptions(Options):
         dcgan.plan(self.image_size)
 
 
-class WGAN(Game):
+class WGAN(FromZ):
     """A DCGAN's generator and a critic.
 
     shapes: {"images": (C, H, H), ...}. Attributes: g, d (the critic), opt_g, opt_d.
@@ -116,11 +116,10 @@ class WGAN(Game):
         return options.n_critic
 
     def draw(self, batches, rng, at):
-        there = {"device": self.device, "dtype": self.dtype}
         reals = [batch["images"] for batch in batches]
         return {
             "reals": reals,
-            "zs": [draw_z(rng, len(real), self.options.latent, **there) for real in reals],
+            "zs": [self.draw_z(rng, len(real)) for real in reals],
             "lr": self.options.lr * (linear_decay(at) if self.options.lr_decay == "linear" else 1),
         }
 
@@ -135,16 +134,6 @@ class WGAN(Game):
 
     def objectives(self, seen):
         return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
-
-    def fixed(self, batches, rng):
-        return draw_z(rng, 64, self.options.latent, device=self.device, dtype=self.dtype)
-
-    def sample(self, z):
-        return sample(self.g, z)
-
-    @classmethod
-    def generate(cls, network, count, options, rng, device):
-        return sample(network, draw_z(rng, count, network.latent, device=device))
 
     @classmethod
     def contradiction(cls, options, arrays):

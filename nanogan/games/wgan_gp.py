@@ -50,7 +50,7 @@ def gradient_penalty(d, x, *, weight, dloss=1.0):
     ordinary backward of it:
 
     1. *The norm.* Let u = g / ||g||, so that ||g|| = <u, g>. When w changes, d||g|| = <du, g> + <u, dg>. The first term
-       is 0: u keeps the length 1, so du is at right angles to u, and to g. Hence **u may be held constant**, and what is
+       is 0: u keeps the length 1, so du is at right angles to u, and to g. Hence **u may be held constant**; what is
        needed is the derivative of <u, g> along w.
     2. *The tangent.* <u, g> is how fast D's score rises as x moves along u: t = d/ds D(x + s u) at s = 0. That takes no
        backward. Pushed forward through D's layers, u becomes W v in a convolution or linear layer with weights W, whose
@@ -60,9 +60,9 @@ def gradient_penalty(d, x, *, weight, dloss=1.0):
        and whose output's gradient is dy, dw comes of dy and v, where it usually comes of dy and x. Biases get zero.
 
     D is walked through four times: forward, backward, tangent, tangent's backward. The masks are held constant, as in
-    autograd: where one flips, the penalty jumps, and has no derivative. A curved layer (tanh, a normalisation) would add
-    the change of its own slope, which step 2 leaves out: such layers have no tangent here. Where g = 0, ||g|| has no
-    derivative; u is 0 then, and so is that image's part of the gradient.
+    autograd: where one flips, the penalty jumps, and has no derivative. A curved layer (tanh, a normalisation) would
+    add the change of its own slope, which step 2 leaves out: such layers have no tangent here. Where g = 0, ||g|| has
+    no derivative; u is 0 then, and so is that image's part of the gradient.
     """
     xp = array_module(x)
     # ---- 1: the scores at x. The cache holds the masks, and serves twice.

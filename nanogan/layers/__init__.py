@@ -23,6 +23,9 @@ A layer of your own subclasses :class:`Layer`, registers its parameters, and def
 
 It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their parameters are then its own.
 
+A layer that is linear piece by piece may have a third method, ``tangent``: how its output moves along a direction of
+its input. A gradient penalty needs it; see :meth:`Layer.tangent`.
+
 Each file ends with EXAMPLES, {name: (a function that makes the layer, its random input)}, for the gradient checks.
 """
 

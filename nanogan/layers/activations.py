@@ -4,10 +4,8 @@ import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import dispatch
-from nanogan.layers.layer import Layer, Plain, same_as_backward
+from nanogan.layers.layer import Layer, Plain, same_as_backward, same_as_forward
 from nanogan.ops.examples import normal
-
-CURVED = "its slope changes with x"  # why a smooth activation has no tangent
 
 
 class ReLU(Plain):
@@ -31,28 +29,24 @@ class Tanh(Plain):
     """tanh(x), from -1 to 1 like the pictures."""
 
     operation = ops.tanh_forward, ops.tanh_backward
-    no_tangent = CURVED
 
 
 class Sigmoid(Plain):
     """1 / (1 + e^-x)."""
 
     operation = ops.sigmoid_forward, ops.sigmoid_backward
-    no_tangent = CURVED
 
 
 class Softplus(Plain):
     """log(1 + e^x), a smooth ReLU that is positive everywhere."""
 
     operation = ops.softplus_forward, ops.softplus_backward
-    no_tangent = CURVED
 
 
 class ELU(Plain):
     """x where x > 0, else alpha * (e^x - 1)."""
 
     operation = ops.elu_forward, ops.elu_backward
-    no_tangent = CURVED
 
     def __init__(self, alpha=1.0):
         super().__init__(alpha=alpha)
@@ -62,28 +56,24 @@ class SELU(Plain):
     """ELU with the alpha and the scale of self-normalising networks."""
 
     operation = ops.selu_forward, ops.selu_backward
-    no_tangent = CURVED
 
 
 class GELU(Plain):
     """x * Phi(x), Phi the normal distribution function: torch's GELU(approximate="none")."""
 
     operation = ops.gelu_forward, ops.gelu_backward
-    no_tangent = CURVED
 
 
 class SiLU(Plain):
     """x * sigmoid(x), also called swish."""
 
     operation = ops.silu_forward, ops.silu_backward
-    no_tangent = CURVED
 
 
 class GLU(Plain):
     """a * sigmoid(b), a and b the halves of x along ``dim``: the last dimension, as in torch; ``GLU(1)`` for images."""
 
     operation = ops.glu_forward, ops.glu_backward
-    no_tangent = CURVED
 
     def __init__(self, dim=-1):
         super().__init__(dim=dim)
@@ -98,8 +88,7 @@ class Identity(Layer):
     def backward(self, dy, cache, need_dx=True, need_dw=True):
         return dy if need_dx else None
 
-    def tangent(self, v, cache):
-        return v, None
+    tangent = same_as_forward
 
 
 class Dropout(Plain):

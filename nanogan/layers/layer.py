@@ -25,6 +25,14 @@ class Layer:
     (BatchNorm's running statistics).
     """
 
+    no_tangent = "it defines none"  # why, for a layer without
+
+    def __init_subclass__(cls, **options):
+        """A class that writes its own backward inherits no tangent: another backward's would be wrong for it."""
+        super().__init_subclass__(**options)
+        if "backward" in vars(cls) and "tangent" not in vars(cls) and cls.tangent is not Layer.tangent:
+            cls.tangent, cls.no_tangent = Layer.tangent, "it writes its own backward"
+
     def __init__(self):
         self.params, self.grads, self.buffers = {}, {}, {}
         self._flat = None
@@ -41,14 +49,6 @@ class Layer:
     def backward(self, dy, cache, need_dx=True, need_dw=True):
         """Return dx, or None if not ``need_dx``. Add the parameters' gradients into ``grads`` if ``need_dw``."""
         raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
-
-    no_tangent = "it defines none"  # why, for a layer without
-
-    def __init_subclass__(cls, **options):
-        """A class that writes its own backward inherits no tangent: another backward's would be wrong for it."""
-        super().__init_subclass__(**options)
-        if "backward" in vars(cls) and "tangent" not in vars(cls):
-            cls.tangent = Layer.tangent
 
     def tangent(self, v, cache):
         """Return how y changes as x moves along v, and the cache of this tangent.
@@ -228,6 +228,7 @@ class Plain(Layer):
     """
 
     operation = None  # (forward, backward) of nanogan.ops
+    no_tangent = "its slope changes with x"
 
     def __init__(self, **options):
         super().__init__()

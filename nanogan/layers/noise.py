@@ -4,7 +4,7 @@ import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import dispatch
-from nanogan.layers.layer import Plain
+from nanogan.layers.layer import Plain, same_as_backward
 from nanogan.ops.examples import normal
 
 
@@ -15,6 +15,7 @@ class GaussianNoise(Plain):
     """
 
     operation = ops.gaussian_noise_forward, ops.gaussian_noise_backward
+    tangent = same_as_backward  # the noise stays as x moves
 
     def __init__(self, std=1.0, *, rng=None):
         super().__init__(std=std)

@@ -4,7 +4,7 @@
     stage I   c and z (N, L) -> linear, maps of 4x4 -> doubled until S/2                       -> image (N, C, S/2, S/2)
     stage II  image of stage I -> maps of S/4, c appended to every pixel -> residual blocks -> doubled twice
                                                                                                 -> image (N, C, S, S)
-    D         image -> halved until 4x4, the text appended to every pixel -> 1x1 convolution    -> logits (N, 1)
+    D         image -> halved until 4x4, compared with the text                                 -> logits (N, 1)
 
 The operations between text and condition are derived in :mod:`nanogan.ops.captions`. D knows the text itself, not the
 condition that was drawn from it, and is asked whether an image is real *and* what the caption says. Each stage has its
@@ -47,11 +47,15 @@ from nanogan.ops import (
     gaussian_sample_forward,
     mean_words_backward,
     mean_words_forward,
+    row_dot_backward,
+    row_dot_forward,
 )
 from nanogan.ops.examples import integers
+from nanogan.ops.rows import add
 
 BLOCKS = 2  # residual blocks of stage II
-TEXTS = ("mean", "gru")  # how words become a text
+TEXTS = ("gru", "mean")  # how words become a text
+COMPARISONS = ("projection", "concat")  # how D compares a text with an image
 
 
 class Text(Layer):
@@ -279,31 +283,46 @@ class Discriminator(Layer):
     """Logits (N, 1), above 0 for a real image (N, channels, size, size) that is what its caption (N, T) says.
 
     The image is looked at first, then compared with the caption: maps of one batch may be compared with several
-    captions. Attributes: size, channels, width.
+    captions. ``compare`` says how:
+
+        projection   a logit of the maps alone, and <features of the maps, text>, both linear: T. Miyato, M. Koyama,
+                     arXiv:1802.05637. What the text changes about the logit is a product of both, from the first step
+        concat       the paper's: the text appended to each pixel, a 1x1 convolution, BatchNorm, a logit. Its BatchNorm
+                     sees right pairs in one batch and wrong ones in another, and a batch's statistics tell which it
+                     is: D is sure of all its pairs without reading a caption. See docs/games/stackgan.md
+
+    Attributes: size, channels, width, compare.
     """
 
-    def __init__(self, *, size, channels, width, words, text, text_size, rng=None, dtype=np.float32):
+    def __init__(
+        self, *, size, channels, width, words, text, text_size, compare="projection", rng=None, dtype=np.float32
+    ):
         super().__init__()
+        if compare not in COMPARISONS:
+            raise UserError(f"compare expected one of {', '.join(COMPARISONS)}, got {compare!r}")
         rng = rng or np.random.default_rng()
         check_counts(channels=channels, width=width)
-        self.size, self.channels, self.width = size, channels, width
+        self.size, self.channels, self.width, self.compare = size, channels, width, compare
         start, halvings = plan(size)
-        widest = width * 2 ** (halvings - 1)
-        options = {"bias": False, "rng": rng, "dtype": dtype}
+        widest, own = width * 2 ** (halvings - 1), {"rng": rng, "dtype": dtype}
+        options = {"bias": False, **own}
         layers = [Conv2d(channels, width, kernel_size=4, stride=2, padding=1, **options), LeakyReLU(negative_slope=0.2)]
         for narrow, wide in itertools.pairwise(width * 2**i for i in range(halvings)):
             layers += [Conv2d(narrow, wide, kernel_size=4, stride=2, padding=1, **options)]
             layers += [BatchNorm2d(wide, dtype=dtype), LeakyReLU(negative_slope=0.2)]
-        self.look = Sequential(*layers)
-        self.text = Text(words, text_size, text, rng=rng, dtype=dtype)
-        self.project = Sequential(Linear(text_size, text_size, rng=rng, dtype=dtype), LeakyReLU(negative_slope=0.2))
-        self.compare = Sequential(
+        self.look = init.dcgan_(Sequential(*layers), rng)
+        self.text = Text(words, text_size, text, **own)
+        self.project = Sequential(Linear(text_size, text_size, **own), LeakyReLU(negative_slope=0.2))
+        if compare == "projection":
+            self.features = Sequential(Flatten(), Linear(widest * start * start, text_size, **own))
+            self.judge = Sequential(Conv2d(widest, 1, kernel_size=start, **own), Flatten())
+            return
+        self.judge = Sequential(
             Conv2d(widest + text_size, widest, kernel_size=1, **options), BatchNorm2d(widest, dtype=dtype),
             LeakyReLU(negative_slope=0.2),
             Conv2d(widest, 1, kernel_size=start, **options), Flatten(),
         )  # fmt: skip
-        for part in (self.look, self.compare):
-            init.dcgan_(part, rng)
+        init.dcgan_(self.judge, rng)
 
     def forward(self, images, captions, train=True):
         maps, look_cache = self.look.forward(images, train=train)
@@ -320,15 +339,29 @@ class Discriminator(Layer):
         """Return logits of maps that ``look`` made (N, F, 4, 4), compared with captions, and the cache."""
         text, text_cache = self.text.forward(captions, train=train)  # (N, E)
         text, project_cache = self.project.forward(text, train=train)
-        joined, append_cache = append_maps_forward(maps, text)  # (N, F + E, 4, 4)
-        logits, compare_cache = self.compare.forward(joined, train=train)  # (N, 1)
-        return logits, (text_cache, project_cache, append_cache, compare_cache)
+        if self.compare == "projection":
+            features, features_cache = self.features.forward(maps, train=train)  # (N, E)
+            agreement, joined_cache = row_dot_forward(features, text)  # (N, 1)
+            logits, judge_cache = self.judge.forward(maps, train=train)
+            logits = logits + agreement
+        else:
+            features_cache = None
+            joined, joined_cache = append_maps_forward(maps, text)  # (N, F + E, 4, 4)
+            logits, judge_cache = self.judge.forward(joined, train=train)
+        return logits, (text_cache, project_cache, features_cache, joined_cache, judge_cache)
 
     def match_backward(self, dlogits, cache, need_dw=True):
         """Return dmaps (N, F, 4, 4); the gradients of the words and of all that reads them are added."""
-        text_cache, project_cache, append_cache, compare_cache = cache
-        djoined = self.compare.backward(dlogits, compare_cache, need_dw=need_dw)
-        dmaps, dtext = append_maps_backward(djoined, append_cache, need_dw=need_dw)
+        text_cache, project_cache, features_cache, joined_cache, judge_cache = cache
+        if self.compare == "projection":
+            dfeatures, dtext = row_dot_backward(dlogits, joined_cache, need_dw=need_dw)
+            dmaps = add(
+                self.judge.backward(dlogits, judge_cache, need_dw=need_dw),
+                self.features.backward(dfeatures, features_cache, need_dw=need_dw),
+            )
+        else:
+            djoined = self.judge.backward(dlogits, judge_cache, need_dw=need_dw)
+            dmaps, dtext = append_maps_backward(djoined, joined_cache, need_dw=need_dw)
         if need_dw:  # captions have no gradient: their part ends here
             dtext = self.project.backward(dtext, project_cache)
             self.text.backward(dtext, text_cache)

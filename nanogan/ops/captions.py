@@ -105,6 +105,23 @@ def append_maps_backward(dy, cache, need_dx=True, need_dw=True):
     return dx, dw
 
 
+def row_dot_forward(x, w):
+    """y[n, 0] = sum over k of x[n, k] * w[n, k]: how well two vectors of a sample agree.
+
+    x and w (N, K). Returns y (N, 1) and the cache for :func:`row_dot_backward`.
+    """
+    check_input("row_dot", x, w, (None, None))
+    if x.shape != w.shape:
+        raise UserError(f"row_dot expected two arrays of one shape (N, K), got {x.shape} and {w.shape}")
+    return (x * w).sum(axis=1, keepdims=True), (x, w)
+
+
+def row_dot_backward(dy, cache, need_dx=True, need_dw=True):
+    """Return dx and dw (N, K) for dy (N, 1): each is dy times the other; None for what is not needed."""
+    x, w = cache
+    return dy * w if need_dx else None, dy * x if need_dw else None
+
+
 def _halves(op, x):
     """x (N, 2K) as mu (N, K) and s (N, K)."""
     check_dtype(op, x)
@@ -135,4 +152,5 @@ EXAMPLES = [
     Example(append_maps_forward,
             torch=lambda F, x, w: F.pad(x, (0, 0, 0, 0, 0, 6)) + F.pad(w[:, :, None, None], (0, 0, 0, 0, 3, 0)),
             x=normal(2, 3, 4, 5), w=normal(2, 6)),
+    Example(row_dot_forward, torch=lambda F, x, w: (x * w).sum(dim=1, keepdim=True), x=normal(4, 3), w=normal(4, 3)),
 ]  # fmt: skip

@@ -117,6 +117,8 @@ def measure_translation(args, columns):
     kept_ab, kept_ba     share of translated digits that the judge, after the change is undone, finds to be the same
     error_ab, error_ba   mean absolute difference from the source, after the change is undone; pixels from -1 to 1
     cycle_a, cycle_b     mean absolute difference of what came back from the source; pixels from -1 to 1
+    colour_ab            of coloured digits: how saturated the translations are; 1: as real ones, 0: grey, and though
+                         nothing was translated, a grey digit is kept
     """
     if args.a is not None or not is_set(args.data):
         return None
@@ -128,7 +130,7 @@ def measure_translation(args, columns):
 
     def measured(game):
         fake_b, fake_a = translated(game.ab, digits_a), translated(game.ba, b)
-        return {
+        numbers = {
             "kept_ab": _share(grey, undo(fake_b), labels_a),
             "kept_ba": _share(grey, fake_a, labels_b),
             "error_ab": _difference(undo(fake_b), digits_a),
@@ -136,8 +138,15 @@ def measure_translation(args, columns):
             "cycle_a": _difference(translated(game.ba, fake_b), digits_a),
             "cycle_b": _difference(translated(game.ab, fake_a), b),
         }
+        return numbers | {"colour_ab": saturation(fake_b)} if args.pair == "coloured" else numbers
 
     return measured
+
+
+def saturation(pixels):
+    """1 - darkest channel / brightest channel of images (N, H, W, C), each weighed with its brightness."""
+    brightest, darkest = pixels.max(axis=3).astype(float), pixels.min(axis=3).astype(float)
+    return float(1 - darkest.sum() / brightest.sum()) if brightest.any() else 0.0
 
 
 def _share(network, pixels, labels):

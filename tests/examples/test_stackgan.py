@@ -12,7 +12,22 @@ from nanogan.models.stackgan import FirstStage, network_of
 from tests.examples import starting
 from tests.examples.starting import size_of
 
-TINY = ("--data", "digits", "--width", 2, "--latent", 3, "--condition", 2, "--text-size", 3, "--batch-size", 16)
+TINY = (
+    "--data",
+    "digits",
+    "--width",
+    2,
+    "--d-width",
+    2,
+    "--latent",
+    3,
+    "--condition",
+    2,
+    "--text-size",
+    3,
+    "--batch-size",
+    16,
+)
 WORDS = "a, on, small, large, red, green, blue, yellow, pink, zero, one, two, three, four, five, six, seven, eight, "
 
 

@@ -40,6 +40,9 @@ def test_two_folders_and_what_becomes_of_a_third(script, folders):
     """A resumed run is the uninterrupted one, though the folders are of different lengths; then it translates."""
     out = starting.succeed(script, *TWO, "--epochs", 2, "--out", "whole", folder=folders)
     assert "x and y: 9 and 14 images of 16 x 16" in out
+    grid = np.asarray(Image.open(sorted((folders / "whole/samples").iterdir())[0]))
+    assert grid[-18:, -18:].any(), "eight of each domain, out of batches of four"
+    assert size_of(folders / "whole/real.png") == (2 + 3 * 18, 2 + 3 * 18), "as many real images"
     starting.succeed(script, "--resume", "whole/checkpoints/epoch_001.safetensors", "--out", "run", folder=folders)
     for name in ("a_to_b", "b_to_a"):
         whole, resumed = ((folders / each / f"{name}.safetensors").read_bytes() for each in ("whole", "run"))

@@ -87,7 +87,7 @@ def appended(maps, vector):
 
 
 class D(nn.Module):
-    def __init__(self, size, channels, width, text, words, text_size):
+    def __init__(self, size, channels, width, text, words, text_size, compare):
         super().__init__()
         look = [nn.Conv2d(channels, width, 4, 2, 1, bias=False), nn.LeakyReLU(0.2)]
         while size // 2 > 4:
@@ -95,13 +95,20 @@ class D(nn.Module):
             size, width = size // 2, 2 * width
         self.look, self.text = nn.Sequential(*look), Text(text, words, text_size)
         self.project = nn.Sequential(nn.Linear(text_size, text_size), nn.LeakyReLU(0.2))
-        self.compare = nn.Sequential(
-            nn.Conv2d(width + text_size, width, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2),
-            nn.Conv2d(width, 1, 4, bias=False), nn.Flatten(),
-        )  # fmt: skip
+        if compare == "projection":
+            self.features = nn.Sequential(nn.Flatten(), nn.Linear(width * 16, text_size))
+            self.judge = nn.Sequential(nn.Conv2d(width, 1, 4), nn.Flatten())
+        else:
+            self.judge = nn.Sequential(
+                nn.Conv2d(width + text_size, width, 1, bias=False), nn.BatchNorm2d(width), nn.LeakyReLU(0.2),
+                nn.Conv2d(width, 1, 4, bias=False), nn.Flatten(),
+            )  # fmt: skip
 
     def forward(self, images, captions):
         return self.match(self.look(images), captions)
 
     def match(self, maps, captions):
-        return self.compare(appended(maps, self.project(self.text(captions))))
+        text = self.project(self.text(captions))
+        if hasattr(self, "features"):
+            return self.judge(maps) + (self.features(maps) * text).sum(dim=1, keepdim=True)
+        return self.judge(appended(maps, text))

@@ -127,17 +127,18 @@ def test_a_backward_starts_from_its_optimisers_dloss():
 
 def test_a_grid_shows_sources_translations_and_what_came_back():
     game, rng = game_of((1, 3), np.float32), np.random.default_rng(0)
-    batch = {name: x.astype(np.float32) for name, x in batch_of(rng, (1, 3)).items()}
-    rows = game.sample(game.fixed([batch], rng)).reshape(6, game.images_per_row, 3, SIZE, SIZE)
+    batches = [{name: x.astype(np.float32) for name, x in batch_of(rng, (1, 3)).items()} for _ in range(2)]
+    batch = {name: np.concatenate([each[name] for each in batches]) for name in "ab"}  # of 6 images
+    rows = game.sample(game.fixed(batches, rng)).reshape(6, game.images_per_row, 3, SIZE, SIZE)
     fake_b, fake_a = game.ab.forward(batch["a"])[0], game.ba.forward(batch["b"])[0]
     expected = [
         *(batch["a"], fake_b, game.ba.forward(fake_b)[0]),
         *(batch["b"], fake_a, game.ab.forward(fake_a)[0]),
     ]
     for row, images in zip(rows, expected, strict=True):
-        np.testing.assert_allclose(row[:N], np.broadcast_to(images, (N, 3, SIZE, SIZE)), atol=1e-6)
-        assert (row[N:] == -1).all()
-    np.testing.assert_array_equal(rows.reshape(-1, 3, SIZE, SIZE)[game.generated][:N], rows[1, :N])
+        np.testing.assert_allclose(row[:6], np.broadcast_to(images, (6, 3, SIZE, SIZE)), atol=1e-6)
+        assert (row[6:] == -1).all()
+    np.testing.assert_array_equal(rows.reshape(-1, 3, SIZE, SIZE)[game.generated], rows[1])
 
 
 @pytest.mark.parametrize(

@@ -13,9 +13,16 @@ from nanogan.games.stackgan import StackOptions, StageOne, StageTwo, images_of
 from nanogan.models import stackgan
 from tests.games import stackgan_of_torch as theirs
 
-N, C, SIZE, LATENT, CONDITION, TEXT, WIDTH = 6, 2, 16, 3, 2, 3, 2
+N, C, SIZE, LATENT, CONDITION, TEXT, WIDTH, D_WIDTH = 6, 2, 16, 3, 2, 3, 2, 3
 WORDS = ("", "a", "red", "cat", "on")
-TINY = {"image_size": SIZE, "latent": LATENT, "condition": CONDITION, "text_size": TEXT, "width": WIDTH}
+TINY = {
+    "image_size": SIZE,
+    "latent": LATENT,
+    "condition": CONDITION,
+    "text_size": TEXT,
+    "width": WIDTH,
+    "d_width": D_WIDTH,
+}
 CAPTIONS = {"words": WORDS, "shown": [[1, 2, 3], [3, 0, 0]]}
 F = torch.nn.functional
 
@@ -54,12 +61,15 @@ def loaded(module, state):
     return module
 
 
-@pytest.mark.parametrize(("game_class", "text"), [(StageOne, "gru"), (StageTwo, "mean")])
-def test_steps_are_torchs(game_class, text):
-    game = made(game_class, text=text, kl=0.7)
+@pytest.mark.parametrize(
+    ("game_class", "text", "compare"),
+    [(StageOne, "gru", "projection"), (StageOne, "mean", "concat"), (StageTwo, "mean", "projection")],
+)
+def test_steps_are_torchs(game_class, text, compare):
+    game = made(game_class, text=text, compare=compare, kl=0.7)
     start, inputs, seen = played(game, 3)
     sizes = text, len(WORDS), TEXT
-    d = loaded(theirs.D(game_class.size_of(game.options), C, WIDTH, *sizes), start["d"])
+    d = loaded(theirs.D(game_class.size_of(game.options), C, D_WIDTH, *sizes, compare), start["d"])
     first = theirs.First(SIZE // 2, C, LATENT, WIDTH, *sizes, CONDITION)
     if game_class is StageOne:
         g = loaded(first, start["g"])
@@ -92,6 +102,23 @@ def test_steps_are_torchs(game_class, text):
             np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-6, atol=1e-9, err_msg=name)
 
 
+def test_all_backwards_start_from_their_optimisers_dloss(rng):
+    """Which is not 1 where losses are scaled: gradients are as many times as large."""
+    game, found = made(StageOne), []
+    for _, parameter, _ in [*game.g.named_parameters(), *game.d.named_parameters()]:
+        parameter += 0.3 * rng.standard_normal(parameter.shape)
+    inputs = game.draw([batch_of(game, rng)], rng, At(1, 1, 1))
+    for optimizer in (game.opt_d, game.opt_g):
+        optimizer.step = lambda: None
+    for scales in ((1.0, 1.0), (2.0, 8.0)):
+        game.opt_d.dloss, game.opt_g.dloss = scales
+        game.step(**inputs)
+        networks = ((game.d, scales[0]), (game.g, scales[1]))
+        found.append([gradient / scale for net, scale in networks for _, _, gradient in net.named_parameters()])
+    for one, scaled in zip(*found, strict=True):
+        np.testing.assert_allclose(scaled, one, rtol=1e-9, atol=1e-12)
+
+
 def test_stage_one_is_frozen_in_stage_two():
     """Its weights, and the statistics of its BatchNorms: in train mode they would move, and images would depend on
     their batch."""
@@ -118,6 +145,20 @@ def test_wrong_captions_are_those_of_others_and_differ(rng):
         assert drawn["is_wrong"].tolist() == [[1.0]] * 6
         met |= {(i, tuple(caption)) for i, caption in enumerate(wrong)}
     assert len(met) == 12, "each other caption is met, by each image"
+
+
+def test_near_captions_share_as_many_words_as_possible(rng):
+    captions = [[1, 2, 3], [1, 2, 4], [1, 4, 4], [4, 4, 2]]
+    nearest = [[[1, 2, 4]], [[1, 2, 3], [1, 4, 4]], [[1, 2, 4]], [[1, 4, 4]]]
+    counts = {}
+    for near in (0.0, 0.5, 1.0):
+        game, hits = made(StageOne, near=near), 0
+        for _ in range(200):
+            wrong = game.draw([batch_of(game, rng, captions)], rng, At(1, 1, 1))["wrong"].tolist()
+            hits += sum(caption in best for caption, best in zip(wrong, nearest, strict=True))
+        counts[near] = hits / 800
+    by_chance = (1 + 2 + 1 + 1) / 3 / 4
+    assert counts == pytest.approx({0.0: by_chance, 0.5: (1 + by_chance) / 2, 1.0: 1.0}, abs=0.07)  # 4 deviations
 
 
 def test_a_batch_of_one_caption_has_no_wrong_pair(rng):
@@ -234,7 +275,8 @@ def test_options_that_contradict_a_checkpoints_arrays_are_told(game_class):
     [
         (lambda: StackOptions(image_size=31), "image_size expected an even number, of which stage I has half, got 31"),
         (lambda: StackOptions(image_size=36), "a DCGAN cannot draw pictures of 18 pixels"),
-        (lambda: StackOptions(text="lstm"), "unknown text 'lstm': use one of mean, gru"),
+        (lambda: StackOptions(text="lstm"), "unknown text 'lstm': use one of gru, mean"),
+        (lambda: StackOptions(compare="sum"), "unknown compare 'sum': use one of projection, concat"),
         (
             lambda: StageOne(StackOptions(**TINY), {"images": (3, 8, 8), "labels": 4}),
             "StackGAN expected images with captions, got images alone: use the captioned digits, or a folder with",

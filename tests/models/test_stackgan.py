@@ -16,6 +16,9 @@ WORDS = ("", "a", "cat", "red", "on")
 OF_CAPTIONS = {"words": WORDS, "shown": [[1, 2, 0], [3, 2, 0]], "text_size": 3, "condition": 2}
 
 
+D = {"size": 16, "channels": 2, "width": 2, "words": 5, "text": "gru", "text_size": 3}
+
+
 def first(text="gru", seed=0, **options):
     sizes = {"size": 8, "channels": 2, "latent": 3, "width": 2, "dtype": np.float64} | OF_CAPTIONS | options
     return FirstStage(text=text, rng=np.random.default_rng(seed), **sizes)
@@ -57,9 +60,10 @@ def test_a_text_is_its_words_alone(kind, rng):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: Text(5, 3, "lstm"), "text expected one of mean, gru, got 'lstm'"),
+        (lambda: Text(5, 3, "lstm"), "text expected one of gru, mean, got 'lstm'"),
         (lambda: Text(0, 3), "words expected a whole number of at least 1, got 0"),
         (lambda: Text(5, 3).forward(np.zeros(3, int)), r"expected captions \(N, T\), got an array of shape \(3,\)"),
+        (lambda: Discriminator(**D, compare="sum"), "compare expected one of projection, concat, got 'sum'"),
         (lambda: first(condition=0), "condition expected a whole number of at least 1"),
         (lambda: first(size=9), "cannot draw pictures of 9 pixels"),
     ],
@@ -90,8 +94,9 @@ def flips(noise):
     return [-noise[0], noise[1]], [noise[0], -noise[1]]
 
 
-def test_one_batch_of_maps_may_be_compared_with_several_captions(rng):
-    d = Discriminator(size=16, channels=2, width=2, words=5, text="gru", text_size=3, rng=rng, dtype=np.float64)
+@pytest.mark.parametrize("compare", ["projection", "concat"])
+def test_one_batch_of_maps_may_be_compared_with_several_captions(compare, rng):
+    d = Discriminator(**D, compare=compare, rng=rng, dtype=np.float64)
     images, captions = rng.standard_normal((4, 2, 16, 16)), rng.integers(1, 5, (4, 3))
     maps, look_cache = d.look.forward(images)
     logits, cache = d.match(maps, captions)
@@ -138,7 +143,7 @@ def test_a_file_opens_with_its_words_and_all_sizes(tmp_path, text, size, rng):
 
 @pytest.mark.parametrize("game_class", [StageOne, StageTwo])
 def test_a_runs_checkpoint_opens_too(tmp_path, game_class):
-    options = game_class.Options(image_size=16, latent=3, width=2, condition=2, text_size=3)
+    options = game_class.Options(image_size=16, latent=3, width=2, d_width=2, condition=2, text_size=3)
     size = game_class.size_of(options)
     shapes = {"images": (2, size, size), "captions": {"words": WORDS, "shown": [[1, 2, 0]]}}
     game = game_class(options, shapes)
@@ -194,16 +199,12 @@ def test_weights_of_other_words_are_refused():
 
 def test_the_modules_of_torch_have_the_same_names():
     """tests/games/test_stackgan.py computes with them."""
-    from tests.games.stackgan_of_torch import D, First, Second
+    from tests.games.stackgan_of_torch import D as TorchsD
+    from tests.games.stackgan_of_torch import First, Second
 
-    for ours, theirs in (
-        (first(), First(8, 2, 3, 2, "gru", 5, 3, 2)),
-        (second(), Second(2, 2, "mean", 5, 3, 2)),
-        (
-            Discriminator(size=16, channels=2, width=2, words=5, text="gru", text_size=3),
-            D(16, 2, 2, "gru", 5, 3),
-        ),
-    ):
+    pairs = [(first(), First(8, 2, 3, 2, "gru", 5, 3, 2)), (second(), Second(2, 2, "mean", 5, 3, 2))]
+    pairs += [(Discriminator(**D, compare=c), TorchsD(16, 2, 2, "gru", 5, 3, c)) for c in ("projection", "concat")]
+    for ours, theirs in pairs:
         shapes = {name: tuple(tensor.shape) for name, tensor in theirs.state_dict().items()}
         own = {name: array.shape for name, array in ours.state_dict().items() if name not in ("words", "shown")}
         assert own == shapes

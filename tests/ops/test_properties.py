@@ -397,6 +397,12 @@ def test_gaussian_kl(make, N, K):
     check_against_torch(ops.gaussian_kl_forward, ops.gaussian_kl_backward, [make(N, 2 * K)], torchs, dy, {})
 
 
+@given(makers(), *[st.integers(1, 5)] * 2)
+def test_row_dot(make, N, K):
+    inputs, dy = [make(N, K), make(N, K)], make(N, 1)
+    check_against_torch(ops.row_dot_forward, ops.row_dot_backward, inputs, lambda x, w: (x * w).sum(1)[:, None], dy, {})
+
+
 @given(makers(), *[st.integers(1, 4)] * 5)
 def test_append_maps(make, N, C, H, W, K):
     torchs = lambda x, w: torch.cat([x, w[:, :, None, None].expand(N, K, H, W)], dim=1)  # noqa: E731

@@ -140,6 +140,10 @@ def test_coloured_digits_are_judged_by_their_brightest_channel(tmp_path, capsys)
     numbers = measured(SimpleNamespace(ab=red, ba=translator(lambda x: x.max(axis=1, keepdims=True))))
     assert [numbers[name] for name in ("error_ab", "error_ba", "cycle_a")] == [0, 0, 0]
     assert numbers["cycle_b"] > 0.05, "red for every colour"
+    assert numbers["colour_ab"] == 1
+    pink = np.uint8([[[[200, 100, 100], [0, 0, 0]]], [[[100, 0, 100], [0, 0, 0]]]])
+    assert translation.saturation(pink) == pytest.approx(1 - 100 / 300)
+    assert translation.saturation(0 * pink) == 0
 
 
 # ------------------------------------------------------------------------------------------------------------ a folder
