@@ -10,7 +10,7 @@
 
 About 3 minutes of CPU time: 94 to 96% right, where the labels alone give 76 to 79%. Before the run the same network
 is trained on the labelled digits alone; after each epoch the test accuracies of both are printed, and written to
- measures.csv. The labels of all other images are never read. docs/games/semisupervised.md shows what came out: G
+measures.csv. The labels of all other images are never read. docs/games/semisupervised.md shows what came out: G
 hardly heeds the class that it is asked for, unless --class-weight is larger, which D pays for.
 Without MNIST and without a network it trains on built-in digits, and says so.
 
