@@ -5,11 +5,13 @@
     python examples/semisupervised.py --labels 20                    2 labelled digits of each class
     python examples/semisupervised.py --generator unconditional      G is given z alone
     python examples/semisupervised.py --g-loss features              feature matching, in place of the usual loss of G
-    python examples/semisupervised.py --generate 100 --out digits    0, 1, ..., 9, and again
+    python examples/semisupervised.py --generate 100 --out digits    with a trained G
     python -m benchmarks.games semisupervised --seeds 0 1 2 3 4      test accuracy over five seeds
 
-4 minutes on two cores. Before the run the same network is trained on the labelled digits alone; after each epoch the
-test accuracies of both are printed, and written to measures.csv. The labels of all other images are never read.
+About 3 minutes of CPU time: 94 to 96% right, where the labels alone give 76 to 79%. Before the run the same network
+is trained on the labelled digits alone; after each epoch the test accuracies of both are printed, and written to
+measures.csv. The labels of all other images are never read. docs/games/semisupervised.md shows what came out: G
+hardly heeds the class that it is asked for, unless --class-weight is larger, which D pays for.
 Without MNIST and without a network it trains on built-in digits, and says so.
 
 T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXiv:1606.01583.
