@@ -17,7 +17,10 @@ from nanogan import backend, checkpoint, cli, dispatch, layers
 from nanogan.data import Loader
 from nanogan.errors import UserError
 from nanogan.games.dcgan import DCGAN, DCGANOptions, StepResult
+from nanogan.games.game import At
 from nanogan.gradcheck import __main__ as gradcheck_command
+from nanogan.gradcheck.cases import GAMES
+from nanogan.gradcheck.games import random_batches
 from nanogan.optim import SGD, Adam
 from nanogan.training import Run, adversarial_step, discriminator_step, sample, train
 from nanogan.training.log import Log
@@ -103,6 +106,42 @@ def test_other_games_move_nothing_either(double, loss):
     result = adversarial_step(g, d, opt_g, opt_d, real, z, loss=loss, label_smoothing=soft, noise=noise)
     assert strict_cupy.transfers == []
     assert all(isinstance(value, double.ndarray) and value.shape == () for value in result)
+
+
+def draws_in_a_step(game):
+    """Whether a layer draws on the host inside a step, as Dropout does: its zeros have to cross."""
+    return any(hasattr(layer, "rng") for network in game.networks().values() for _, layer in network.named_layers())
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_a_step_of_every_game_waits_for_nothing_and_is_the_cpus(double, name):
+    game_class, options, shapes = GAMES[name]
+    results = {}
+    for device in ("cpu", "gpu"):
+        game = game_class(game_class.Options.of(options), shapes, device, seed=1)
+        batches = random_batches(shapes, game.batches, np.random.default_rng(0), device)
+        batches = [
+            {k: a.astype(np.float32) if a.dtype.kind == "f" else a for k, a in batch.items()} for batch in batches
+        ]
+        game.reseed(1, 1)
+        inputs = game.draw(batches, np.random.default_rng(1), At(1, 1, 4))
+        strict_cupy.transfers.clear()
+        seen = game.step(**inputs)
+        if device == "gpu":
+            kinds = {direction for direction, _ in strict_cupy.transfers}
+            assert kinds <= ({"to device"} if draws_in_a_step(game) else set())
+            assert all(isinstance(value, double.ndarray) and value.shape == () for value in seen)
+        assert {value.dtype for value in seen} == {np.dtype(np.float32)}
+        gradients = {
+            f"{key}.{name}": backend.to_numpy(gradient).copy()
+            for key, network in game.networks().items()
+            for name, _, gradient in network.named_parameters()
+        }
+        results[device] = [float(value) for value in seen], gradients
+    np.testing.assert_allclose(results["gpu"][0], results["cpu"][0], rtol=1e-4, atol=1e-5)
+    largest = max(abs(gradient).max() for gradient in results["cpu"][1].values())
+    for key, expected in results["cpu"][1].items():
+        assert abs(results["gpu"][1][key] - expected).max() <= 1e-4 * largest, key
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(np.float64, 1e-10), (np.float32, 1e-4)])

@@ -262,6 +262,164 @@ def test_a_sequential_is_torchs_with_the_same_weights(rng):
         np.testing.assert_allclose(ours.state_dict()[name], tensor.numpy(), rtol=1e-12, atol=1e-15)
 
 
+def torchs_ways(kind):
+    """The examples of Residual and Concat in torch: a module whose arrays have the same names, and what it computes."""
+    nn = torch.nn
+    if kind == "Residual":
+        f = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1)).double()
+        return f, lambda x: x + f(x)
+    f = nn.ModuleList([nn.Conv2d(3, 2, 3, padding=1), nn.Identity(), nn.Conv2d(3, 4, 1)]).double()
+    return f, lambda x: torch.cat([layer(x) for layer in f], dim=1)
+
+
+@pytest.mark.parametrize("kind", ["Residual", "Concat"])
+def test_where_x_goes_several_ways_values_and_gradients_are_torchs(kind, device, rng):
+    ours, (theirs, call) = build(kind, device), torchs_ways(kind)
+    theirs.load_state_dict({name: torch.tensor(to_numpy(array)) for name, array in ours.state_dict().items()})
+    x = draw(kind, rng, device)
+    y, cache = ours.forward(x)
+    dy = draw_like(y, rng, device)
+    dx = ours.backward(dy, cache)
+    t = torch.tensor(to_numpy(x), requires_grad=True)
+    expected = call(t)
+    expected.backward(torch.tensor(to_numpy(dy)))
+    assert relative_error(to_numpy(y), expected.detach().numpy()) < 1e-13
+    assert relative_error(to_numpy(dx), t.grad.numpy()) < 1e-13
+    expected_gradients = {name: parameter.grad.numpy() for name, parameter in theirs.named_parameters()}
+    for name, gradient in gradients(ours).items():
+        assert np.abs(gradient - expected_gradients[name]).max() < 1e-12, name
+    assert all(array.transpose(0, 2, 3, 1).flags.c_contiguous for array in (y, dx))
+
+
+def test_residual_and_concat_are_cut_and_named_like_sequentials(rng):
+    block = layers.Residual(Linear(3, 3, rng=make_rng()), ReLU(), prefix="conv_block")
+    assert list(block.state_dict()) == ["conv_block.0.weight", "conv_block.0.bias"]
+    x = rng.standard_normal((2, 3)).astype(np.float32)
+    np.testing.assert_array_equal(block[:1].forward(x)[0] + x, layers.Residual(*block[:1].layers).forward(x)[0])
+    ways = layers.Concat(Linear(3, 1), Sequential(), Sequential())
+    assert (type(ways[:2]), len(ways[:2]), ways[1:].forward(x)[0].shape) == (layers.Concat, 2, (2, 6))
+
+
+@pytest.mark.parametrize("return_sequences", [False, True])
+@pytest.mark.parametrize("lengths", [None, [3, 5, 1]])
+def test_a_gru_is_torchs_with_the_same_weights(return_sequences, lengths, device, rng):
+    theirs = torch.nn.GRU(2, 4, batch_first=True).double()
+    ours = layers.GRU(2, 4, return_sequences=return_sequences, dtype=np.float64).to(device)
+    ours.load_state_dict({name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
+    x = rng.standard_normal((3, 5, 2))
+    options = {} if lengths is None else {"lengths": to_device(np.array(lengths), device)}
+    y, cache = ours.forward(to_device(x, device), **options)
+    dy = draw_like(y, rng)
+    t = torch.tensor(x, requires_grad=True)
+    if lengths is None:
+        states, last = theirs(t)
+    else:
+        pack = torch.nn.utils.rnn.pack_padded_sequence(t, lengths, batch_first=True, enforce_sorted=False)
+        states, last = theirs(pack)
+        states, _ = torch.nn.utils.rnn.pad_packed_sequence(states, batch_first=True)
+        if return_sequences:  # there ours repeats the last state, which is compared without return_sequences
+            padding = np.arange(5) >= np.array(lengths)[:, None]
+            assert (abs(to_numpy(y))[padding] > 0).all()
+            y, dy = y * to_device(1.0 - padding[:, :, None], device), dy * ~padding[:, :, None]
+    dx = to_numpy(ours.backward(to_device(dy, device), cache))
+    expected = states if return_sequences else last[0]
+    expected.backward(torch.tensor(dy))
+    assert relative_error(to_numpy(y), expected.detach().numpy()) < 1e-13
+    assert relative_error(dx, t.grad.numpy()) < 1e-13
+    for name, parameter in theirs.named_parameters():
+        assert relative_error(to_numpy(ours.grads[name]), parameter.grad.numpy()) < 1e-13, name
+
+
+def test_what_stands_in_a_sequences_padding_changes_nothing(rng):
+    ours, lengths = layers.GRU(2, 4, rng=make_rng(), dtype=np.float64), np.array([2, 0, 4])
+    x = rng.standard_normal((3, 4, 2))
+    padding = np.arange(4) >= lengths[:, None]
+    results = []
+    for _ in range(2):
+        x[padding] = 10 * rng.standard_normal((padding.sum(), 2))
+        y, cache = ours.forward(x, lengths=lengths)
+        ours.zero_grad()
+        results.append((y, ours.backward(np.ones_like(y), cache), *gradients(ours).values()))
+    for one, two in zip(*results, strict=True):
+        np.testing.assert_array_equal(one, two)
+    y, dx = results[0][:2]
+    assert (dx[padding] == 0).all()
+    assert (y[1] == 0).all()
+    alone, _ = ours.forward(x[:1, :2])
+    np.testing.assert_allclose(y[:1], alone, rtol=1e-13)
+
+
+def test_a_grus_first_parameters_are_distributed_as_torchs():
+    ours, theirs = layers.GRU(50, 60, rng=make_rng()), torch.nn.GRU(50, 60)
+    for name, tensor in theirs.state_dict().items():
+        assert np.abs(ours.params[name]).max() == pytest.approx(tensor.abs().max().item(), rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("kind", "arguments", "shape"),
+    [
+        ("Conv2d", (3, 4, 3, 2, 1), (2, 3, 6, 6)),
+        ("ConvTranspose2d", (3, 4, 3, 2, 1), (2, 3, 4, 4)),
+        ("Linear", (3, 4), (5, 3)),
+    ],
+)
+def test_spectral_norm_is_torchs(kind, arguments, shape, device, rng):
+    """u and v far from converged, so that each forward in train mode divides by another number."""
+    theirs = torch.nn.utils.parametrizations.spectral_norm(getattr(torch.nn, kind)(*arguments), n_power_iterations=2)
+    theirs = theirs.double()
+    for vector in (theirs.parametrizations.weight[0]._u, theirs.parametrizations.weight[0]._v):
+        vector[...] = torch.nn.functional.normalize(torch.tensor(rng.standard_normal(len(vector))), dim=0)
+    inner = getattr(layers, kind)(*arguments, dtype=np.float64)
+    ours = layers.SpectralNorm(inner, n_power_iterations=2).to(device)
+    ours.load_state_dict({name: tensor.numpy() for name, tensor in theirs.state_dict().items()})
+    modes = [False, True, True, False]
+    xs = [rng.standard_normal(shape) for _ in modes]
+    ys = [ours.forward(to_device(x, device), train=train) for x, train in zip(xs, modes, strict=True)]
+    dys = [rng.standard_normal(y.shape) for y, _ in ys]
+    tensors = [torch.tensor(x, requires_grad=True) for x in xs]
+    for i, train in enumerate(modes):
+        expected = theirs.train(train)(tensors[i])
+        assert relative_error(to_numpy(ys[i][0]), expected.detach().numpy()) < 1e-12
+        expected.backward(torch.tensor(dys[i]))
+    for i in (2, 0, 3, 1):
+        dx = ours.backward(to_device(dys[i], device), ys[i][1])
+        assert relative_error(to_numpy(dx), tensors[i].grad.numpy()) < 1e-12
+    for name, parameter in theirs.named_parameters():
+        assert relative_error(gradients(ours)[name], parameter.grad.numpy()) < 1e-12, name
+    for name, tensor in theirs.state_dict().items():
+        assert relative_error(to_numpy(ours.state_dict()[name]), tensor.numpy()) < 1e-12, name
+
+
+@pytest.mark.parametrize(("kind", "arguments"), [("Conv2d", (8, 12, 3)), ("ConvTranspose2d", (8, 12, 3))])
+def test_spectral_norm_leaves_a_largest_singular_value_of_1(kind, arguments):
+    """From the start, to the accuracy of 15 rounds; and exactly, once there were many forwards."""
+    layer = layers.SpectralNorm(getattr(layers, kind)(*arguments, rng=make_rng()), rng=make_rng())
+    x = np.ones((1, 8, 4, 4), np.float32)
+    for rounds, accuracy in ((0, 0.05), (300, 1e-4)):
+        for _ in range(rounds):
+            layer.forward(x)
+        _, ((_, (weight, *_)), _) = layer.forward(x, train=False)
+        rows = weight.transpose(1, 0, 2, 3) if kind == "ConvTranspose2d" else weight
+        assert np.linalg.norm(rows.reshape(12, -1), 2) == pytest.approx(1, rel=accuracy)
+
+
+def test_the_dcgan_papers_start_reaches_a_weight_under_spectral_norm():
+    network = Sequential(layers.SpectralNorm(Conv2d(20, 30, 4, rng=make_rng()), rng=make_rng()))
+    layers.init.dcgan_(network, make_rng())
+    state = network.state_dict()
+    assert state["0.parametrizations.weight.original"].std() == pytest.approx(0.02, rel=0.05)
+    assert (state["0.bias"] == 0).all()
+
+
+def test_a_refused_input_leaves_spectral_norms_vectors_alone():
+    layer = layers.SpectralNorm(Linear(3, 4, rng=make_rng()), rng=make_rng())
+    before = {name: buffer.copy() for name, buffer in layer.buffers.items()}
+    with pytest.raises(UserError, match="Linear expected 3 input features"):
+        layer.forward(np.zeros((2, 5), np.float32))
+    for name, buffer in layer.buffers.items():
+        np.testing.assert_array_equal(buffer, before[name])
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -478,6 +636,16 @@ def test_what_is_dangerous_by_position_is_keyword_only():
             call()
 
 
+def gru(shape, lengths=None):
+    return layers.GRU(3, 4, rng=make_rng()).forward(np.zeros(shape, np.float32), lengths=lengths)
+
+
+def test_lengths_belong_beside_their_sequences(double):
+    layer = layers.GRU(3, 4).to("gpu")
+    with pytest.raises(UserError, match="in a cupy array, as x is, got numpy's: use nanogan.backend.to_device"):
+        layer.forward(double.zeros((2, 5, 3), np.float32), lengths=np.array([1, 2]))
+
+
 def test_a_layer_without_its_methods_says_so():
     with pytest.raises(TypeError, match="Mine expected its own forward"):
         type("Mine", (Layer,), {})().forward(np.zeros(1))
@@ -490,6 +658,29 @@ def test_a_layer_without_its_methods_says_so():
         (lambda: BatchNorm2d(3).forward(np.zeros((4, 3), np.float32)), r"BatchNorm2d expected 4 dimensions"),
         (lambda: BatchNorm1d(3).forward(np.zeros((4, 3, 2, 2), np.float32)), r"BatchNorm1d expected 2 dimensions"),
         (lambda: Conv2d(0, 4, kernel_size=1), "at least one input and one output"),
+        (
+            lambda: layers.Residual(Linear(3, 4)).forward(np.zeros((2, 3), np.float32)),
+            r"Residual expected layers that keep the shape \(2, 3\), .* got \(2, 4\): let convolutions pad",
+        ),
+        (
+            lambda: layers.Concat(Conv2d(3, 2, 1), Conv2d(3, 2, 3)).forward(np.zeros((2, 3, 4, 4), np.float32)),
+            r"one shape but for these, got \[\(2, 2, 4, 4\), \(2, 2, 2, 2\)\]",
+        ),
+        (lambda: layers.Concat().forward(np.zeros((2, 3))), "Concat expected at least one layer"),
+        (
+            lambda: layers.SpectralNorm(ReLU()),
+            r"SpectralNorm expected a Conv2d, a ConvTranspose2d or a Linear, got ReLU\(\)",
+        ),
+        (lambda: layers.SpectralNorm(Linear(3, 4), n_power_iterations=0), "n_power_iterations >= 1 and eps > 0, got 0"),
+        (lambda: layers.SpectralNorm(Linear(3, 4), eps=0), "got 1 and 0"),
+        (lambda: layers.GRU(0, 4), "GRU expected sizes of at least 1, got 0 and 4"),
+        (lambda: gru((2, 3)), r"GRU expected an input of 3 dimensions, \(N, T, 3\), got one of shape \(2, 3\)"),
+        (lambda: gru((2, 3, 4)), r"GRU expected 3 input features, got 4 \(x has shape \(2, 3, 4\)\)"),
+        (lambda: gru((2, 0, 3)), "GRU expected sequences of at least one step"),
+        (lambda: gru((2, 5, 3), np.array([1, 6])), "2 integers from 0 to 5 in a numpy array, got 1 to 6"),
+        (lambda: gru((2, 5, 3), np.array([-1, 5])), "got -1 to 5"),
+        (lambda: gru((2, 5, 3), np.array([1])), r"got int64 of shape \(1,\)"),
+        (lambda: gru((2, 5, 3), np.ones(2)), r"got float64 of shape \(2,\)"),
         (lambda: Conv2d(3, 4, kernel_size=0), "kernel_size expected a whole number of at least 1"),
     ],
 )

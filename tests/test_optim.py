@@ -4,16 +4,20 @@ import numpy as np
 import pytest
 import torch
 
+from nanogan.backend import to_numpy
 from nanogan.errors import UserError
-from nanogan.layers import Linear
+from nanogan.layers import BatchNorm1d, Linear, Sequential
 from nanogan.ops import mse_backward, mse_forward
-from nanogan.optim import SGD, Adam, LinearDecay, supervised_step
+from nanogan.optim import SGD, Adam, LinearDecay, RMSprop, clip_grad_norm, clip_grad_value, supervised_step
+from tests import strict_cupy
 
 SETTINGS = [
     (Adam, torch.optim.Adam, {"lr": 2e-3, "betas": (0.5, 0.999)}),
     (Adam, torch.optim.Adam, {"lr": 1e-2, "betas": (0.9, 0.99), "eps": 1e-4, "weight_decay": 0.1}),
     (SGD, torch.optim.SGD, {"lr": 0.1}),
     (SGD, torch.optim.SGD, {"lr": 0.05, "momentum": 0.9, "weight_decay": 0.01}),
+    (RMSprop, torch.optim.RMSprop, {"lr": 5e-5}),
+    (RMSprop, torch.optim.RMSprop, {"lr": 1e-3, "alpha": 0.9, "eps": 1e-4, "momentum": 0.5, "weight_decay": 0.01}),
 ]
 
 
@@ -27,6 +31,29 @@ def set_gradients(layer, rng):
         gradient[...] = rng.standard_normal(gradient.shape) * 10.0 ** rng.integers(-6, 3, gradient.shape)
         gradient[rng.random(gradient.shape) < 0.1] = 0
         assert gradient.dtype == layer.params[name].dtype
+
+
+def make_critic(device):
+    rng = np.random.default_rng(0)
+    return Sequential(Linear(4, 3, rng=rng), BatchNorm1d(3), Linear(3, 2, rng=rng)).to(device)
+
+
+def set_all_gradients(critic, rng):
+    """Of size 1, none of them 0."""
+    for _, _, gradient in critic.named_parameters():
+        values = rng.standard_normal(gradient.shape).astype(np.float32)
+        gradient[...] = critic.array_module.asarray(values)
+
+
+def with_gradients(device):
+    """A network with random gradients, on a GPU side by side; and torch's tensors of the same names and gradients."""
+    critic, tensors = make_critic(device), {}
+    Adam(critic)  # which moves them
+    set_all_gradients(critic, np.random.default_rng(1))
+    for name, parameter, gradient in critic.named_parameters():
+        tensors[name] = torch.tensor(to_numpy(parameter))
+        tensors[name].grad = torch.tensor(to_numpy(gradient))
+    return critic, tensors
 
 
 @pytest.mark.parametrize(("ours", "theirs", "options"), SETTINGS)
@@ -68,12 +95,13 @@ def test_a_saved_state_continues_to_the_bit(kind, _theirs, options, rng):
         np.testing.assert_array_equal(straight.params[name], resumed.params[name])
 
 
-@pytest.mark.parametrize("optimizer", [SGD, Adam])
-def test_a_step_leaves_the_gradients_alone(optimizer, rng):
+@pytest.mark.parametrize("optimizer", [SGD, Adam, RMSprop])
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_a_step_leaves_the_gradients_alone(optimizer, weight_decay, rng):
     layer = network()
     set_gradients(layer, rng)
     before = {name: gradient.copy() for name, gradient in layer.grads.items()}
-    optimizer(layer, lr=0.1, weight_decay=0.1).step()
+    optimizer(layer, lr=0.1, weight_decay=weight_decay).step()
     for name, gradient in layer.grads.items():
         np.testing.assert_array_equal(gradient, before[name])
 
@@ -82,6 +110,71 @@ def test_defaults_are_torchs():
     ours, theirs = Adam(network()), torch.optim.Adam([torch.zeros(1)]).defaults
     assert (ours.lr, ours.betas, ours.eps) == (theirs["lr"], theirs["betas"], theirs["eps"])
     assert ours.weight_decay == theirs["weight_decay"]
+    ours, theirs = RMSprop(network()), torch.optim.RMSprop([torch.zeros(1)]).defaults
+    for name in ("lr", "alpha", "eps", "momentum", "weight_decay"):
+        assert getattr(ours, name) == theirs[name]
+
+
+@pytest.mark.parametrize("kind", [SGD, Adam, RMSprop])
+@pytest.mark.parametrize("loss_scaling", [False, True])
+def test_weights_are_clipped_after_the_update(kind, loss_scaling, device, rng):
+    """All of them, BatchNorm's too; on a GPU they lie side by side in one array."""
+    plain, clipped = (make_critic(device) for _ in range(2))
+    options = {"lr": 0.02, "loss_scaling": loss_scaling}
+    optimizers = kind(plain, **options), kind(clipped, weight_clip=0.3, **options)
+    for optimizer in optimizers:
+        set_all_gradients(optimizer.network, np.random.default_rng(1))
+        optimizer.step()
+    outside = 0
+    for (name, free, _), (_, held, _) in zip(plain.named_parameters(), clipped.named_parameters(), strict=True):
+        np.testing.assert_array_equal(to_numpy(held), np.clip(to_numpy(free), -0.3, 0.3), err_msg=name)
+        outside += (abs(to_numpy(free)) > 0.3).sum()
+        assert held.dtype == np.float32
+    assert 3 < outside < plain.parameter_count(), "some are clipped and some are not"
+    assert (clipped._flat is not None) == (device == "gpu")
+
+
+@pytest.mark.parametrize("max_norm", [0.5, 1e3, float("inf")])
+def test_a_clipped_gradients_norm_is_torchs(max_norm, device):
+    critic, tensors = with_gradients(device)
+    strict_cupy.transfers.clear()
+    norm = clip_grad_norm(critic, max_norm)
+    assert not strict_cupy.transfers, "nothing waits for the norm"
+    expected = torch.nn.utils.clip_grad_norm_(tensors.values(), max_norm)
+    assert norm.ndim == 0
+    np.testing.assert_allclose(to_numpy(norm), expected.item(), rtol=1e-6)
+    for name, _, gradient in critic.named_parameters():
+        np.testing.assert_allclose(to_numpy(gradient), tensors[name].grad.numpy(), rtol=2e-6, err_msg=name)
+        assert gradient.dtype == np.float32
+
+
+def test_a_clipped_gradients_elements_are_torchs(device):
+    critic, tensors = with_gradients(device)
+    clip_grad_value(critic, 0.7)
+    torch.nn.utils.clip_grad_value_(tensors.values(), 0.7)
+    for name, _, gradient in critic.named_parameters():
+        np.testing.assert_array_equal(to_numpy(gradient), tensors[name].grad.numpy())
+
+
+def test_gradients_are_clipped_in_the_scale_of_their_loss(device):
+    """Where losses are scaled, so are gradients: the limit is to be, too; and infinities are left to the optimiser."""
+    critic, tensors = with_gradients(device)
+    optimizer = SGD(critic, lr=1.0, loss_scaling=True)
+    before = {name: to_numpy(parameter).copy() for name, parameter, _ in critic.named_parameters()}
+    for _, _, gradient in critic.named_parameters():
+        gradient *= optimizer.dloss
+    clip_grad_norm(critic, 0.5 * optimizer.dloss)
+    optimizer.step()
+    torch.nn.utils.clip_grad_norm_(tensors.values(), 0.5)
+    for name, parameter, _ in critic.named_parameters():
+        change = before[name] - tensors[name].grad.numpy()
+        np.testing.assert_allclose(to_numpy(parameter), change, rtol=1e-5, atol=1e-6)
+    before = {name: to_numpy(parameter).copy() for name, parameter, _ in critic.named_parameters()}
+    critic.layers[0].grads["bias"][...] = np.inf
+    clip_grad_norm(critic, 0.5 * optimizer.dloss)
+    optimizer.step()
+    for name, parameter, _ in critic.named_parameters():
+        np.testing.assert_array_equal(to_numpy(parameter), before[name])
 
 
 def test_zero_grad_reaches_the_network(rng):
@@ -104,8 +197,6 @@ def test_a_loaded_state_is_a_copy(rng):
 
 
 def test_a_layer_in_two_places_is_stepped_once_as_in_torch(rng):
-    from nanogan.layers import Sequential
-
     layer = network()
     twice = Sequential(layer, Linear(3, 4, dtype=np.float64), layer)
     names = [name for name, _, _ in twice.named_parameters()]
@@ -150,6 +241,12 @@ def test_linear_decay_goes_on_after_a_resume():
         (lambda: Adam(network(), lr=1, eps=0), "eps > 0"),
         (lambda: SGD(network(), lr=1, momentum=1.0), "0 <= momentum < 1"),
         (lambda: SGD(network(), lr=1, weight_decay=-1), "weight_decay >= 0"),
+        (lambda: RMSprop(network(), alpha=1.0), "0 <= alpha < 1 and 0 <= momentum < 1, got alpha=1.0, momentum=0.0"),
+        (lambda: RMSprop(network(), momentum=-1), "0 <= momentum < 1, got alpha=0.99, momentum=-1"),
+        (lambda: RMSprop(network(), eps=0), "eps > 0, got 0"),
+        (lambda: Adam(network(), weight_clip=0), "Adam expected a weight_clip above 0, or None, got 0"),
+        (lambda: clip_grad_norm(network(), 0.0), "clip_grad_norm expected a max_norm above 0, got 0.0"),
+        (lambda: clip_grad_value(network(), float("nan")), "clip_grad_value expected a clip_value above 0, got nan"),
         (lambda: LinearDecay(SGD(network(), lr=1), total=3, hold=3), "0 <= hold < total"),
         (lambda: Adam(network()).load_state_dict({"steps": 1, "lr": 1, "state": {}}), "another Adam"),
     ],

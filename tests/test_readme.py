@@ -4,6 +4,8 @@ import dataclasses
 import re
 from pathlib import Path
 
+import pytest
+
 from nanogan.games.dcgan import DCGAN
 
 ROOT = Path(__file__).parents[1]
@@ -26,6 +28,19 @@ def test_what_the_readme_links_to_exists():
     assert links
     for link in links:
         assert (ROOT / link).exists(), link
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").rglob("*.md")), ids=lambda path: path.name)
+def test_what_a_page_links_to_exists(page):
+    for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
+        assert (page.parent / link).exists(), link
+
+
+def test_the_table_of_games_names_every_example_that_trains_one():
+    table = (ROOT / "docs/games.md").read_text(encoding="utf-8")
+    for path in (ROOT / "examples").glob("*.py"):
+        if "recipes.run(" in path.read_text(encoding="utf-8"):
+            assert f"`{path.name}`" in table, path.name
 
 
 def test_the_quoted_lines_stand_in_the_code():

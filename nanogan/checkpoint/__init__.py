@@ -18,6 +18,7 @@ from nanogan.checkpoint.networks import (
     load_conditional,
     load_discriminator,
     load_generator,
+    load_translator,
     save,
 )
 from nanogan.checkpoint.runs import Progress, load_training, read_training, save_training
@@ -32,6 +33,7 @@ __all__ = [
     "load_discriminator",
     "load_generator",
     "load_training",
+    "load_translator",
     "read",
     "read_training",
     "save",

@@ -5,7 +5,7 @@ import numpy as np
 from nanogan.checkpoint.recognition import recognise, rename_flags, renames_between
 from nanogan.checkpoint.safetensors_files import KEY, below, read_file, write_arrays
 from nanogan.errors import UserError
-from nanogan.models import conditional, dcgan
+from nanogan.models import conditional, cyclegan, dcgan, discogan
 
 
 def save(path, network):
@@ -66,6 +66,27 @@ def generator_loader(models, name):
     from the shapes of its arrays. name: what an error calls it, "vanilla GAN generator".
     """
     return lambda path: _load("generator", models.generator, models.options_of, path, name)
+
+
+def load_translator(path):
+    """Return the translator saved in ``path``, on the CPU: the generator of a CycleGAN or a DiscoGAN.
+
+    Its sizes are inferred from the shapes of its arrays. Raises UserError if the file holds something else.
+    """
+    state, metadata = read_file(path)
+    for models in (cyclegan, discogan):
+        try:
+            network = models.generator(**models.options_of(state))
+            network.load_state_dict(state)
+            break
+        except UserError:
+            continue
+    else:
+        found = "a run: take its a_to_b.safetensors or b_to_a.safetensors" if KEY in metadata else recognise(state)
+        raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {found}")
+    if not all(np.isfinite(array).all() for array in state.values()):
+        raise UserError(f"{path} is not a translator: its weights are not finite numbers")
+    return network
 
 
 def _load(kind, build, options_of, path, name=None):

@@ -8,6 +8,7 @@ from contextlib import closing
 import numpy as np
 
 from nanogan.backend import copied_ahead, get_device, seeded_rng
+from nanogan.data.sets.captions import Captions
 from nanogan.errors import UserError
 from nanogan.images import from_uint8
 
@@ -25,6 +26,7 @@ class Loader:
         uint8 (N, H, W, C): images          ``dtype`` (B, C, H, W), -1 to 1, channels-last in memory  (C, H, W)
         integers (N,): labels               int64 (B,)                                               K
         floats (N, ...)                     ``dtype`` (B, ...), as they are                           (...)
+        a Captions of T words each          int64 (B, T), places in its ``words``                     {"words", "shown"}
 
     Labels run from 0 to K - 1. K is the largest + 1, or ``classes``: a number for the column "labels", or a dictionary
     {column: number}. ``shapes`` is a dictionary of what a sample of each column is.
@@ -33,14 +35,17 @@ class Loader:
     depends on ``seed`` and the number of the epoch alone, so that a run can be resumed at any batch of any epoch.
     ``len(loader)`` is the number of batches.
 
-    Raises UserError for columns of other kinds or of different lengths, for labels below 0 or above K - 1, and if there
-    are fewer samples than a batch holds. When a batch is made, it raises UserError if none of a class's images in a
-    PictureFolder can be read: others would stand under its label.
+    ``unpaired`` names columns whose samples do not belong to those of the others: a second set of images. Each has its
+    own length and its own order. An epoch is as long as the longest column; shorter ones start again, in a new order.
+
+    Raises UserError for columns of other kinds, of different lengths (but for unpaired ones) or without samples, for
+    labels below 0 or above K - 1, and if there are fewer samples than a batch holds. When a batch is made, it raises
+    UserError if none of a class's images in a PictureFolder can be read: others would stand under its label.
     """
 
     def __init__(
         self, images, *, labels=None, batch_size, seed=0, shuffle=True, drop_last=False, device="cpu",
-        dtype=np.float32, classes=None,
+        dtype=np.float32, classes=None, unpaired=(),
     ):  # fmt: skip
         columns = dict(images) if isinstance(images, dict) else {"images": images}
         if labels is not None and "labels" in columns:
@@ -54,11 +59,7 @@ class Loader:
         checked = {name: _checked(name, column, classes.get(name)) for name, column in columns.items()}
         self.columns = {name: column for name, (column, _) in checked.items()}
         self.shapes = {name: shape for name, (_, shape) in checked.items()}
-        lengths = {name: len(column) for name, column in self.columns.items()}
-        if len(set(lengths.values())) != 1:
-            found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-            raise UserError(f"Loader expected columns of one length, got {found or 'none'}")
-        self._N = next(iter(lengths.values()))
+        self._N = _length(self.columns, unpaired)
         if batch_size < 1:
             raise UserError(f"Loader expected a batch size of at least 1, got {batch_size}")
         if self._N < batch_size:
@@ -67,6 +68,7 @@ class Loader:
                 f"use batches of {self._N} or less, or more pictures"
             )
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
+        self.unpaired = tuple(unpaired)
 
     def __len__(self):
         whole, rest = divmod(self._N, self.batch_size)
@@ -88,21 +90,41 @@ class Loader:
 
     def _host_batches(self, number, start, stop):
         """Yield batches in the host's memory, in which images are still uint8 (B, H, W, C)."""
-        N = self._N
-        order = seeded_rng(self.seed, f"order of epoch {number}").permutation(N) if self.shuffle else np.arange(N)
+        orders = self._orders(number)
         are_arrays = all(isinstance(column, np.ndarray) for column in self.columns.values())
 
         def make(i):
-            return self._samples(order[i * self.batch_size : (i + 1) * self.batch_size])
+            chosen = slice(i * self.batch_size, (i + 1) * self.batch_size)
+            return self._samples({name: order[chosen] for name, order in orders.items()})
 
         numbers = range(start, min(stop, len(self)))
         yield from map(make, numbers) if are_arrays else _made_ahead(make, numbers)
 
+    def _orders(self, number):
+        """Return {column: the indices of its samples in epoch ``number``, (N,)}; paired columns share their array."""
+        drawn = {}
+
+        def order(name):
+            length, whose = len(self.columns[name]), f" of {name}" if name in self.unpaired else ""
+            if whose not in drawn:
+                rounds = [self._round(length, number, whose, i) for i in range(-(-self._N // length))]
+                drawn[whose] = np.concatenate(rounds)[: self._N]
+            return drawn[whose]
+
+        return {name: order(name) for name in self.columns}
+
+    def _round(self, length, number, whose, i):
+        """The order of the samples, each once, in round ``i`` of epoch ``number``."""
+        if not self.shuffle:
+            return np.arange(length)
+        purpose = f"order{whose} of epoch {number}" + (f", round {i}" if i else "")
+        return seeded_rng(self.seed, purpose).permutation(length)
+
     def _samples(self, indices):
-        """Return {column: its samples at ``indices``}, in the host's memory."""
+        """Return {column: its samples at ``indices[column]``}, in the host's memory."""
         batch = {}
         for name, column in self.columns.items():
-            samples = column[indices]
+            samples = column[indices[name]]
             batch[name] = samples.astype(self.dtype, copy=False) if samples.dtype.kind == "f" else samples
         if any(isinstance(shape, int) for shape in self.shapes.values()):
             for column in self.columns.values():
@@ -116,6 +138,8 @@ def _checked(name, column, classes):
 
     Labels are checked here, once, so that no step and no loss has to.
     """
+    if isinstance(column, Captions):
+        return column.numbers, column.described()
     if not hasattr(column, "dtype"):
         column = np.asarray(column)
     kind, shape = column.dtype.kind, column.shape
@@ -146,6 +170,21 @@ def _checked_labels(name, labels, classes):
         expected = f"from 0 to {K - 1}" if classes is not None else "of at least 0"
         raise UserError(f"Loader expected {name} {expected}, got {low} to {high}")
     return labels.astype(np.int64), K
+
+
+def _length(columns, unpaired):
+    """Return the length of the longest column. Raises UserError if paired ones differ, or if one has no samples."""
+    for name in set(unpaired) - columns.keys():
+        raise UserError(f"Loader expected an unpaired column {name}, got {', '.join(columns) or 'none'}")
+    lengths = {name: len(column) for name, column in columns.items()}
+    paired = {name: length for name, length in lengths.items() if name not in unpaired}
+    if len(set(paired.values())) > 1 or not lengths:
+        found = ", ".join(f"{name} {length}" for name, length in paired.items())
+        raise UserError(f"Loader expected columns of one length, got {found or 'none'}")
+    for name, length in lengths.items():
+        if unpaired and not length:
+            raise UserError(f"Loader expected samples in every column, got none in {name}")
+    return max(lengths.values())
 
 
 def _made_ahead(make, numbers):

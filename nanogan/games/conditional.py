@@ -50,6 +50,15 @@ class ConditionalOptions(Options):
             dcgan.plan(self.image_size)
 
 
+def check_labels(shapes, game):
+    """Raise UserError if the images of ``game``, a noun for the sentence, have no labels."""
+    if "labels" not in shapes:
+        raise UserError(
+            f"{game} expected images with labels, got images alone: use a data set with labels, or a folder with a "
+            "folder of images for each class"
+        )
+
+
 class ConditionalDCGAN(Game):
     """shapes: {"images": (C, H, H), "labels": number of classes}. Attributes: g, d, opt_g, opt_d, classes."""
 
@@ -59,11 +68,7 @@ class ConditionalDCGAN(Game):
     images_per_row = SHOWN
 
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
-        if "labels" not in shapes:
-            raise UserError(
-                "a conditional GAN expected images with labels, got images alone: use a data set with labels, or a "
-                "folder with a folder of images for each class"
-            )
+        check_labels(shapes, "a conditional GAN")
         self.options, self.device, self.dtype = options, get_device(device), dtype
         self.shape, self.classes = shapes["images"], shapes["labels"]
         C, size, _ = self.shape

@@ -12,8 +12,9 @@ import numpy as np
 from nanogan import ops
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.errors import UserError
-from nanogan.games.drawing import draw_noise, draw_z, sample, with_noise
-from nanogan.games.game import Game, Options, option
+from nanogan.games.drawing import draw_noise, with_noise
+from nanogan.games.from_z import FromZ
+from nanogan.games.game import Options, option
 from nanogan.models import dcgan
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
@@ -202,7 +203,7 @@ class DCGANOptions(Options):
         dcgan.plan(self.image_size)
 
 
-class DCGAN(Game):
+class DCGAN(FromZ):
     """G and D of one size, trained by :func:`adversarial_step`; with ``d_steps``, D is updated alone first.
 
     shapes: {"images": (C, H, H), ...}. Attributes: g, d, opt_g, opt_d, ema (:class:`nanogan.optim.Ema` or None).
@@ -236,6 +237,8 @@ class DCGAN(Game):
         """The generator whose images are shown and saved: the average of G's weights if there is one."""
         return self.g if self.ema is None else self.ema.average
 
+    shown_g = averaged_g
+
     def draw(self, batches, rng, at):
         options, there = self.options, {"device": self.device, "dtype": self.dtype}
         sigma = options.instance_noise * max(0.0, 1 - at.done)
@@ -243,7 +246,7 @@ class DCGAN(Game):
         reals = [batch["images"] for batch in batches]
         return {
             "reals": reals,
-            "zs": [draw_z(rng, len(real), options.latent, options.z, **there) for real in reals],
+            "zs": [self.draw_z(rng, len(real)) for real in reals],
             "noises": [
                 tuple(draw_noise(rng, real.shape, sigma, **there) if sigma else None for _ in ("real", "fake"))
                 for real in reals
@@ -267,16 +270,6 @@ class DCGAN(Game):
 
     def objectives(self, seen):
         return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
-
-    def fixed(self, batches, rng):
-        return draw_z(rng, 64, self.options.latent, self.options.z, self.device, self.dtype)
-
-    def sample(self, z):
-        return sample(self.averaged_g, z)
-
-    @classmethod
-    def generate(cls, network, count, options, rng, device):
-        return sample(network, draw_z(rng, count, network.latent, options.z, device))
 
     @classmethod
     def contradiction(cls, options, arrays):

@@ -25,7 +25,7 @@
 
 A GAN is at most three files: networks in ``models/`` if it needs new ones, its game here, its script in ``examples/``.
 There is no list of games: ``python -m nanogan.gradcheck`` and the tests find each by its ``EXAMPLES``. Three rules:
-parameters change in an optimiser's ``step`` alone, so a clipping of weights goes into that of an optimiser's subclass;
+parameters change in an optimiser's ``step`` alone, which also clips weights if the optimiser has a ``weight_clip``;
 a backward starts from its optimiser's ``dloss``, which is not 1 where losses are scaled (fp16); and names are free, but
 a network called ``g`` is the one that ``checkpoint.load_generator`` takes out of a run's checkpoint.
 """
@@ -138,7 +138,8 @@ class Game:
         Optimizer    saved and resumed; a network without one is frozen
         anything else with state_dict and load_state_dict (an average of weights, a pool of images): saved and resumed
 
-    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}.
+    ``shapes`` says what the loader's columns hold: {"images": (C, H, W), "labels": number of classes}, and of captions,
+    integers (N, T), {"words": the words that they are places in, "shown": some captions, lists of T integers}.
     """
 
     Options = Options
@@ -147,7 +148,10 @@ class Game:
     curves = {}  # {"losses": ("loss_d", "loss_g")}: the panels in which step's numbers are drawn
     labels = {}  # {"loss_d": "Loss_D"}: how the numbers are called there; by their own names if not given
     real = "images"  # the loader's column of real images, for real.png and to compare samples with
+    unpaired = ()  # columns of the loader that have a length and an order of their own: another domain's images
     images_per_row = None  # of the sample grids; about as many as there are rows if not given
+    generates = True  # whether generate makes images from random numbers alone; a translator needs images
+    generated = slice(None)  # those of sample's images that are compared with the real ones
     device = Device("cpu")  # where its arrays are
 
     # ---- what a game writes itself
@@ -191,7 +195,10 @@ class Game:
         raise TypeError(f"{type(self).__name__} expected its own objectives(seen): write it")
 
     def fixed(self, batches, rng):
-        """Return what :meth:`sample` is given each time: z, labels, source images. Drawn once, at a run's start."""
+        """Return what :meth:`sample` is given each time: z, labels, source images. Drawn once, at a run's start.
+
+        ``batches``: the run's first ones, as many as a step takes, or more if these are of fewer than 8 images.
+        """
         raise TypeError(f"{type(self).__name__} expected its own fixed(batches, rng): write it")
 
     def sample(self, fixed):

@@ -21,8 +21,8 @@ import numpy as np
 
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
-from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.from_z import FromZ
+from nanogan.games.game import Options, option
 from nanogan.games.vanilla import mean_length
 from nanogan.models import dcgan
 from nanogan.ops import mse_backward, mse_forward
@@ -66,7 +66,7 @@ class LSGANOptions(Options):
         dcgan.plan(self.image_size)
 
 
-class LSGAN(Game):
+class LSGAN(FromZ):
     """shapes: {"images": (C, H, H), ...}. Attributes: g, d, opt_g, opt_d."""
 
     Options = LSGANOptions
@@ -92,8 +92,7 @@ class LSGAN(Game):
 
     def draw(self, batches, rng, at):
         real = batches[0]["images"]
-        z = draw_z(rng, len(real), self.options.latent, device=self.device, dtype=self.dtype)
-        return {"real": real, "z": z, "lr": self.options.lr}
+        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": self.options.lr}
 
     def step(self, real, z, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr
@@ -131,16 +130,6 @@ class LSGAN(Game):
 
     def objectives(self, seen):
         return {"opt_d": seen.loss_d, "opt_g": seen.loss_g}
-
-    def fixed(self, batches, rng):
-        return draw_z(rng, 64, self.options.latent, device=self.device, dtype=self.dtype)
-
-    def sample(self, z):
-        return sample(self.g, z)
-
-    @classmethod
-    def generate(cls, network, count, options, rng, device):
-        return sample(network, draw_z(rng, count, network.latent, device=device))
 
     @classmethod
     def contradiction(cls, options, arrays):

@@ -29,6 +29,9 @@ operation; steps of that size meet a kink wherever a network has hundreds of ReL
 **The contract.** Right slopes are not all that a GAN needs of a layer. Its discriminator holds a real and a fake batch
 at once, gradients of both add up, and G's step wants D's dx without its dw. :mod:`nanogan.gradcheck.contract` checks
 that, too; ``Report.broken`` has a sentence for each promise that is not kept.
+
+**Tangents.** A layer that defines ``tangent`` is linear piece by piece. Its tangent is checked like a forward, with its
+backward, and against the layer's own backward, of which it is the transpose: <dy, tangent(v)> = <backward(dy), v>.
 """
 
 import copy
@@ -40,6 +43,7 @@ import numpy as np
 from nanogan.backend import array_module, to_numpy
 from nanogan.errors import UserError
 from nanogan.gradcheck.contract import layer_promises, operation_promises
+from nanogan.layers import Layer
 
 # of the largest gradient of an array; differences are good to about 1e-9 and 1e-4 for values of order 1
 TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-2}
@@ -208,10 +212,52 @@ def check_layer(layer, x, *, train=True, subject=None, rng=None, dtype=np.float6
             raise UserError(f"{subject} returns a dx for an x of {x.dtype}, which has none: check with x.astype(float)")
         return {"x": dx} | {name: g for name, _, g in ran[0].named_parameters()}
 
+    rng = rng or np.random.default_rng(0)
     report = _check(subject, run, gradients, arrays, rng, dtype, tolerance)
     if contract:
         report.broken = [f"contract: {s}" for s in layer_promises(layer, arrays["x"], train=train)]
+        if has_tangent(layer):
+            _check_tangent(report, run, ran, arrays, rng, dtype)
     return report
+
+
+def has_tangent(layer):
+    """Whether a layer and all layers in it define ``tangent``."""
+    layers = [layer, *(inner for _, inner in layer.named_layers())]
+    return all(type(each).tangent is not Layer.tangent for each in layers)
+
+
+def _check_tangent(report, run, ran, arrays, rng, dtype):
+    """Add to ``report`` what is wrong with the tangent of the layer that ``run()`` leaves in ``ran``.
+
+    Along v, and as v and the parameters change. As x changes it stays, so the difference of a layer that is curved is
+    noticed as a gradient that is not 0.
+    """
+    xp = array_module(arrays["x"])
+    v = xp.asarray(rng.standard_normal(arrays["x"].shape).astype(dtype))
+    y, cache = run()
+    dy = xp.asarray(rng.standard_normal(y.shape).astype(dtype))
+    t, _ = ran[0].tangent(v, cache)
+    across, back = float((dy * t).sum()), float((ran[0].backward(dy, cache) * v).sum())
+    if t.shape != y.shape or abs(across - back) > report.tolerance * max(abs(across), abs(back), TINY):
+        report.broken.append(
+            f"tangent(v) is not how y changes along v: <dy, tangent(v)> is {across:.6g}, <backward(dy), v> {back:.6g}"
+        )
+
+    def tangent():
+        _, cache = run()
+        return ran[0].tangent(v.copy(), cache)  # as some return v itself
+
+    def gradients(dy, cache):
+        ran[0].zero_grad()
+        dv = ran[0].backward(dy, cache)
+        parameters = {name: gradient for name, _, gradient in ran[0].named_parameters()}
+        return {"v": dv, "x": xp.zeros_like(arrays["x"])} | parameters
+
+    found = _check(report.subject, tangent, gradients, arrays | {"v": v}, rng, dtype, report.tolerance)
+    for name, mismatch in found.worst.items():
+        mismatch.name = f"{name} of its tangent"
+        report.worst[mismatch.name] = mismatch
 
 
 def _as(name, array, dtype):

@@ -47,17 +47,16 @@ def check_game(game_class, options, shapes, *, device="cpu", subject=None, seed=
 
 
 def random_batches(shapes, count, rng, device="cpu"):
-    """Return ``count`` batches of the loader's kind: images and other floats from -1 to 1, labels."""
+    """Return ``count`` batches of the loader's kind: images and other floats from -1 to 1, labels, captions."""
     return [
-        {
-            name: to_device(
-                rng.integers(0, shape, SAMPLES) if isinstance(shape, int) else rng.uniform(-1, 1, (SAMPLES, *shape)),
-                device,
-            )
-            for name, shape in shapes.items()
-        }
-        for _ in range(count)
+        {name: to_device(_random_column(shape, rng), device) for name, shape in shapes.items()} for _ in range(count)
     ]
+
+
+def _random_column(shape, rng):
+    if isinstance(shape, dict):  # captions: {"words": ..., "shown": (K, T)}
+        return rng.integers(0, len(shape["words"]), (SAMPLES, len(shape["shown"][0])))
+    return rng.integers(0, shape, SAMPLES) if isinstance(shape, int) else rng.uniform(-1, 1, (SAMPLES, *shape))
 
 
 class _Run:
@@ -136,7 +135,7 @@ class _Run:
             if not _equal(now, self._now[name]):
                 broken.append(
                     f"the parameters of {name} change {when}: they may change in their optimiser's step alone "
-                    "(put a clipping of weights into the step of an optimiser's subclass)"
+                    "(weights are clipped by the optimiser: weight_clip=0.01)"
                 )
                 self._now[name] = now
         return broken

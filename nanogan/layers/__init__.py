@@ -23,6 +23,9 @@ A layer of your own subclasses :class:`Layer`, registers its parameters, and def
 
 It may use other layers, kept as attributes: ``self.inner = Conv2d(...)``. Their parameters are then its own.
 
+A layer that is linear piece by piece may have a third method, ``tangent``: how its output moves along a direction of
+its input. A gradient penalty needs it; see :meth:`Layer.tangent`.
+
 Each file ends with EXAMPLES, {name: (a function that makes the layer, its random input)}, for the gradient checks.
 """
 
@@ -42,7 +45,9 @@ from nanogan.layers.activations import (
 )
 from nanogan.layers.affine import Conv2d, ConvTranspose2d, Embedding, Linear
 from nanogan.layers.layer import Layer
+from nanogan.layers.noise import GaussianNoise
 from nanogan.layers.norm import BatchNorm1d, BatchNorm2d, InstanceNorm2d, LayerNorm
+from nanogan.layers.recurrent import GRU
 from nanogan.layers.sequential import Sequential
 from nanogan.layers.shapes import (
     AdaptiveAvgPool2d,
@@ -54,10 +59,12 @@ from nanogan.layers.shapes import (
     Upsample,
     ZeroPad2d,
 )
+from nanogan.layers.spectral import SpectralNorm
+from nanogan.layers.structure import Concat, Residual
 
 __all__ = [
     "Layer", "Conv2d", "ConvTranspose2d", "Linear", "BatchNorm2d", "BatchNorm1d", "InstanceNorm2d", "LayerNorm",
     "Embedding", "ReLU", "LeakyReLU", "Tanh", "Sigmoid", "Softplus", "ELU", "SELU", "GELU", "SiLU", "GLU", "Identity",
-    "Dropout", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "AvgPool2d", "AdaptiveAvgPool2d", "Flatten",
-    "Reshape", "Sequential",
+    "Dropout", "GaussianNoise", "Upsample", "ReflectionPad2d", "ZeroPad2d", "MaxPool2d", "AvgPool2d",
+    "AdaptiveAvgPool2d", "Flatten", "Reshape", "Sequential", "Residual", "Concat", "GRU", "SpectralNorm",
 ]  # fmt: skip

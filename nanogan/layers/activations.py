@@ -4,7 +4,7 @@ import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import dispatch
-from nanogan.layers.layer import Layer, Plain
+from nanogan.layers.layer import Layer, Plain, same_as_backward, same_as_forward
 from nanogan.ops.examples import normal
 
 
@@ -12,12 +12,14 @@ class ReLU(Plain):
     """max(x, 0)."""
 
     operation = ops.relu_forward, ops.relu_backward
+    tangent = same_as_backward
 
 
 class LeakyReLU(Plain):
     """x where x > 0, else negative_slope * x. The default is torch's 0.01; DCGANs use 0.2."""
 
     operation = ops.leaky_relu_forward, ops.leaky_relu_backward
+    tangent = same_as_backward
 
     def __init__(self, negative_slope=0.01):
         super().__init__(negative_slope=negative_slope)
@@ -86,11 +88,14 @@ class Identity(Layer):
     def backward(self, dy, cache, need_dx=True, need_dw=True):
         return dy if need_dx else None
 
+    tangent = same_as_forward
+
 
 class Dropout(Plain):
     """Zero each element with probability p in train mode. ``rng`` draws the zeros; its state is part of a run's."""
 
     operation = ops.dropout_forward, ops.dropout_backward
+    tangent = same_as_backward  # the zeros that the forward drew
 
     def __init__(self, p=0.5, *, rng=None):
         super().__init__(p=p)

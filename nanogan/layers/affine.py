@@ -35,6 +35,10 @@ class _Affine(Layer):
         self.add_grads(weight=dw, bias=db)
         return dx
 
+    def tangent(self, v, cache):
+        """Return W v, the layer's operation without its bias. Its backward gives dw of dy and v, and no db."""
+        return dispatch(*self.operation, v, self.params["weight"], None, **self.options)
+
     def __repr__(self):
         options = "".join(f", {name}={value}" for name, value in self.options.items())
         bias = "" if "bias" in self.params else ", bias=False"
@@ -103,6 +107,8 @@ class Embedding(Layer):
 
     Parameter: weight (num_embeddings, embedding_dim), drawn from N(0, 1) as torch does.
     """
+
+    no_tangent = "whole numbers do not move along a direction"
 
     def __init__(self, num_embeddings, embedding_dim, *, rng=None, dtype=np.float32):
         super().__init__()

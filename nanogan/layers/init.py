@@ -5,6 +5,8 @@ import numpy as np
 from nanogan.backend import channels_last, copy_into
 from nanogan.layers.norm import _Norm
 
+NORMALISED = "parametrizations.weight.original"  # torch's name of a weight under spectral normalisation
+
 
 def kaiming_uniform(rng, shape, fan_in, dtype=np.float32):
     """Draw from U(-1/sqrt(fan_in), 1/sqrt(fan_in)), what torch does for the weights and biases of its layers.
@@ -27,8 +29,25 @@ def dcgan_(network, rng, gain=1.0):
         for name, parameter in layer.params.items():
             if name == "bias":
                 parameter[...] = 0
-            elif name == "weight":
+            elif name in ("weight", NORMALISED):
                 normalises = "running_mean" in layer.buffers or isinstance(layer, _Norm)
                 mean = gain if normalises else 0.0
                 copy_into(parameter, rng.normal(mean, 0.02, parameter.shape).astype(parameter.dtype))
+    return network
+
+
+def kaiming_(network, rng):
+    """Set ``network``'s weights as suits ReLU: from N(0, 2 / fan_in), biases 0; return it.
+
+    ReLU halves the mean of squares, and a weight of variance 2 / fan_in doubles it again: values keep their size from
+    layer to layer. ``weight`` (F, C, ...) has a fan_in of C * ...: of Conv2d and Linear. BatchNorm's parameters stay.
+    Source: K. He et al., arXiv:1502.01852, section 2.2.
+    """
+    for _, layer in network.named_layers():
+        for name, parameter in layer.params.items():
+            if name == "bias" and "weight" in layer.params and layer.params["weight"].ndim > 1:
+                parameter[...] = 0
+            elif name == "weight" and parameter.ndim > 1:
+                std = (2 / np.prod(parameter.shape[1:])) ** 0.5
+                copy_into(parameter, rng.normal(0, std, parameter.shape).astype(parameter.dtype))
     return network

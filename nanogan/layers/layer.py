@@ -25,6 +25,14 @@ class Layer:
     (BatchNorm's running statistics).
     """
 
+    no_tangent = "it defines none"  # why, for a layer without
+
+    def __init_subclass__(cls, **options):
+        """A class that writes its own backward inherits no tangent: another backward's would be wrong for it."""
+        super().__init_subclass__(**options)
+        if "backward" in vars(cls) and "tangent" not in vars(cls) and cls.tangent is not Layer.tangent:
+            cls.tangent, cls.no_tangent = Layer.tangent, "it writes its own backward"
+
     def __init__(self):
         self.params, self.grads, self.buffers = {}, {}, {}
         self._flat = None
@@ -42,6 +50,24 @@ class Layer:
         """Return dx, or None if not ``need_dx``. Add the parameters' gradients into ``grads`` if ``need_dw``."""
         raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
 
+    def tangent(self, v, cache):
+        """Return how y changes as x moves along v, and the cache of this tangent.
+
+            t, tangent_cache = layer.tangent(v, cache)          t = d/ds y(x + s v)  at s = 0
+
+        ``cache`` is the forward's, v has x's shape, t has y's. A layer that is linear piece by piece has a tangent: t
+        is linear in v, and does not change with x until a mask flips. So t has a backward of its own, which is the
+        layer's: ``backward(dt, tangent_cache)`` returns dv and adds into ``grads`` how <dt, t> changes with the
+        parameters. A bias only moves y as a whole: t does not depend on it, and its gradient is zero.
+
+        v = the gradient of a critic's score makes t the slope of the critic, which a gradient penalty compares with 1:
+        see :mod:`nanogan.games.wgan_gp`. Raises UserError if the layer has no tangent.
+        """
+        raise UserError(
+            f"{type(self).__name__} has no tangent, since {self.no_tangent}: for a gradient penalty use layers that "
+            "are linear piece by piece, such as Conv2d, Linear, LeakyReLU and ReLU"
+        )
+
     def add_grads(self, **gradients):
         """Add each gradient that is not None into ``grads``."""
         elementwise(
@@ -50,10 +76,7 @@ class Layer:
 
     def zero_grad(self):
         """Set all gradients to zero: once per step of the optimiser."""
-        if self._flat is not None and self._flat.in_use():
-            self._flat.gradients[...] = 0
-            return
-        elementwise(_zero, [(gradient,) for _, _, gradient in self.named_parameters()])
+        elementwise(_zero, [(gradient,) for gradient in self.gradient_arrays()])
 
     # ------------------------------------------------------------------------------------ walking over the network
 
@@ -75,6 +98,12 @@ class Layer:
                 if id(parameter) not in seen:
                     seen.add(id(parameter))
                     yield join(prefix, name), parameter, layer.grads[name]
+
+    def gradient_arrays(self):
+        """The arrays that hold the gradients: one for each parameter, or after :meth:`flatten` one for all."""
+        if self._flat is not None and self._flat.in_use():
+            return [self._flat.gradients]
+        return [gradient for _, _, gradient in self.named_parameters()]
 
     def flatten(self):
         """Move all parameters into one array and all gradients into another; return the :class:`Flat`.
@@ -181,10 +210,25 @@ def join(prefix, name):
     return ".".join(part for part in (prefix, name) if part)
 
 
+def same_as_forward(layer, v, cache):
+    """The tangent of a linear layer: the layer itself, applied to v."""
+    return layer.forward(v)
+
+
+def same_as_backward(layer, v, cache):
+    """The tangent of a layer that multiplies by a mask: v -> mask * v is its backward, dy -> mask * dy."""
+    return layer.backward(v, cache), cache
+
+
 class Plain(Layer):
-    """A layer without parameters: one operation and its options."""
+    """A layer without parameters: one operation and its options.
+
+    A subclass that is linear says ``tangent = same_as_forward``, one whose slope is a mask ``tangent =
+    same_as_backward``.
+    """
 
     operation = None  # (forward, backward) of nanogan.ops
+    no_tangent = "its slope changes with x"
 
     def __init__(self, **options):
         super().__init__()

@@ -14,6 +14,8 @@ from nanogan.ops.layernorm import layernorm_shape
 class _Norm(Layer):
     """What all of them share: weight (gamma) and bias (beta), and a backward that adds their gradients."""
 
+    no_tangent = "its slope changes with x"
+
     def __init__(self, shape, eps, affine, dtype):
         super().__init__()
         if not eps > 0:
@@ -39,6 +41,7 @@ class BatchNorm2d(_Norm):
     """
 
     ndim = 4
+    no_tangent = "it mixes the samples of a batch, so that no sample has a gradient of its own"
 
     def __init__(self, num_features, *, eps=1e-5, momentum=0.1, dtype=np.float32):
         if not (eps > 0 and 0 <= momentum <= 1):

@@ -33,6 +33,13 @@ class Sequential(Layer):
             dy = self.layers[i].backward(dy, cache[i], need_dx=need_dx or i > 0, need_dw=need_dw)
         return dy if need_dx else None
 
+    def tangent(self, v, cache):
+        caches = []
+        for layer, cache_of_x in zip(self.layers, cache, strict=True):
+            v, cache_of_v = layer.tangent(v, cache_of_x)
+            caches.append(cache_of_v)
+        return v, caches
+
     def named_layers(self, prefix=""):
         for name, layer in super().named_layers(prefix):
             if layer is not self or self.params or self.buffers:

@@ -1,7 +1,7 @@
 """Layers that change the shape: upsampling, padding, pooling, reshaping."""
 
 from nanogan import ops
-from nanogan.layers.layer import Plain
+from nanogan.layers.layer import Plain, same_as_forward
 from nanogan.ops.examples import normal
 
 
@@ -12,6 +12,7 @@ class Upsample(Plain):
     """
 
     operation = ops.upsample_forward, ops.upsample_backward
+    tangent = same_as_forward
 
     def __init__(self, *, scale_factor=2):
         super().__init__(scale_factor=scale_factor)
@@ -21,6 +22,7 @@ class ReflectionPad2d(Plain):
     """Continue each image by its mirror image: by ``padding`` pixels, or by (left, right, top, bottom)."""
 
     operation = ops.reflection_pad2d_forward, ops.reflection_pad2d_backward
+    tangent = same_as_forward
 
     def __init__(self, padding):
         super().__init__(padding=padding)
@@ -30,6 +32,7 @@ class ZeroPad2d(Plain):
     """Put zeros around each image: ``padding`` pixels, or (left, right, top, bottom)."""
 
     operation = ops.zero_pad2d_forward, ops.zero_pad2d_backward
+    tangent = same_as_forward
 
     def __init__(self, padding):
         super().__init__(padding=padding)
@@ -39,6 +42,7 @@ class MaxPool2d(Plain):
     """The largest value of each window; the stride is kernel_size if not given."""
 
     operation = ops.max_pool2d_forward, ops.max_pool2d_backward
+    no_tangent = "the pixels that win are not kept for it"
 
     def __init__(self, kernel_size, stride=None, padding=0):
         super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
@@ -48,6 +52,7 @@ class AvgPool2d(Plain):
     """The mean of each window; the stride is kernel_size if not given. Zeros of the padding count, as in torch."""
 
     operation = ops.avg_pool2d_forward, ops.avg_pool2d_backward
+    tangent = same_as_forward
 
     def __init__(self, kernel_size, stride=None, padding=0):
         super().__init__(kernel_size=kernel_size, stride=stride, padding=padding)
@@ -57,6 +62,7 @@ class AdaptiveAvgPool2d(Plain):
     """Means over output_size bins: (N, C, H, W) -> (N, C, OH, OW); ``AdaptiveAvgPool2d(1)`` is each channel's mean."""
 
     operation = ops.adaptive_avg_pool2d_forward, ops.adaptive_avg_pool2d_backward
+    tangent = same_as_forward
 
     def __init__(self, output_size):
         super().__init__(output_size=output_size)
@@ -66,12 +72,14 @@ class Flatten(Plain):
     """(N, C, H, W) -> (N, C*H*W)."""
 
     operation = ops.flatten_forward, ops.flatten_backward
+    tangent = same_as_forward
 
 
 class Reshape(Plain):
     """(N, ...) -> (N, *shape): ``Reshape(128, 7, 7)`` or ``Reshape((128, 7, 7))``."""
 
     operation = ops.reshape_forward, ops.reshape_backward
+    tangent = same_as_forward
 
     def __init__(self, *shape):
         super().__init__(shape=tuple(shape[0]) if len(shape) == 1 and isinstance(shape[0], (tuple, list)) else shape)

@@ -22,7 +22,8 @@ def check_input(op, x, w, shape, channel_axis=1):
     ``shape`` is what is expected, with None for a free size: ``(None, 64, None, None)``.
     """
     array_module(x)
-    layout = "(" + ", ".join("NCHW"[i] if size is None else str(size) for i, size in enumerate(shape)) + ")"
+    axes = "NTC" if len(shape) == 3 else "NCHW"
+    layout = "(" + ", ".join(axes[i] if size is None else str(size) for i, size in enumerate(shape)) + ")"
     if x.ndim != len(shape):
         raise UserError(f"{op} expected an input of {len(shape)} dimensions, {layout}, got one of shape {x.shape}")
     if shape[channel_axis] is not None and x.shape[channel_axis] != shape[channel_axis]:

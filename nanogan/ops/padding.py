@@ -47,9 +47,9 @@ def reflection_pad2d_forward(x, *, padding):
     columns = pixels[:, :, left : left + W]  # a view without the borders on the left and right
     columns[:, top : top + H] = x_pixels
     columns[:, :top] = x_pixels[:, 1 : top + 1][:, ::-1]
-    columns[:, top + H :] = x_pixels[:, H - 1 - bottom : H - 1][:, ::-1]
+    columns[:, top + H :] = x_pixels[:, -1 - bottom : -1][:, ::-1]
     pixels[:, :, :left] = columns[:, :, 1 : left + 1][:, :, ::-1]  # of the new rows too
-    pixels[:, :, left + W :] = columns[:, :, W - 1 - right : W - 1][:, :, ::-1]
+    pixels[:, :, left + W :] = columns[:, :, -1 - right : -1][:, :, ::-1]
     return pixels.transpose(0, 3, 1, 2), (x.shape, (left, right, top, bottom))
 
 
@@ -60,10 +60,10 @@ def reflection_pad2d_backward(dy, cache):
 
     d_columns = d_pixels[:, :, left : left + W].copy()  # (N, top + H + bottom, W, C)
     d_columns[:, :, 1 : left + 1] += d_pixels[:, :, :left][:, :, ::-1]
-    d_columns[:, :, W - 1 - right : W - 1] += d_pixels[:, :, left + W :][:, :, ::-1]
+    d_columns[:, :, -1 - right : -1] += d_pixels[:, :, left + W :][:, :, ::-1]
     dx = d_columns[:, top : top + H].copy()  # (N, H, W, C)
     dx[:, 1 : top + 1] += d_columns[:, :top][:, ::-1]
-    dx[:, H - 1 - bottom : H - 1] += d_columns[:, top + H :][:, ::-1]
+    dx[:, -1 - bottom : -1] += d_columns[:, top + H :][:, ::-1]
     return dx.transpose(0, 3, 1, 2)
 
 

@@ -10,6 +10,7 @@ Every operation accepts any memory order; one that needs rows copies a batch tha
 """
 
 from nanogan.backend import array_module
+from nanogan.errors import UserError
 
 
 def to_rows(x):
@@ -48,3 +49,33 @@ def centre(rows):
     centred = rows - column_sum(rows)[..., None, :] / M
     centred -= column_sum(centred)[..., None, :] / M
     return centred
+
+
+def add(x, y):
+    """x + y for two arrays of one shape; of 4 dimensions channels-last, where CuPy's own sum would be C-ordered."""
+    if x.ndim != 4:
+        return x + y
+    total = x.transpose(0, 2, 3, 1) + y.transpose(0, 2, 3, 1)  # (N, H, W, C)
+    return array_module(x).ascontiguousarray(total).transpose(0, 3, 1, 2)
+
+
+def join_channels(*arrays):
+    """(N, C1, ...), (N, C2, ...), ... -> (N, C1 + C2 + ..., ...): one array's channels after the other's, axis 1.
+
+    A new array, channels-last if of 4 dimensions. Its gradient's parts: :func:`split_channels`. Raises UserError for
+    arrays that differ in more than their channels.
+    """
+    shapes = [array.shape for array in arrays]
+    if len({(shape[0], *shape[2:]) for shape in shapes}) > 1:
+        raise UserError(f"arrays to be joined along the channels expected one shape but for these, got {shapes}")
+    xp = array_module(arrays[0])
+    if arrays[0].ndim != 4:
+        return xp.concatenate(arrays, axis=1)
+    joined = xp.concatenate([array.transpose(0, 2, 3, 1) for array in arrays], axis=3)  # (N, H, W, C1 + C2 + ...)
+    return xp.ascontiguousarray(joined).transpose(0, 3, 1, 2)
+
+
+def split_channels(array, *sizes):
+    """(N, C1 + C2 + ..., ...) -> [(N, C1, ...), (N, C2, ...), ...] for sizes C1, C2, ...: views, no copies."""
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    return [array[:, end - size : end] for size, end in zip(sizes, ends, strict=True)]

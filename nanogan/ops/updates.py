@@ -46,6 +46,25 @@ def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=
     parameter -= (lr * m_scale) * m / root
 
 
+def rmsprop_update(parameter, gradient, v, velocity, *, lr, alpha=0.99, eps=1e-8, momentum=0.0, weight_decay=0.0):
+    """RMSprop, as torch.optim.RMSprop: every element's step is divided by the usual size of its gradient.
+
+        v = alpha * v + (1 - alpha) * gradient^2            mean of its square, from 0 and not corrected for that
+        velocity = momentum * velocity + gradient / (sqrt(v) + eps)
+        parameter -= lr * velocity
+
+    Source: T. Tieleman, G. Hinton, Neural Networks for Machine Learning, lecture 6.5 (2012).
+    """
+    xp = array_module(parameter)
+    if weight_decay:
+        gradient = gradient + weight_decay * parameter
+    v *= alpha
+    v += (1 - alpha) * gradient * gradient
+    velocity *= momentum
+    velocity += gradient / (xp.sqrt(v) + eps)
+    parameter -= lr * velocity
+
+
 # --------------------------------------------------------------------------- what the gradient checks and the tests try
 
 EXAMPLES = [
@@ -55,4 +74,6 @@ EXAMPLES = [
     UpdateExample(adam_update, torch="Adam", lr=1e-2),
     UpdateExample(adam_update, torch="Adam", lr=2e-2, betas=(0.5, 0.999)),
     UpdateExample(adam_update, torch="Adam", lr=1e-2, betas=(0.9, 0.99), eps=1e-3, weight_decay=0.1),
+    UpdateExample(rmsprop_update, torch="RMSprop", lr=1e-3),
+    UpdateExample(rmsprop_update, torch="RMSprop", lr=1e-2, alpha=0.9, eps=1e-3, momentum=0.5, weight_decay=0.1),
 ]

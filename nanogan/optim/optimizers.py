@@ -29,16 +29,22 @@ class Optimizer:
     and a gradient infinite, the step changes nothing and the factor is halved; after 2,000 good steps it is doubled.
     The rules are torch.amp.GradScaler's, but the device decides and nothing waits for it; so a step that changed
     nothing still counts in Adam's bias correction. Source: P. Micikevicius et al., arXiv:1710.03740, section 3.2.
+
+    **Weight clipping** (``weight_clip=c``): every step ends with all parameters, BatchNorm's too, clipped to -c ... c,
+    which keeps the slopes of a WGAN's critic bounded. Source: M. Arjovsky et al., arXiv:1701.07875, algorithm 1.
     """
 
     slots = ()  # names of the arrays kept for each parameter
 
-    def __init__(self, network, lr, weight_decay, loss_scaling=False):
+    def __init__(self, network, lr, weight_decay, loss_scaling=False, *, weight_clip=None):
         if not 0 <= lr < float("inf"):
             raise UserError(f"{type(self).__name__} expected a learning rate lr >= 0, got {lr}")
         if not weight_decay >= 0:
             raise UserError(f"{type(self).__name__} expected weight_decay >= 0, got {weight_decay}")
+        if weight_clip is not None and not weight_clip > 0:
+            raise UserError(f"{type(self).__name__} expected a weight_clip above 0, or None, got {weight_clip}")
         self.network, self.lr, self.weight_decay = network, float(lr), float(weight_decay)
+        self.weight_clip = None if weight_clip is None else float(weight_clip)
         self.initial_lr = self.lr  # what a schedule starts from
         self.steps = 0
         self._flat = network.flatten() if flat.worthwhile(network) else None
@@ -65,6 +71,8 @@ class Optimizer:
         else:
             update, options = self.rule()
             elementwise(update, groups, **options)
+        if self.weight_clip is not None:
+            elementwise(_clip, [(parameter,) for parameter, *_ in groups], limit=self.weight_clip)
 
     def _groups(self):
         """Each parameter, its gradient and its slots; on a GPU all parameters as one."""
@@ -134,6 +142,10 @@ def _zeros_like(array):
     return array_module(array).zeros_like(array)
 
 
+def _clip(parameter, *, limit):
+    array_module(parameter).clip(parameter, -limit, limit, out=parameter)
+
+
 class SGD(Optimizer):
     """Stochastic gradient descent with momentum, as torch.optim.SGD.
 
@@ -142,10 +154,10 @@ class SGD(Optimizer):
 
     slots = ("momentum_buffer",)
 
-    def __init__(self, network, *, lr, momentum=0.0, weight_decay=0.0, loss_scaling=False):
+    def __init__(self, network, *, lr, momentum=0.0, weight_decay=0.0, loss_scaling=False, weight_clip=None):
         if not 0 <= momentum < 1:
             raise UserError(f"SGD expected a momentum with 0 <= momentum < 1, got {momentum}")
-        super().__init__(network, lr, weight_decay, loss_scaling)
+        super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
         self.momentum = momentum
 
     def rule(self):
@@ -160,14 +172,58 @@ class Adam(Optimizer):
 
     slots = ("exp_avg", "exp_avg_sq")  # torch's names
 
-    def __init__(self, network, *, lr=1e-3, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0, loss_scaling=False):
+    def __init__(
+        self,
+        network,
+        *,
+        lr=1e-3,
+        betas=(0.9, 0.999),
+        eps=1e-8,
+        weight_decay=0.0,
+        loss_scaling=False,
+        weight_clip=None,
+    ):
         if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
             raise UserError(f"Adam expected two betas with 0 <= beta < 1, got {betas}")
         if not eps > 0:
             raise UserError(f"Adam expected eps > 0, got {eps}")
-        super().__init__(network, lr, weight_decay, loss_scaling)
+        super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
         self.betas, self.eps = tuple(betas), eps
 
     def rule(self):
         options = {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
         return ops.adam_update, {"step": self.steps, **options}
+
+
+class RMSprop(Optimizer):
+    """RMSprop, as torch.optim.RMSprop; WGANs with clipped weights are trained with lr=5e-5, weight_clip=0.01.
+
+    See :func:`nanogan.ops.rmsprop_update`.
+    """
+
+    slots = ("square_avg", "momentum_buffer")  # torch's names
+
+    def __init__(
+        self,
+        network,
+        *,
+        lr=1e-2,
+        alpha=0.99,
+        eps=1e-8,
+        momentum=0.0,
+        weight_decay=0.0,
+        loss_scaling=False,
+        weight_clip=None,
+    ):
+        if not (0 <= alpha < 1 and 0 <= momentum < 1):
+            raise UserError(
+                f"RMSprop expected 0 <= alpha < 1 and 0 <= momentum < 1, got alpha={alpha}, momentum={momentum}"
+            )
+        if not eps > 0:
+            raise UserError(f"RMSprop expected eps > 0, got {eps}")
+        super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
+        self.alpha, self.eps, self.momentum = float(alpha), float(eps), float(momentum)
+
+    def rule(self):
+        options = {"lr": self.lr, "alpha": self.alpha, "eps": self.eps, "momentum": self.momentum}
+        return ops.rmsprop_update, options | {"weight_decay": self.weight_decay}

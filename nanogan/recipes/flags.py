@@ -14,7 +14,7 @@ RUN_FIXED = ("seed", "drop_last", "batch_size", "amp", "best_by", "dry_run")  # 
 
 
 def parser(description, *, out, game=DCGAN, epochs=5, batch_size=32, presets=None, **defaults):
-    """Return an argument parser with all flags of training and of ``--generate``.
+    """Return an argument parser with all flags of training and, if the game generates, of ``--generate``.
 
     game: the :class:`nanogan.games.game.Game` that is trained. ``defaults`` replace those of its options. ``presets``,
     {name: (help, {option: value})}, are what ``--preset NAME`` sets; a flag on the command line comes before it.
@@ -27,7 +27,8 @@ def parser(description, *, out, game=DCGAN, epochs=5, batch_size=32, presets=Non
     add_training(result, epochs, batch_size)
     add_game(result, game, defaults)
     add_checkpoints(result)
-    add_generating(result, game, out)
+    if game.generates:
+        add_generating(result, game, out)
     return result
 
 

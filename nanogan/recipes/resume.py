@@ -71,11 +71,16 @@ def _saved_options(parser, known, progress):
     return checker.parse_args([text for text in texts if text] + (["--", *by_position] if by_position else []))
 
 
-def facts_of(images, labels=None):
-    """What a run notes of its images: how many, the CRC-32 of up to 100 of them, and that of all labels."""
-    some = np.linspace(0, len(images) - 1, 100).astype(int)
-    checksum = zlib.crc32(np.ascontiguousarray(images[some])) if len(images) else 0
-    facts = {"pictures": len(images), "pictures_crc32": checksum}
+def facts_of(images, labels=None, unpaired=()):
+    """What a run notes of its images: how many, the CRC-32 of up to 100 of them, and that of all labels.
+
+    ``unpaired``: further columns of images, which count like the first.
+    """
+    checksum, sets = 0, [images, *unpaired]
+    for each in sets:
+        some = np.linspace(0, len(each) - 1, 100).astype(int)
+        checksum = zlib.crc32(np.ascontiguousarray(each[some]), checksum) if len(each) else checksum
+    facts = {"pictures": sum(map(len, sets)), "pictures_crc32": checksum}
     if labels is not None:
         facts["labels_crc32"] = zlib.crc32(np.ascontiguousarray(labels, np.int64))
     return facts

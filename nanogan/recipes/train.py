@@ -29,18 +29,23 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
     {name: number}: what is measured after each epoch, printed, and written to measures.csv.
     """
     args = parser.parse_args()
-    if args.generate is None and (args.single_files or args.checkpoint is not None):
-        parser.error("--single-files and --checkpoint generate with a trained network: add --generate N")
-    if args.generate is not None and args.resume is not None:
-        parser.error("--generate generates and --resume trains: leave one of them out")
+    if parser.game.generates:
+        _check_generating(parser, args)
     apply_preset(parser, args)
     if check is not None:
         check(args)
-    if args.generate is not None:
+    if parser.game.generates and args.generate is not None:
         args.checkpoint = args.checkpoint or f"{parser.get_default('out')}/{next(iter(parser.game.exports))}"
         return generate(args, parser.game, load)
     progress = None if args.resume is None else resume.resume(parser, args, fixed)
     return train(args, parser.game, load_data, progress, measure)
+
+
+def _check_generating(parser, args):
+    if args.generate is None and (args.single_files or args.checkpoint is not None):
+        parser.error("--single-files and --checkpoint generate with a trained network: add --generate N")
+    if args.generate is not None and args.resume is not None:
+        parser.error("--generate generates and --resume trains: leave one of them out")
 
 
 def train(args, game, load_data, progress=None, measure=None):
@@ -50,21 +55,31 @@ def train(args, game, load_data, progress=None, measure=None):
     """
     device = backend.get_device(args.device)
     _choose_precision(args, device)
+    if args.best_by is not None and not game.generates:
+        raise UserError(f"--best-by compares generated images, and a {game.__name__} generates none: leave it out")
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
     args.batches = game.batches_of(options)  # of a step, for images_needed
     out = writable_folder(args.out)
     name, columns = load_data(args)
     columns = columns if isinstance(columns, dict) else {"images": columns}
     images = columns[game.real]
-    facts = resume.facts_of(images, columns.get("labels"))
+    facts = resume.facts_of(images, columns.get("labels"), [columns[column] for column in game.unpaired])
     if progress is not None:
         resume.compare_images(progress, name, facts)
-    loader = Loader(columns, batch_size=args.batch_size, seed=args.seed, drop_last=args.drop_last, device=device)
+    loader = Loader(
+        columns,
+        batch_size=args.batch_size,
+        seed=args.seed,
+        drop_last=args.drop_last,
+        device=device,
+        unpaired=game.unpaired,
+    )
     playing = game(options, loader.shapes, device, args.seed)
     metric = None if args.best_by is None else _metric(args, playing, images, device)
 
     _, H, W = loader.shapes[playing.real]
-    print(f"{name}: {len(images)} images of {W} x {H}, on {device}")
+    counts = [len(column) for column_name, column in columns.items() if column_name in (game.real, *game.unpaired)]
+    print(f"{name}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
     print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(playing)))
     if progress is not None:
         progress = checkpoint.load_training(progress.path, playing)
@@ -90,7 +105,7 @@ def train(args, game, load_data, progress=None, measure=None):
             playing, loader, folder, epochs=epochs, seed=args.seed, max_steps=max_steps, resume=progress
         )
     finally:
-        _tell_skipped(images, out)
+        _tell_skipped(columns, out)
     plan = training.Plan(loader, playing.batches, epochs, max_steps)
     return _tell_end(args, out, playing, plan, progress, completed)
 
@@ -148,9 +163,11 @@ def _tell_end(args, out, game, plan, progress, completed):
     return 0 if completed else 130
 
 
-def _tell_skipped(images, out):
+def _tell_skipped(columns, out):
     """Say which images could not be used; all of them are listed in ``out``/skipped.txt."""
-    skipped = getattr(images, "skipped", None)
+    skipped = {}
+    for column in columns.values():
+        skipped |= getattr(column, "skipped", {})
     if not skipped:
         return
     with suppress(OSError), replacing(out / "skipped.txt") as temporary:

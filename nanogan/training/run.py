@@ -29,7 +29,7 @@ from nanogan.training.earlier import (
     take_up,
     write_warnings,
 )  # fmt: skip
-from nanogan.training.health import Health
+from nanogan.training.health import FEWEST, Health
 from nanogan.training.log import Log, columns, columns_of, log_line, read_rows
 from nanogan.training.measures import Measures
 from nanogan.training.saving import Checkpoints, Writer
@@ -89,9 +89,11 @@ class Run:
                 self._frames = [path for step, path in samples_in(out) if step <= resume.step]
                 self._draw(read_rows(out / "log.csv", resume.step, columns))
             return False
-        first = list(loader.epoch(1, stop=game.batches))
+        enough = -(-FEWEST // loader.batch_size)  # batches, where they are small
+        first = list(loader.epoch(1, stop=max(game.batches, enough)))
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
-        self._real = first[0][game.real][:SHOWN]
+        real = [batch[game.real] for batch in first[:enough]]
+        self._real = array_module(real[0]).concatenate(real)[:SHOWN]
         if resume is None:
             set_aside(out)
             self.progress = checkpoint.Progress(0, 1, 0, plan.steps_per_epoch, 0.0)
@@ -164,7 +166,7 @@ class Run:
         for name, network in self.game.exported().items():
             if self.writer.write(self.out / name, checkpoint.save, self.out / name, network):
                 self._networks_of = at.step
-        self._warn(at, samples)
+        self._warn(at, samples[self.game.generated])
 
     def save_checkpoint(self, at, last=False):
         """Write the checkpoints that are due after this step."""

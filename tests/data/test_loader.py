@@ -7,7 +7,7 @@ from concurrent.futures import Future
 import numpy as np
 import pytest
 
-from nanogan.data import Loader
+from nanogan.data import Captions, Loader
 from nanogan.errors import UserError
 
 
@@ -124,6 +124,16 @@ def test_columns_are_known_by_what_they_hold(rng):
     np.testing.assert_allclose(second["b"], b[3:].transpose(0, 3, 1, 2) / 127.5 - 1)
 
 
+def test_captions_stay_with_their_images():
+    numbers = np.stack([np.arange(7) % 4, np.arange(7) % 3, np.zeros(7)], axis=1)
+    columns = {"images": numbered(7), "captions": Captions(numbers, ("", "a", "cat", "red"))}
+    loader = Loader(columns, batch_size=3, dtype=np.float64)
+    assert loader.shapes["captions"] == columns["captions"].described()
+    for batch in loader.epoch(1):
+        assert batch["captions"].dtype == np.int64
+        np.testing.assert_array_equal(batch["captions"], numbers[as_numbers(batch["images"])])
+
+
 def test_the_number_of_classes_may_be_given():
     labels = np.array([0, 2, 1, 2, 0])
     assert Loader(numbered(5), labels=labels, batch_size=5).shapes["labels"] == 3
@@ -168,6 +178,74 @@ def test_wrong_columns_get_one_sentence(options, message):
     options = {"images": numbered(5)} | options
     with pytest.raises(UserError, match=message):
         Loader(batch_size=2, **options)
+
+
+# ---------------------------------------------------------------------------------------------------- unpaired columns
+
+
+def unpaired(a=20, b=7, batch_size=6, **options):
+    return Loader({"a": numbered(a), "b": numbered(b)}, batch_size=batch_size, unpaired=("b",), **options)
+
+
+def test_an_unpaired_column_has_its_own_length_and_order():
+    """An epoch is as long as the longest column; of the shorter one each round shows every image once."""
+    loader = unpaired(seed=1)
+    assert len(loader) == 4
+    seen_before = []
+    for epoch in (1, 2):
+        batches = list(loader.epoch(epoch))
+        a, b = (sum((as_numbers(batch[name]) for batch in batches), []) for name in "ab")
+        assert [len(batch["a"]) for batch in batches] == [len(batch["b"]) for batch in batches] == [6, 6, 6, 2]
+        assert sorted(a) == list(range(20))
+        assert a == sum(seen(Loader(numbered(20), batch_size=6, seed=1), epoch), []), "as without the other column"
+        rounds = [b[0:7], b[7:14], b[14:20]]
+        assert sorted(rounds[0]) == sorted(rounds[1]) == list(range(7))
+        assert len(set(rounds[2])) == 6
+        seen_before += [*map(tuple, rounds)]
+    assert len(set(seen_before)) == 6, "every round has a new order"
+
+
+def test_columns_of_one_length_are_unpaired_too():
+    for batch in Loader({"a": numbered(20), "b": numbered(20)}, batch_size=20, unpaired=("b",)).epoch(1):
+        a, b = (as_numbers(batch[name]) for name in "ab")
+        assert sorted(a) == sorted(b)
+        assert a != b
+
+
+def test_the_longest_column_may_be_the_unpaired_one():
+    loader = unpaired(a=5, b=12, batch_size=5, drop_last=True)
+    assert len(loader) == 2
+    first, second = ({name: as_numbers(batch[name]) for name in "ab"} for batch in loader.epoch(1))
+    assert sorted(first["a"]) == sorted(second["a"]) == list(range(5))
+    assert len({*first["b"], *second["b"]}) == 10
+    unshuffled = unpaired(a=5, b=12, batch_size=6, shuffle=False)
+    assert sum((as_numbers(batch["a"]) for batch in unshuffled.epoch(3)), []) == [*range(5), *range(5), 0, 1]
+
+
+def test_an_epoch_of_unpaired_columns_is_taken_up_after_any_of_its_batches():
+    def shown(loader, **options):
+        return [(as_numbers(batch["a"]), as_numbers(batch["b"])) for batch in loader.epoch(3, **options)]
+
+    whole = shown(unpaired(seed=1))
+    for start in range(5):
+        assert shown(unpaired(seed=1), start=start) == whole[start:]
+    slow = Loader({"a": Slow(numbered(20)), "b": Slow(numbered(7))}, batch_size=6, seed=1, unpaired=("b",))
+    assert shown(slow, start=1) == whole[1:]
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"a": numbered(5), "b": numbered(0)}, "Loader expected samples in every column, got none in b"),
+        ({"a": numbered(0), "b": numbered(5)}, "Loader expected samples in every column, got none in a"),
+        ({"a": numbered(5)}, "Loader expected an unpaired column b, got a"),
+        ({"a": numbered(5), "b": numbered(9), "labels": [0] * 4}, "columns of one length, got a 5, labels 4"),
+        ({"a": numbered(1), "b": numbered(1)}, "a batch of 2 was asked for, but there are 1 pictures"),
+    ],
+)
+def test_wrong_unpaired_columns_get_one_sentence(columns, message):
+    with pytest.raises(UserError, match=message):
+        Loader(columns, batch_size=2, unpaired=("b",))
 
 
 # ------------------------------------------------------------------------------------- the loader and slow sources

@@ -40,14 +40,14 @@ def start_in(folder, name, monkeypatch):
     return module
 
 
-def recorded_steps(monkeypatch):
-    """Return the list into which the inputs of each step of a conditional game come from now on."""
-    inputs, step = [], ConditionalDCGAN.step
+def recorded_steps(monkeypatch, game=ConditionalDCGAN):
+    """Return the list into which the inputs of each step of ``game`` come from now on."""
+    inputs, step = [], game.step
 
     @functools.wraps(step)  # a game's step is annotated
     def recorded(self, **given):
         inputs.append(given)
         return step(self, **given)
 
-    monkeypatch.setattr(ConditionalDCGAN, "step", recorded)
+    monkeypatch.setattr(game, "step", recorded)
     return inputs

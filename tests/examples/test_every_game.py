@@ -35,7 +35,7 @@ def test_a_dry_run_leaves_a_whole_run_that_can_be_resumed(script, tmp_path, phot
     monkeypatch.setenv("NANOGAN_DATA", str(tmp_path / "nothing"))
     text = (starting.EXAMPLES / script).read_text(encoding="utf-8")
     data = [str(photos), "--width", "8"] if script == "folder_dcgan.py" else []
-    if "add_data(" in text or '"--data"' in text:
+    if "add_data(" in text or "add_domains(" in text or '"--data"' in text:
         data = ["--data", "digits"]
     done = run(script, "--dry-run", *data, "--out", "out", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -13,6 +13,8 @@ from nanogan.folders import modules_in
 from nanogan.gradcheck.cases import OPERATIONS as CASES
 from nanogan.gradcheck.cases import UPDATES
 from nanogan.ops.examples import Example, normal
+from nanogan.ops.rows import add, join_channels, split_channels
+from nanogan.ops.spectral_norm import power_iteration
 from tests.helpers import channels_last, directional_error, elementwise_gradient, relative_error
 
 # Rounding of one operation: 2^-53 and 2^-24 times the square root of the longest sum here, with a margin of 10.
@@ -90,7 +92,7 @@ def test_every_operation_is_a_documented_pair_with_keyword_options(name):
     assert backward.__doc__
     assert list(inspect.signature(backward).parameters)[:2] == ["dy", "cache"]
     arrays = {"x", "w", "b", "p", "logits", "target", "labels", "indices"}
-    arrays |= {"gamma", "beta", "running_mean", "running_var"}
+    arrays |= {"gamma", "beta", "running_mean", "running_var", "w_ih", "w_hh", "b_ih", "b_hh", "u", "v"}
     for parameter in inspect.signature(forward).parameters.values():
         assert parameter.name in arrays or parameter.kind is inspect.Parameter.KEYWORD_ONLY
 
@@ -222,3 +224,35 @@ def test_an_updates_steps_are_torchs(case, dtype, tolerance, device, rng):
     assert parameter.dtype == dtype
     assert relative_error(to_numpy(parameter), tensor.detach().numpy()) < tolerance
     np.testing.assert_array_equal(to_numpy(on_device), gradients)  # they are still needed: by a log of their size, say
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 4, 5), (2, 3)])
+def test_channels_are_joined_and_split_in_order(shape, device, rng):
+    arrays = [rng.standard_normal((shape[0], C, *shape[2:])) for C in (1, 3, 2)]
+    joined = join_channels(*(to_device(array, device) for array in arrays))
+    np.testing.assert_array_equal(to_numpy(joined), np.concatenate(arrays, axis=1))
+    parts = split_channels(joined, 1, 3, 2)
+    for part, array in zip(parts, arrays, strict=True):
+        np.testing.assert_array_equal(to_numpy(part), array)
+    total = add(parts[1], to_device(arrays[1], device))
+    np.testing.assert_array_equal(to_numpy(total), 2 * arrays[1])
+    for array in (joined, total):
+        assert array.ndim == 2 or array.transpose(0, 2, 3, 1).flags.c_contiguous
+
+
+@pytest.mark.parametrize("dim", [0, 1])
+def test_power_iteration_finds_the_largest_singular_vectors(dim, device, rng):
+    w = rng.standard_normal((3, 4, 2, 2))
+    rows = np.moveaxis(w, dim, 0).reshape(w.shape[dim], -1)
+    u, v = (rng.standard_normal(size) for size in rows.shape)
+    on_device = [to_device(array, device) for array in (channels_last(w), u, v)]
+    once = power_iteration(*on_device, dim=dim)
+    many = power_iteration(*on_device, dim=dim, n_power_iterations=500)
+    next_u = rows @ v / np.linalg.norm(rows @ v)
+    next_v = rows.T @ next_u / np.linalg.norm(rows.T @ next_u)
+    for got, expected in zip(once, (next_u, next_v), strict=True):
+        np.testing.assert_allclose(to_numpy(got), expected, rtol=1e-12)
+    left, _, right = np.linalg.svd(rows)
+    for got, expected in zip(many, (left[:, 0], right[0]), strict=True):
+        assert abs(to_numpy(got) @ expected) == pytest.approx(1, abs=1e-12)
+    np.testing.assert_array_equal(to_numpy(on_device[1]), u)

@@ -12,6 +12,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from nanogan import ops
+from nanogan.ops.gru import torchs_gru
 from tests.helpers import channels_last, naive_conv2d, naive_conv_transpose2d, relative_error
 
 # Rounding of sums of at most 7 * 7 * 3 * 81 terms of both signs, with a margin of about 10.
@@ -169,7 +170,7 @@ ELEMENTWISE = {
     "elu": (lambda x: F.elu(x, 0.3), {"alpha": 0.3}),
     "selu": (F.selu, {}),
     "silu": (F.silu, {}),
-    "gelu": (F.gelu, {}),
+    "gelu": (lambda x: x * torch.erfc(-x / 2**0.5) / 2, {}),  # F.gelu's 1 + erf loses digits where x is far below 0
 }
 
 
@@ -369,8 +370,97 @@ def test_embedding(make, K, width, shape):
     )
 
 
+@given(makers(), *[st.integers(1, 5)] * 3, st.integers(1, 4))
+def test_mean_words(make, N, T, width, vocabulary):
+    words = make.rng.integers(0, vocabulary, (N, T))
+    kept = torch.tensor((words != 0).astype(make.dtype))[:, :, None]
+    torchs = lambda x: (x * kept).sum(1) / kept.sum(1).clamp(min=1)  # noqa: E731
+    inputs, dy = [make(N, T, width)], make(N, width)
+    check_against_torch(ops.mean_words_forward, ops.mean_words_backward, inputs, torchs, dy, {"words": words})
+
+
+@given(makers(), st.integers(1, 5), st.integers(1, 4))
+def test_gaussian_sample(make, N, K):
+    noise = make(N, K)
+    torchs = lambda x: x[:, :K] + x[:, K:].exp() * torch.tensor(noise.copy())  # noqa: E731
+    inputs, dy = [make(N, 2 * K)], make(N, K)
+    check_against_torch(ops.gaussian_sample_forward, ops.gaussian_sample_backward, inputs, torchs, dy, {"noise": noise})
+
+
+@given(makers(), st.integers(1, 5), st.integers(1, 4))
+def test_gaussian_kl(make, N, K):
+    def torchs(x):
+        own = torch.distributions.Normal(x[:, :K], x[:, K:].exp())
+        return torch.distributions.kl_divergence(own, torch.distributions.Normal(0.0, 1.0)).mean()
+
+    dy = np.asarray(make.rng.standard_normal(), make.dtype)
+    check_against_torch(ops.gaussian_kl_forward, ops.gaussian_kl_backward, [make(N, 2 * K)], torchs, dy, {})
+
+
+@given(makers(), *[st.integers(1, 5)] * 2)
+def test_row_dot(make, N, K):
+    inputs, dy = [make(N, K), make(N, K)], make(N, 1)
+    check_against_torch(ops.row_dot_forward, ops.row_dot_backward, inputs, lambda x, w: (x * w).sum(1)[:, None], dy, {})
+
+
+@given(makers(), *[st.integers(1, 4)] * 5)
+def test_append_maps(make, N, C, H, W, K):
+    torchs = lambda x, w: torch.cat([x, w[:, :, None, None].expand(N, K, H, W)], dim=1)  # noqa: E731
+    inputs, dy = [make(N, C, H, W), make(N, K)], make(N, C + K, H, W)
+    check_against_torch(ops.append_maps_forward, ops.append_maps_backward, inputs, torchs, dy, {})
+
+
+@given(makers(), *(st.integers(1, 4) for _ in range(4)), st.booleans(), st.booleans())
+def test_gru(make, N, T, C, H, padded, return_sequences):
+    lengths = make.rng.integers(0, T + 1, N) if padded else None
+    check_against_torch(
+        lambda *a: ops.gru_forward(*a, lengths=lengths, return_sequences=return_sequences),
+        ops.gru_backward,
+        [make(N, T, C), make(3 * H, C), make(3 * H, H), make(3 * H), make(3 * H)],
+        lambda *a: torchs_gru(F, *a, None if lengths is None else torch.tensor(lengths), return_sequences),
+        make(*([N, T, H] if return_sequences else [N, H])),
+        {},
+    )
+
+
+@given(makers(), st.lists(st.integers(1, 4), min_size=2, max_size=4), st.integers(0, 1))
+def test_spectral_norm(make, shape, dim):
+    w = make(*shape)
+    size = w.size // shape[dim]
+    u, s, v = np.linalg.svd(np.moveaxis(w, dim, 0).reshape(-1, size))
+    assume(s[0] > 0.1)
+    u, v = u[:, 0].copy(), v[0].copy()
+    check_against_torch(
+        lambda w: ops.spectral_norm_forward(w, u, v, dim=dim),
+        ops.spectral_norm_backward,
+        [w],
+        lambda w: w / (torch.tensor(u) @ (w.movedim(dim, 0).flatten(1) @ torch.tensor(v))),
+        make(*shape),
+        {},
+    )
+
+
+@given(makers(), *[st.integers(1, 5)] * 2, st.sampled_from([1.0, 300.0]))
+def test_logsumexp(make, N, K, scale):
+    torchs = lambda x: torch.logsumexp(x, dim=1, keepdim=True)  # noqa: E731
+    inputs, dy = [make(N, K, scale=scale)], make(N, 1)
+    check_against_torch(ops.logsumexp_forward, ops.logsumexp_backward, inputs, torchs, dy, {})
+
+
+@given(makers(), *[st.integers(1, 5)] * 3)
+def test_feature_matching(make, N, M, F):
+    target = make(M, F)
+    torchs = lambda x: ((x.mean(0) - torch.tensor(target.copy()).mean(0)) ** 2).mean()  # noqa: E731
+    dy = np.asarray(make.rng.standard_normal(), make.dtype)
+    forward = lambda x: ops.feature_matching_forward(x, target)  # noqa: E731
+    check_against_torch(forward, ops.feature_matching_backward, [make(N, F)], torchs, dy, {})
+
+
 def test_every_operation_but_dropout_has_its_properties():
-    """Dropout's zeros are its own; the cases check it with the zeros known."""
+    """Dropout's zeros and the noise are their own; the cases check both with what was drawn known."""
     here = {name.removeprefix("test_") for name in globals()} | set(ELEMENTWISE) | set(LOSSES) | {"flatten", "reshape"}
     here |= {"max_pool2d", "avg_pool2d"}
-    assert {name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")} - here == {"dropout"}
+    assert {name.removesuffix("_forward") for name in ops.__all__ if name.endswith("_forward")} - here == {
+        "dropout",
+        "gaussian_noise",
+    }

@@ -4,27 +4,46 @@ import ast
 import collections
 import functools
 
-from tests.sabotage import by_hand_book, by_hand_fast, by_hand_gpu, by_hand_rest, by_hand_runs, rules, trees
+from tests.sabotage import (
+    by_hand_book,
+    by_hand_fast,
+    by_hand_gpu,
+    by_hand_rest,
+    by_hand_runs,
+    by_hand_translation,
+    rules,
+    trees,
+)
 from tests.sabotage.harmless import HARMLESS
 from tests.sabotage.mistake import Mistake
 
-STEPS = ("adversarial_step", "discriminator_step")  # of games that are functions
+STEPS = (  # of games: functions and methods
+    "adversarial_step",
+    "discriminator_step",
+    "critic_step",
+    "generator_step",
+    "gradient_penalty",
+    "ACGAN.through_d",
+)
 BY_HAND = [
     *by_hand_book.BOOK,
     *by_hand_rest.REST,
     *by_hand_fast.FAST,
     *by_hand_runs.RUNS,
     *by_hand_gpu.GPU,
+    *by_hand_translation.TRANSLATION,
 ]
 
 
 def has_rules(place):
-    """Whether mistakes are made by rule in ``place``: a backward or update of nanogan.ops, or a game's step."""
+    """Whether mistakes are made by rule in ``place``: an operation's backward or update, a tangent, a game's step."""
     folder = place.parts[1]
     if not isinstance(place.node, trees.FUNCTION):
         return False
     if folder == "ops":
         return place.name.endswith(("_backward", "_update"))
+    if folder == "layers":
+        return place.name.endswith(".tangent") or place.name.startswith("same_as_")
     return folder == "games" and (place.name.endswith(".step") or place.name in STEPS)
 
 
