@@ -26,7 +26,7 @@ from nanogan.games.game import Options, option
 from nanogan.games.vanilla import mean_length
 from nanogan.models import dcgan
 from nanogan.ops import mse_backward, mse_forward
-from nanogan.optim import Adam, linear_decay
+from nanogan.optim import Adam
 
 TARGETS = {  # of D for fake and real images, of G: a, b, c
     "zero-one": (0.0, 1.0, 1.0),  # equation 9
@@ -54,9 +54,6 @@ class LSGANOptions(Options):
     width: int = option(32, "channels of the largest map", low=1, high=1_000_000)
     lr: float = option(5e-4, "Adam's learning rate; wide networks want the paper's 2e-4", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
-    lr_decay: str = option(
-        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
-    )
     targets: str = option(
         "zero-one",
         "scores that D is to give fake and real images, and that G wants: zero-one, 0, 1 and 1, equation 9; pearson, "
@@ -95,8 +92,7 @@ class LSGAN(FromZ):
 
     def draw(self, batches, rng, at):
         real = batches[0]["images"]
-        decay = linear_decay(at) if self.options.lr_decay == "linear" else 1
-        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": self.options.lr * decay}
+        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": self.options.lr}
 
     def step(self, real, z, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr
@@ -143,5 +139,5 @@ class LSGAN(FromZ):
 _TINY = {"latent": 3, "width": 2}
 EXAMPLES = {
     "LSGAN": (LSGAN, _TINY, {"images": (2, 8, 8)}),
-    "LSGAN, pearson": (LSGAN, _TINY | {"targets": "pearson", "lr_decay": "linear"}, {"images": (1, 8, 8)}),
+    "LSGAN, pearson": (LSGAN, _TINY | {"targets": "pearson"}, {"images": (1, 8, 8)}),
 }

@@ -19,10 +19,16 @@ def test_two_runs_and_what_is_measured_on_their_networks(tmp_path):
     succeed("vanishing_gradients.py", *DIGITS, folder=tmp_path)
     out = tmp_path / "runs/vanishing_gradients"
     assert sorted(path.name for path in out.iterdir()) == ["gradients.png", "numbers.json"]
-    assert size_of(out / "gradients.png") == (1200, 290)
+    assert size_of(out / "gradients.png") == (860, 600)
     numbers = json.loads((out / "numbers.json").read_text())
-    assert numbers["D alone, saturating, end"]["D's output"] < numbers["D alone, saturating, start"]["D's output"]
-    assert numbers["G alone, least squares, end"]["D's output"] > numbers["G alone, least squares, start"]["D's output"]
+    assert (
+        numbers["D learns, G untrained, saturating, end"]["D's output"]
+        < numbers["D learns, G untrained, saturating, start"]["D's output"]
+    )
+    assert (
+        numbers["G learns, D trained, least squares, end"]["D's output"]
+        > numbers["G learns, D trained, least squares, start"]["D's output"]
+    )
     assert sum(row["share"] for row in numbers["LSGAN's samples"]) == 1
 
 

@@ -65,14 +65,6 @@ def test_steps_are_torchs(targets, abc):
             np.testing.assert_allclose(ours.state_dict()[name], parameter.detach().numpy(), rtol=0, atol=1e-8)
 
 
-def test_learning_rates_stay_or_fall_to_zero():
-    images = {"images": np.zeros((N, C, SIZE, SIZE))}
-    for lr_decay, expected in (("none", [0.5, 0.5, 0.5, 0.5]), ("linear", [0.5, 0.375, 0.25, 0.125])):
-        game, *_ = played(0, lr_decay=lr_decay)
-        drawn = [game.draw([images], np.random.default_rng(0), At(step, 1, 4, 4))["lr"] for step in (1, 2, 3, 4)]
-        np.testing.assert_allclose(drawn, expected)
-
-
 def test_its_scores_are_not_taken_for_probabilities():
     """The health check reads columns d_real and d_fake_after: scores of 1 and 0 are no discriminator that has won."""
     fields = LSGAN.fields()
