@@ -4,12 +4,14 @@
     python examples/semisupervised.py                                train on MNIST; look at runs/semisupervised
     python examples/semisupervised.py --labels 20                    2 labelled digits of each class
     python examples/semisupervised.py --generator unconditional      G is given z alone
-    python examples/semisupervised.py --g-loss classes               the usual loss of G instead of feature matching
-    python examples/semisupervised.py --generate 100 --out digits    0, 1, ..., 9, and again
+    python examples/semisupervised.py --g-loss features              feature matching, in place of the usual loss of G
+    python examples/semisupervised.py --generate 100 --out digits    with a trained G
     python -m benchmarks.games semisupervised --seeds 0 1 2 3 4      test accuracy over five seeds
 
-4 minutes on two cores. Before the run the same network is trained on the labelled digits alone; after each epoch the
-test accuracies of both are printed, and written to measures.csv. The labels of all other images are never read.
+About 3 minutes of CPU time: 94 to 96% right, where the labels alone give 76 to 79%. Before the run the same network
+is trained on the labelled digits alone; after each epoch the test accuracies of both are printed, and written to
+measures.csv. The labels of all other images are never read. docs/games/semisupervised.md shows what came out: G
+hardly heeds the class that it is asked for, unless --class-weight is larger, which D pays for.
 Without MNIST and without a network it trains on built-in digits, and says so.
 
 T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXiv:1606.01583.
@@ -44,7 +46,19 @@ def measure(args, columns):
     print(
         f"trained on the {args.labels} labelled images alone, D is right on {alone:.2%} of {len(tested[0])} test images"
     )
-    return lambda game: {"test accuracy": accuracy(game.averaged_d, *tested), "labels alone": alone}
+    return lambda game: {
+        "test accuracy": accuracy(game.averaged_d, *tested), "labels alone": alone, **obeyed(game, args.seed)
+    }  # fmt: skip
+
+
+def obeyed(game, seed, count=1000):
+    """Return {"class asked": the share of ``count`` images of a conditional G in which D sees the class asked for}."""
+    if not game.g.classes:
+        return {}
+    rng = backend.seeded_rng(seed, "samples of the classes asked for")
+    generated = game.generate(game.g, count, game.options, rng, game.device)
+    asked = np.arange(count) % game.g.classes
+    return {"class asked": accuracy(game.averaged_d, images.to_uint8(generated), asked)}
 
 
 def trained_alone(args, columns):

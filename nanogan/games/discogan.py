@@ -33,7 +33,7 @@ class DiscoGANOptions(TranslationOptions):
 
     lr: float = option(5e-4, "Adam's learning rate; the authors' 2e-4", above=0, may_change=True)
     reconstruction: float = option(
-        30.0, "weight of the reconstruction losses; with the paper's 1 a translator collapses here", low=0, high=1e6
+        30.0, "weight of the reconstruction losses; with 1, the paper's, a translator collapsed (docs)", low=0, high=1e6
     )
 
     def __post_init__(self):

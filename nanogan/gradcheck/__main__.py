@@ -176,11 +176,12 @@ def check_all(names, device, verbose):
 
 def print_table(rows):
     has_torch = torch_functional() is not None
-    print(f"{'':25}{'cases':>6}  {'finite differences':>18}  {'torch' if has_torch else 'no torch here':>13}")
+    wide = 1 + max(24, *map(len, rows))
+    print(f"{'':{wide}}{'cases':>6}  {'finite differences':>18}  {'torch' if has_torch else 'no torch here':>13}")
     for name, row in rows.items():
         torch_column = "" if row["torch"] is None else f"{row['torch']:.1e}"
         verdict = "ok" if row["passed"] else "WRONG"
-        print(f"{name:25}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
+        print(f"{name:{wide}}{row['cases']:>6}  {row['error']:>18.1e}  {torch_column:>13}  {verdict}")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import types
 
 import numpy as np
 import pytest
@@ -58,6 +59,24 @@ def test_accuracy_is_the_share_of_images_named_right(script):
 
     tested = np.array([0, 255, 255, 0, 255], np.uint8).repeat(4).reshape(5, 2, 2, 1)
     assert script.accuracy(Brightness(), tested, np.array([0, 1, 1, 1, 0]), batch_size=2) == 0.6
+
+
+def test_the_share_of_obeyed_classes_is_ds_verdict_on_gs_images(script):
+    """A stub of a game whose G makes the class asked for, but class 1 for class 2; D sees what is there."""
+    game = types.SimpleNamespace(g=types.SimpleNamespace(classes=3), options=None, device="cpu")
+    made = np.array([0, 1, 1])[np.arange(9) % 3]
+    game.generate = lambda network, count, *_: np.zeros((count, 1, 1, 1)) + made[:, None, None, None] / 2
+
+    class Sees(Layer):
+        array_module = np
+
+        def forward(self, x, train=True):
+            return np.eye(3)[np.rint(x[:, 0, 0, 0] * 2).astype(int)], None
+
+    game.averaged_d = Sees()
+    assert script.obeyed(game, seed=0, count=9) == {"class asked": pytest.approx(2 / 3)}
+    game.g.classes = 0
+    assert script.obeyed(game, seed=0) == {}
 
 
 def test_the_labelled_images_alone_teach_what_they_can(script):

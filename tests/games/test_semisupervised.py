@@ -97,7 +97,7 @@ def torch_step(networks, optimizers, inputs, step, options):
 
 
 @pytest.mark.parametrize("generator", ["conditional", "unconditional"])
-@pytest.mark.parametrize("g_loss", ["features", "classes"])
+@pytest.mark.parametrize("g_loss", ["features", "non-saturating"])
 def test_steps_are_torchs(generator, g_loss):
     game, rng = made(generator=generator, g_loss=g_loss, class_weight=0.25), np.random.default_rng(3)
     networks = of_torch(game.g), of_torch(game.d.features, "d.features"), of_torch(game.d.head, "d.head")
@@ -118,7 +118,7 @@ def test_steps_are_torchs(generator, g_loss):
 
 def test_each_network_takes_the_steps_learning_rate_and_its_own_optimisers_dloss():
     """A loss of G 4 times as large has gradients 4 times as large, one of D 8 times."""
-    for g_loss in ("features", "classes"):
+    for g_loss in ("features", "non-saturating"):
         found = []
         for scale_g, scale_d in ((1.0, 1.0), (4.0, 8.0)):
             game, rng = made(g_loss=g_loss, class_weight=0.25), np.random.default_rng(3)

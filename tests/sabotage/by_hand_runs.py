@@ -6,8 +6,8 @@ RUNS = [
     mistake("draw: noise does not fall", "dcgan:DCGAN.draw", "max(0.0, 1 - at.done)", "1.0"),
     mistake("draw: the learning rate does not fall", "dcgan:DCGAN.draw", "options.lr_decay == 'linear'", "False"),
     mistake("draw: z is drawn once for all batches", "dcgan:DCGAN.draw",
-            "[draw_z(rng, len(real), options.latent, options.z, **there) for real in reals]",
-            "[draw_z(rng, len(real), options.latent, options.z, **there) for real in reals[:1]] * len(reals)"),
+            "[self.draw_z(rng, len(real)) for real in reals]",
+            "[self.draw_z(rng, len(real)) for real in reals[:1]] * len(reals)"),
     mistake("step: the learning rate of the options, not of the step", "dcgan:DCGAN.step",
             "self.opt_g.lr, self.opt_d.lr = lr, d_lr", "pass"),
     mistake("step: D's extra batches are left out", "dcgan:DCGAN.step", "for real, z, noise in earlier:\n"
