@@ -38,7 +38,7 @@ from nanogan.recipes.trained import existing
 
 BATCH = 100
 EVERY = 10  # steps from one look at the gradients to the next
-SCORES = np.linspace(-8, 8, 161)  # of the left panel
+SCORES = np.linspace(-8, 8, 161)  # of the first panel
 SMALLEST = 1e-8  # norm that is drawn
 EDGES = (-100.0, 0.0, 0.5, 1.0, 1.5, 100.0)  # of LSGAN's scores
 ON_OWN = {  # what is shown: whose networks, and the loss of G
@@ -179,7 +179,7 @@ def told(title, moments, shown):
 
 def draw(path, measured):
     """Write the four panels as a PNG file."""
-    sheet = Image.new("RGB", (860, 600), plot.PAPER)
+    sheet = Image.new("RGB", (890, 600), plot.PAPER)
     pen, font = ImageDraw.Draw(sheet), ImageFont.load_default()
     boxes = [(left, top, left + 370, top + 220) for top in (40, 340) for left in (50, 470)]
     slopes = [(name, -slope) for name, slope in gradients.slopes(SCORES).items()]

@@ -19,7 +19,7 @@ def test_two_runs_and_what_is_measured_on_their_networks(tmp_path):
     succeed("vanishing_gradients.py", *DIGITS, folder=tmp_path)
     out = tmp_path / "runs/vanishing_gradients"
     assert sorted(path.name for path in out.iterdir()) == ["gradients.png", "numbers.json"]
-    assert size_of(out / "gradients.png") == (860, 600)
+    assert size_of(out / "gradients.png") == (890, 600)
     numbers = json.loads((out / "numbers.json").read_text())
     assert (
         numbers["D learns, G untrained, saturating, end"]["D's output"]
