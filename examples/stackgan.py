@@ -6,6 +6,7 @@
     python examples/stackgan.py --resume                             go on after Ctrl-C, in the stage that it was in
     python examples/stackgan.py --stage 2 --out runs/stackgan        stage II anew, on the stage I that is there
     python examples/stackgan.py --data FOLDER                        your own: FOLDER/captions.csv and images
+    python examples/stackgan.py --data FOLDER --preset paper --device gpu        larger images and networks
 
 H. Zhang et al., arXiv:1612.03242, section 3. The built-in set are MNIST's digits (or built-in ones, where MNIST is not
 available), coloured, with a caption each. Stage I makes images of 16 x 16 pixels, in runs/stackgan/stage1; stage II
@@ -38,6 +39,10 @@ JUDGED = 1000  # images that the judge looks at after each epoch
 NOT_ATTRIBUTES = ("images", "captions")
 FIRST = "stage1"  # the folder of stage I below that of stage II
 GAMES = {1: StageOne, 2: StageTwo}
+PAPER = {
+    "image_size": 128, "latent": 100, "condition": 128, "text_size": 128, "width": 64, "d_width": 64,
+    "compare": "concat", "near": 0.0, "lr": 2e-4, "epochs": 600,
+}  # fmt: skip
 OF_ONE_STAGE = ("stage", "stage1", "out", "resume", "batches")  # options that stage II does not take from stage I
 
 
@@ -137,6 +142,9 @@ def parser_of(stage):
         game=GAMES[stage],
         epochs=8,
         batch_size=64,
+        presets={
+            "paper": ("64 pixels, then 128, the authors' widths and rate; for a GPU and images of your own", PAPER)
+        },
     )
     data = parser.add_argument_group("data and stages")
     data.add_argument(
@@ -210,8 +218,8 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
         args.stage, args.out, args.resume = stage, str(out), resume
 
     def load(args):
-        options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
         loaded = load_data(args)
+        options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
         if aside is not None:
             set_aside(aside)
         return loaded
@@ -220,6 +228,12 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
         network = load_generator(stage1 or out / FIRST / "generator.safetensors")
         parser.game = StageTwo.after(stages_of(network)[0])
     status = recipes.run(parser, load, fixed=("data", "stage"), check=check, measure=measure)
+    if stage == 2 and status == 0 and not options["dry_run"]:
+        caption = (Path(out) / "captions.txt").read_text(encoding="utf-8").splitlines()[0]
+        weights = Path(out) / "generator.safetensors"
+        print(
+            f"ask it: {cli.command('--generate', 16, '--caption', caption, '--checkpoint', weights, '--out', 'asked')}"
+        )
     return status, options
 
 

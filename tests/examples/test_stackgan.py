@@ -112,6 +112,14 @@ def test_a_stopped_run_goes_on_in_the_stage_that_it_was_in(tmp_path):
     assert (tmp_path / "run/generator.safetensors").read_bytes() == whole
 
 
+def test_the_papers_settings_are_a_preset(tmp_path):
+    """What stands on the command line comes first, in both stages."""
+    succeed("--preset", "paper", *TINY, "--image-size", 16, "--dry-run", folder=tmp_path)
+    for name in ("stage1/options.json", "options.json"):
+        options = json.loads((tmp_path / "runs/stackgan" / name).read_text())
+        assert [options[key] for key in ("compare", "near", "lr", "width", "image_size")] == ["concat", 0, 2e-4, 2, 16]
+
+
 def test_a_new_run_sets_both_stages_aside(tmp_path):
     """Else --resume would go on with the old stage II. A run that cannot start moves nothing."""
     start = (*TINY, "--dry-run", "--out", "run")
