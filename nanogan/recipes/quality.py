@@ -16,7 +16,8 @@ def measure_samples(args, columns):
     """Return measured(game), the numbers of :class:`nanogan.analysis.measures.quality.Quality`, for recipes.run.
 
     Samples are those that --generate would write, of ``game.exports``' first network; the same z after each epoch. They
-    are compared with test images, or with the training images if there is no test split; what as many other test images score is printed.
+    are compared with test images, or with the training images if there is no test split; what as many other real images
+    score is printed.
     Returns None, and says why, if there is no judge for such images.
     """
     images = columns["images"]
