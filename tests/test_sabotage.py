@@ -21,7 +21,7 @@ from tests.sabotage.mistake import mistake
 from tests.sabotage.run import put_in
 from tests.sabotage.trees import ROOT, NotFound
 
-SHARES = 10
+SHARES = 20
 
 
 def share():
