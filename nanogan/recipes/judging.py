@@ -63,6 +63,9 @@ def _accuracy(args, network):
     """Say how often ``network`` is right on the test set of ``args.data``; nothing if there is none."""
     if not is_set(args.data):
         return ""
-    images, labels = load_split(args, "test", 200 if args.dry_run else TEST_IMAGES)
+    try:
+        images, labels = load_split(args, "test", 200 if args.dry_run else TEST_IMAGES)
+    except UserError:  # a file without a test split
+        return ""
     _, probabilities = classify(network, images)
     return f"; right on {np.mean(probabilities.argmax(axis=1) == labels):.1%} of {len(images)} test images"

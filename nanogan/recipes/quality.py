@@ -1,8 +1,11 @@
 """What is measured of a game that is asked for nothing: how good its samples are for a judge, beside real images."""
 
+from contextlib import suppress
+
 from nanogan import backend
 from nanogan.analysis.measures.quality import Quality
 from nanogan.data.named import is_set
+from nanogan.errors import UserError
 from nanogan.recipes.datasets import load_split
 from nanogan.recipes.judging import judge
 
@@ -13,7 +16,8 @@ def measure_samples(args, columns):
     """Return measured(game), the numbers of :class:`nanogan.analysis.measures.quality.Quality`, for recipes.run.
 
     Samples are those that --generate would write, of ``game.exports``' first network; the same z after each epoch. They
-    are compared with test images, of a folder with its own first ones; what as many other test images score is printed.
+    are compared with test images, or with the training images if there is no test split; what as many other real images
+    score is printed.
     Returns None, and says why, if there is no judge for such images.
     """
     images = columns["images"]
@@ -22,8 +26,8 @@ def measure_samples(args, columns):
         print(f"samples are not judged: {why}; --judge FILE names a trained classifier")
         return None
     classifier, count = judge(args, columns), 64 if args.dry_run else SAMPLES
-    if is_set(args.data):
-        images, _ = load_split(args, "test", 5 * count)
+    with suppress(UserError):  # a folder and some files have no test split
+        images, _ = load_split(args, "test", 5 * count) if is_set(args.data) else (images, None)
     mixed = backend.seeded_rng(0, "real images of a measure").permutation(len(images))  # MNIST's first are easier
     quality = Quality(classifier, images[mixed[:count]])
     if len(others := mixed[count : 2 * count]) == count:

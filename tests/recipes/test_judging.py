@@ -38,3 +38,10 @@ def test_a_users_mistake_gets_one_sentence(tmp_path):
     checkpoint.save(tmp_path / "colour.safetensors", Classifier(channels=3, width=2))
     with pytest.raises(UserError, match=r"expected pictures \(N, 3, 28, 28\), got \(0, 1, 28, 28\)"):
         recipes.judge(arguments(tmp_path, judge=str(tmp_path / "colour.safetensors")), {"images": images})
+
+
+def test_a_set_without_a_test_split_is_judged_all_the_same(tmp_path, capsys):
+    images, labels = builtin_digits(300, seed=0)
+    np.savez(tmp_path / "train_only.npz", x_train=images, y_train=labels)
+    recipes.judge(arguments(tmp_path, data=str(tmp_path / "train_only.npz")), {"images": images, "labels": labels})
+    assert "trained on 300 images" in capsys.readouterr().out

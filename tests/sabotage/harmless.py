@@ -4,6 +4,7 @@ HARMLESS = {
     "batchnorm_backward: if need_dw or train:  ->  if True or train:": "in eval mode two sums are computed and dropped",
     "embedding_backward: dw = array_module(w).zeros_like(w)  ->  dw = -array_module(w).zeros_like(w)": "-0 is 0",
     "glu_backward: dx = xp.empty_like(x)  ->  dx = -xp.empty_like(x)": "both halves are written",
+    "gradient_penalty: u = g / (norm + (norm == 0))  ->  u = g / (norm - (norm == 0))": "where it matters, g is 0",
     "Residual.tangent: return (add(v, fv), caches)  ->  return (add(fv, v), caches)": "it is a sum",
     "ConditionalDCGAN.step: self.g.backward(dseen[:, :fake.shape[1]], g_cache, need_dx=False)  ->  "
     "self.g.backward(dseen[:, :real.shape[1]], g_cache, need_dx=False)": "both have the images' channels",
