@@ -17,7 +17,6 @@ Without MNIST and without a network it trains on built-in digits, and says so.
 
 from nanogan import cli, recipes
 from nanogan.games.cyclegan import CycleGAN
-from nanogan.recipes.translation import FIXED
 
 PAPER = {"image_size": 256, "width": 64, "blocks": 9, "strides": 3, "identity": 5.0, "batch_size": 1, "epochs": 200}
 
@@ -32,18 +31,7 @@ def main():
         batch_size=8,
         presets={"paper": ("256 pixels, width 64, 9 blocks, identity loss, batches of 1, 200 epochs", PAPER)},
     )
-    recipes.add_domains(parser)
-    args = parser.parse_args()
-    recipes.check_domains(parser, args)
-    if args.translate is not None:
-        return recipes.translate(args, f"{parser.get_default('out')}/{next(iter(CycleGAN.exports))}")
-    return recipes.run(
-        parser,
-        recipes.load_domains,
-        fixed=FIXED,
-        check=lambda args: recipes.check_domains(parser, args),
-        measure=recipes.measure_translation,
-    )
+    return recipes.run_translation(parser)
 
 
 if __name__ == "__main__":

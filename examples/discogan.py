@@ -17,7 +17,6 @@ Without MNIST and without a network it trains on built-in digits, and says so.
 
 from nanogan import cli, recipes
 from nanogan.games.discogan import DiscoGAN
-from nanogan.recipes.translation import FIXED
 
 PAPER = {"image_size": 64, "width": 64, "lr": 2e-4, "reconstruction": 1.0, "batch_size": 64, "epochs": 1000}
 
@@ -32,18 +31,7 @@ def main():
         batch_size=32,
         presets={"paper": ("64 pixels, width 64, lr 2e-4, losses without weights, batches of 64, 1000 epochs", PAPER)},
     )
-    recipes.add_domains(parser)
-    args = parser.parse_args()
-    recipes.check_domains(parser, args)
-    if args.translate is not None:
-        return recipes.translate(args, f"{parser.get_default('out')}/{next(iter(DiscoGAN.exports))}")
-    return recipes.run(
-        parser,
-        recipes.load_domains,
-        fixed=FIXED,
-        check=lambda args: recipes.check_domains(parser, args),
-        measure=recipes.measure_translation,
-    )
+    return recipes.run_translation(parser)
 
 
 if __name__ == "__main__":

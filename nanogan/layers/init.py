@@ -3,7 +3,6 @@
 import numpy as np
 
 from nanogan.backend import channels_last, copy_into
-from nanogan.layers.norm import _Norm
 
 NORMALISED = "parametrizations.weight.original"  # torch's name of a weight under spectral normalisation
 
@@ -30,7 +29,7 @@ def dcgan_(network, rng, gain=1.0):
             if name == "bias":
                 parameter[...] = 0
             elif name in ("weight", NORMALISED):
-                normalises = "running_mean" in layer.buffers or isinstance(layer, _Norm)
+                normalises = "running_mean" in layer.buffers or getattr(layer, "normalises", False)
                 mean = gain if normalises else 0.0
                 copy_into(parameter, rng.normal(mean, 0.02, parameter.shape).astype(parameter.dtype))
     return network

@@ -15,6 +15,7 @@ class _Norm(Layer):
     """What all of them share: weight (gamma) and bias (beta), and a backward that adds their gradients."""
 
     no_tangent = "its slope changes with x"
+    normalises = True  # its weight is a gain, which starts around 1: see nanogan.layers.init
 
     def __init__(self, shape, eps, affine, dtype):
         super().__init__()

@@ -25,28 +25,24 @@ from nanogan.recipes.generate import generate
 from nanogan.recipes.judging import add_judge, judge
 from nanogan.recipes.quality import measure_samples
 from nanogan.recipes.train import run, train
-from nanogan.recipes.translation import add_domains, check_domains, load_domains, measure_translation, translate
+from nanogan.recipes.translation import run_translation
 
 pictures_needed = images_needed  # its name in earlier versions
 
 __all__ = [
     "DATA_FIXED",
     "add_data",
-    "add_domains",
     "add_judge",
-    "check_domains",
     "generate",
     "images_needed",
     "judge",
     "load_data",
-    "load_domains",
     "load_split",
     "measure_samples",
-    "measure_translation",
     "parser",
     "pictures_needed",
     "progress_bar",
     "run",
+    "run_translation",
     "train",
-    "translate",
 ]

@@ -4,6 +4,7 @@ The domains of digits are made from the halves of one set: no digit is in both, 
 known, so a translation can be undone, and a judge that has seen grey digits alone can say which digit it shows.
 """
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from nanogan.errors import UserError
 from nanogan.recipes.datasets import add_data, load_data, load_split
 from nanogan.recipes.flags import images_needed, progress_bar
 from nanogan.recipes.judging import IMAGES, add_judge, judge
+from nanogan.recipes.train import run
 
 MEASURED = 1000  # test images of each domain
 BATCH = 50  # images translated at a time
@@ -44,6 +46,20 @@ PAIRS = {  # name: how digits of A become images of B, and what undoes it; both 
     "inverted": (inverted, lambda x: 255 - x),
     "coloured": (coloured, lambda x: x.max(axis=3, keepdims=True)),
 }
+
+
+def run_translation(parser):
+    """Do what the command line of a game of two domains says, training or ``--translate``; return the exit status.
+
+    ``parser`` is :func:`nanogan.recipes.parser`'s; the flags of the domains are added to it.
+    """
+    add_domains(parser)
+    args = parser.parse_args()
+    check_domains(parser, args)
+    if args.translate is not None:
+        return translate(args, f"{parser.get_default('out')}/{next(iter(parser.game.exports))}")
+    check = functools.partial(check_domains, parser)
+    return run(parser, load_domains, fixed=FIXED, check=check, measure=measure_translation)
 
 
 def add_domains(parser):

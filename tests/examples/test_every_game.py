@@ -8,7 +8,7 @@ import pytest
 from tests import starting
 
 SCRIPTS = sorted(
-    path.name for path in starting.EXAMPLES.glob("*.py") if "recipes.run(" in path.read_text(encoding="utf-8")
+    path.name for path in starting.EXAMPLES.glob("*.py") if "return recipes.run" in path.read_text(encoding="utf-8")
 )
 EVERY_RUN = ("log.csv", "losses.png", "real.png", "report.html", "options.json", "training.gif")
 
@@ -35,7 +35,7 @@ def test_a_dry_run_leaves_a_whole_run_that_can_be_resumed(script, tmp_path, phot
     monkeypatch.setenv("NANOGAN_DATA", str(tmp_path / "nothing"))
     text = (starting.EXAMPLES / script).read_text(encoding="utf-8")
     data = [str(photos), "--width", "8"] if script == "folder_dcgan.py" else []
-    if "add_data(" in text or "add_domains(" in text or '"--data"' in text:
+    if "add_data(" in text or "run_translation(" in text or '"--data"' in text:
         data = ["--data", "digits"]
     done = run(script, "--dry-run", *data, "--out", "out", folder=tmp_path)
     assert done.returncode == 0, done.stderr

@@ -31,7 +31,7 @@ def sorted_images(images):
 
 @pytest.mark.parametrize("pair", translation.PAIRS)
 def test_the_second_domain_is_made_of_other_digits(pair, tmp_path):
-    name, columns = recipes.load_domains(arguments(tmp_path, pair=pair))
+    name, columns = translation.load_domains(arguments(tmp_path, pair=pair))
     digits, _ = builtin_digits(32, seed=0)
     assert name == f"digits, and {pair} ones"
     assert sorted(columns) == ["a", "b"]
@@ -40,13 +40,13 @@ def test_the_second_domain_is_made_of_other_digits(pair, tmp_path):
     assert len(a) == len(b) == 16
     assert sorted(a + b) == sorted_images(digits)
     assert a != sorted_images(digits[:16]), "the set may be sorted by class"
-    again = recipes.load_domains(arguments(tmp_path, pair=pair))[1]
+    again = translation.load_domains(arguments(tmp_path, pair=pair))[1]
     for name in "ab":
         np.testing.assert_array_equal(columns[name], again[name])
 
 
 def test_a_domain_has_as_many_digits_as_asked_for(tmp_path):
-    _, columns = recipes.load_domains(arguments(tmp_path, dry_run=False))
+    _, columns = translation.load_domains(arguments(tmp_path, dry_run=False))
     assert {name: len(column) for name, column in columns.items()} == {"a": 30, "b": 30}
 
 
@@ -75,21 +75,21 @@ def test_folders_are_domains_of_any_sizes_and_numbers(tmp_path):
         for i in range(count):
             Image.new("RGB", (30, 20 + i), (i, 0, count)).save(tmp_path / name / f"{i:02}.png")
     folders = {"a": str(tmp_path / "x"), "b": str(tmp_path / "y")}
-    name, columns = recipes.load_domains(arguments(tmp_path, channels=3, dry_run=False, **folders))
+    name, columns = translation.load_domains(arguments(tmp_path, channels=3, dry_run=False, **folders))
     assert name == f"{folders['a']} and {folders['b']}"
     assert {name: column.shape for name, column in columns.items()} == {"a": (3, 28, 28, 3), "b": (40, 28, 28, 3)}
     assert columns["b"][5][0, 0].tolist() == [5, 0, 40]
-    assert recipes.measure_translation(arguments(tmp_path, **folders), columns) is None
+    assert translation.measure_translation(arguments(tmp_path, **folders), columns) is None
 
 
 def test_a_domain_without_images_gets_one_sentence(tmp_path):
     (tmp_path / "x").mkdir()
     with pytest.raises(UserError, match="x holds no picture"):
-        recipes.load_domains(arguments(tmp_path, a=str(tmp_path / "x"), b=str(tmp_path)))
+        translation.load_domains(arguments(tmp_path, a=str(tmp_path / "x"), b=str(tmp_path)))
     images = np.zeros((1, 28, 28), np.uint8)
     np.savez(tmp_path / "one.npz", x_train=images, y_train=[0], x_test=images, y_test=[0])
     with pytest.raises(UserError, match="two domains expected at least 2 images, got 1"):
-        recipes.load_domains(arguments(tmp_path, data=str(tmp_path / "one.npz")))
+        translation.load_domains(arguments(tmp_path, data=str(tmp_path / "one.npz")))
 
 
 # -------------------------------------------------------------------------------------------------------- the measures
@@ -109,7 +109,7 @@ def measured(tmp_path_factory):
         patch.setattr(translation, "MEASURED", 60)
         given = arguments(folder, judge=str(folder / "judge.safetensors"), dry_run=False)
         patch.setattr(translation, "IMAGES", 50)
-        return recipes.measure_translation(given, None)
+        return translation.measure_translation(given, None)
 
 
 def test_a_perfect_translation_is_measured_as_perfect(measured):
@@ -135,7 +135,7 @@ def test_what_is_wrong_with_a_translation_shows_in_its_own_number(measured):
 
 
 def test_coloured_digits_are_judged_by_their_brightest_channel(tmp_path, capsys):
-    measured = recipes.measure_translation(arguments(tmp_path, pair="coloured"), None)
+    measured = translation.measure_translation(arguments(tmp_path, pair="coloured"), None)
     red = translator(lambda x: np.concatenate([x, 0 * x - 1, 0 * x - 1], axis=1))
     numbers = measured(SimpleNamespace(ab=red, ba=translator(lambda x: x.max(axis=1, keepdims=True))))
     assert [numbers[name] for name in ("error_ab", "error_ba", "cycle_a")] == [0, 0, 0]
@@ -166,7 +166,7 @@ def test_a_folder_is_translated_file_by_file(tmp_path, trained, capsys):
     (photos / "broken.png").write_text("nothing")
     given = arguments(tmp_path / "out", translate=str(photos), dry_run=False)
     given.checkpoint = str(tmp_path / "t.safetensors")
-    assert recipes.translate(given, "nowhere") == 0
+    assert translation.translate(given, "nowhere") == 0
     out = capsys.readouterr().out
     assert f"3 images of 12 x 12: {tmp_path / 'out' / 'translated'}" in out
     assert "broken.png could not be read" in out
@@ -178,4 +178,4 @@ def test_a_folder_is_translated_file_by_file(tmp_path, trained, capsys):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), image[:, :, 0])
     given.dry_run, given.checkpoint = True, None
     with pytest.raises(UserError, match="there is no checkpoint nowhere: train one first"):
-        recipes.translate(given, "nowhere")
+        translation.translate(given, "nowhere")
