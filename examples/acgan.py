@@ -25,6 +25,8 @@ JUDGED = 2000  # samples, and as many real images beside them
 
 def measure(args, columns):
     """Return what is measured after each epoch: a function of the game, with the same z each time."""
+    if not recipes.can_judge(args, columns):
+        return None
     judge = recipes.judge(args, columns)
     labels = np.asarray(columns["labels"])
     chosen = np.sort(backend.seeded_rng(args.seed, "real images").permutation(len(labels))[:JUDGED])

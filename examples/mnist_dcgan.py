@@ -74,7 +74,7 @@ def main():
         "--data",
         choices=("auto", "mnist", "fashion-mnist", "digits"),
         default="auto",
-        help="auto: mnist, or the built-in digits where it is not to be had",
+        help="auto: mnist, or the built-in digits if it is not on this machine and cannot be downloaded",
     )
     data.add_argument("--data-dir", metavar="DIR", help="folder with the idx files, gzipped or not")
 

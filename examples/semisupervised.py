@@ -20,7 +20,7 @@ T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXiv:1606.0
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, data, images, recipes
-from nanogan.data.named import is_set
+from nanogan.analysis.judges.classifier import classify
 from nanogan.games.semisupervised import SemiSupervisedGAN
 from nanogan.models import semisupervised
 from nanogan.ops import cross_entropy_backward, cross_entropy_forward
@@ -38,27 +38,35 @@ def load_data(args):
 
 def measure(args, columns):
     """Return what gives the test accuracy of a game's D beside that of the labelled images alone."""
-    if not is_set(args.data):
+    tested = recipes.load_test(args, 200 if args.dry_run else None)
+    if tested is None:
         print(f"{args.data} has no test images: no accuracy is measured")
         return None
-    tested = recipes.load_split(args, "test", 200 if args.dry_run else None)
     alone = accuracy(trained_alone(args, columns), *tested)
     print(
         f"trained on the {args.labels} labelled images alone, D is right on {alone:.2%} of {len(tested[0])} test images"
     )
-    return lambda game: {
-        "test accuracy": accuracy(game.averaged_d, *tested), "labels alone": alone, **obeyed(game, args.seed)
-    }  # fmt: skip
+    judge = judge_of_classes(args) if args.generator == "conditional" else None
+
+    def measured(game):
+        numbers = {"test accuracy": accuracy(game.averaged_d, *tested), "labels alone": alone}
+        return numbers if judge is None else numbers | {"as asked": share_as_asked(game, judge, args.seed)}
+
+    return measured
 
 
-def obeyed(game, seed, count=1000):
-    """Return {"class asked": the share of ``count`` images of a conditional G in which D sees the class asked for}."""
-    if not game.g.classes:
-        return {}
+def judge_of_classes(args):
+    """Return a classifier that knows all labels, of which neither D nor G learns anything; None if there is none."""
+    _, labelled = recipes.load_data(args)
+    return recipes.judge(args, labelled) if recipes.can_judge(args, labelled) else None
+
+
+def share_as_asked(game, judge, seed, count=2000):
+    """Return the share of ``count`` images of a conditional G in which the judge sees the class asked for."""
     rng = backend.seeded_rng(seed, "samples of the classes asked for")
     generated = game.generate(game.g, count, game.options, rng, game.device)
-    asked = np.arange(count) % game.g.classes
-    return {"class asked": accuracy(game.averaged_d, images.to_uint8(generated), asked)}
+    _, probabilities = classify(judge, images.to_uint8(generated))
+    return float((probabilities.argmax(axis=1) == np.arange(count) % game.g.classes).mean())
 
 
 def trained_alone(args, columns):
@@ -100,6 +108,7 @@ def main():
         epochs=10,
         batch_size=100,
     )
+    recipes.add_judge(parser)
     recipes.add_data(parser, classes=True).add_argument(
         "--labels",
         type=cli.at_least(int, 1, high=1_000_000),

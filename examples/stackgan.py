@@ -80,6 +80,9 @@ def measure(args, columns):
     if not attributes:
         print("nothing is measured: captions.csv has no column of attributes")
         return None
+    if columns["images"].shape[1] % 4:
+        print("nothing is measured: a judge needs a size that is a multiple of 4")
+        return None
     order = seeded_rng(args.seed, "judge").permutation(len(captions))
     test, train = np.split(order, [max(1, len(order) // 10)])
     judge = train_attribute_judge(
@@ -170,6 +173,8 @@ def parser_of(stage):
 def main():
     parser = parser_of(2)
     args = parser.parse_args()
+    if args.stage1 is not None and args.stage != 2:
+        parser.error("--stage1 names what stage II starts from: add --stage 2")
     if args.caption is not None and args.generate is None:
         parser.error("--caption asks a trained network for images: add --generate N")
     if args.generate is not None:

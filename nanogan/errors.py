@@ -14,7 +14,7 @@ class DeviceError(UserError):
 
 
 class DataNotFound(UserError):
-    """A data set is neither on this machine nor to be had over the network."""
+    """The data set is not on this machine and could not be downloaded."""
 
 
 class TrainingDiverged(ArithmeticError):

@@ -13,7 +13,7 @@ from nanogan.backend import array_module, channels_last, get_device, matmul_prec
 from nanogan.games.conditional import ConditionalDCGAN, check_labels
 from nanogan.games.dcgan import DCGAN, contradicting
 from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
 from nanogan.models import acgan, conditional, dcgan
 from nanogan.models.conditional import join, one_hot
 from nanogan.ops import bce_with_logits_backward as bce_backward
@@ -21,7 +21,7 @@ from nanogan.ops import bce_with_logits_forward as bce_forward
 from nanogan.ops import cross_entropy_backward, cross_entropy_forward
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import Adam, linear_decay
+from nanogan.optim import Adam
 
 ROWS, MAX_COLUMNS = 8, 16  # of a grid: z, and classes
 
@@ -36,9 +36,7 @@ class ACGANOptions(Options):
     dropout: float = option(0.5, "probability with which D's trunk zeroes an element", low=0, high=0.99)
     lr: float = option(2e-4, "Adam's learning rate", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
-    lr_decay: str = option(
-        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
-    )
+    lr_decay: str = lr_decay_option()
     z: str = option("normal", "what z is drawn from: N(0, 1), or -1 to 1", choices=("normal", "uniform"))
 
     def __post_init__(self):
@@ -89,7 +87,7 @@ class ACGAN(Game):
             "labels": batch["labels"],
             "z": draw_z(rng, N, options.latent, options.z, self.device, self.dtype),
             "wanted": to_device(rng.integers(0, self.classes, N), self.device),
-            "lr": options.lr * (linear_decay(at) if options.lr_decay == "linear" else 1),
+            "lr": options.lr * lr_factor(options, at),
         }
 
     def step(self, real, labels, z, wanted, lr) -> Seen:

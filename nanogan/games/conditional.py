@@ -11,14 +11,14 @@ from nanogan.backend import array_module, get_device, matmul_precision, seeded_r
 from nanogan.errors import UserError
 from nanogan.games.dcgan import DCGAN, StepResult, contradicting
 from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
 from nanogan.models import conditional, dcgan
 from nanogan.models.conditional import join, one_hot, with_maps
 from nanogan.ops import bce_with_logits_backward as bce_backward
 from nanogan.ops import bce_with_logits_forward as bce_forward
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import Adam, linear_decay
+from nanogan.optim import Adam
 
 SHOWN = 8  # samples of each class in a grid
 MAX_SHOWN = 128  # samples in a grid
@@ -33,15 +33,13 @@ class ConditionalOptions(Options):
     width: int = option(32, "channels of the largest map", low=1, high=1_000_000)
     networks: str = option(
         "dcgan",
-        "dcgan, or mlp: fully connected layers, which know nothing of neighbouring pixels, the paper's baseline "
-        "(--generate does not open it)",
+        "dcgan, or mlp: fully connected layers, which know nothing of neighbouring pixels, the DCGAN paper's "
+        "baseline (--generate does not open it)",
         choices=("dcgan", "mlp"),
     )
-    lr: float = option(5e-4, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
+    lr: float = option(5e-4, "Adam's learning rate; the DCGAN's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
-    lr_decay: str = option(
-        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
-    )
+    lr_decay: str = lr_decay_option()
     z: str = option("normal", "what z is drawn from: N(0, 1), or -1 to 1", choices=("normal", "uniform"))
 
     def __post_init__(self):
@@ -74,6 +72,7 @@ class ConditionalDCGAN(Game):
         C, size, _ = self.shape
         common = {"classes": self.classes, "rng": seeded_rng(seed, "weights"), "dtype": dtype}
         if options.networks == "mlp":
+            self.least_batch = 2
             g, d = conditional.mlp_pair(latent=options.latent, pixels=int(np.prod(self.shape)), **common)
         else:
             common |= {"image_size": size, "channels": C, "width": options.width}
@@ -89,7 +88,7 @@ class ConditionalDCGAN(Game):
             "real": batch["images"],
             "labels": batch["labels"],
             "z": draw_z(rng, len(batch["labels"]), self.options.latent, self.options.z, self.device, self.dtype),
-            "lr": self.options.lr * (linear_decay(at) if self.options.lr_decay == "linear" else 1),
+            "lr": self.options.lr * lr_factor(self.options, at),
         }
 
     def step(self, real, labels, z, lr) -> StepResult:
@@ -162,7 +161,10 @@ class ConditionalDCGAN(Game):
         """Images of class 0, 1, ..., again and again."""
         z = draw_z(rng, count, network.latent, options.z, device)
         labels = array_module(z).arange(count) % network.classes
-        return sample(network, join(z, one_hot(labels, network.classes)))
+        images = sample(network, join(z, one_hot(labels, network.classes)))
+        if images.shape[2] == 1:  # mlp: one pixel of many channels
+            return images.reshape(count, -1, options.image_size, options.image_size)
+        return images
 
 
 _SHAPES = {"images": (2, 8, 8), "labels": 3}
@@ -170,7 +172,7 @@ EXAMPLES = {
     "conditional DCGAN": (ConditionalDCGAN, {"image_size": 8, "latent": 3, "width": 2}, _SHAPES),
     "conditional GAN, mlp": (
         ConditionalDCGAN,
-        {"latent": 3, "networks": "mlp", "lr_decay": "linear"},
+        {"image_size": 3, "latent": 3, "networks": "mlp", "lr_decay": "linear"},
         {"images": (1, 3, 3), "labels": 2},
     ),
 }

@@ -18,7 +18,7 @@ from nanogan.ops import l1_backward, l1_forward, mse_backward, mse_forward
 from nanogan.optim import linear_decay
 
 
-class CycleSeen(NamedTuple):
+class Seen(NamedTuple):
     """Losses of one step, 0-d arrays."""
 
     loss_d_a: np.ndarray  # mean of D's squared distances to 1 for real and to 0 for fake images
@@ -77,42 +77,42 @@ class CycleGAN(Translation):
         return cyclegan.discriminator(width=options.width, strides=options.strides, **sizes)
 
     def draw(self, batches, rng, at):
-        ((a, b),) = ((batch["a"], batch["b"]) for batch in batches)
+        (batch,) = batches
         return {
-            "a": a,
-            "b": b,
-            "pooled_a": self.pool_a.draw(rng, len(b)),  # fakes of A are made of b
-            "pooled_b": self.pool_b.draw(rng, len(a)),
+            "a": batch["a"],
+            "b": batch["b"],
+            "pooled_a": self.pool_a.draw(rng, len(batch["b"])),  # fakes of A are made of b
+            "pooled_b": self.pool_b.draw(rng, len(batch["a"])),
             "lr": self.options.lr * linear_decay(at, hold=0.5),
         }
 
-    def step(self, a, b, pooled_a, pooled_b, lr) -> CycleSeen:
+    def step(self, a, b, pooled_a, pooled_b, lr) -> Seen:
         ab, ba, cycle, identity = self.ab, self.ba, self.options.cycle, self.options.identity
         self.opt_g.lr = self.opt_d_a.lr = self.opt_d_b.lr = lr
         dloss = self.opt_g.dloss
 
         # ---- both translators. Each is run twice, in one circle forth and in the other back; what a forward call
         # leaves for its backward is in its own cache, so four of them are kept apart.
-        self.opt_g.zero_grad()
         fake_b, fake_b_cache = ab.forward(a)
-        back_a, back_a_cache = ba.forward(fake_b)
         fake_a, fake_a_cache = ba.forward(b)
-        back_b, back_b_cache = ab.forward(fake_a)
 
         # a -> fake_b -> back_a: fake_b is to fool D of B, and back_a is to be a. The gradient of the second comes to
         # fake_b through ba, which keeps its own share of it.
+        self.opt_g.zero_grad()
         fool_b, dfake_b = self.fool(self.d_b, fake_b)
-        cycle_a, cache = l1_forward(back_a, a)
+        back_a, back_a_cache = ba.forward(fake_b)
+        back_loss_a, cache = l1_forward(back_a, a)
         dfake_b += ba.backward(l1_backward(cycle * dloss, cache), back_a_cache)
         ab.backward(dfake_b, fake_b_cache, need_dx=False)
 
         # b -> fake_a -> back_b: the same the other way round
         fool_a, dfake_a = self.fool(self.d_a, fake_a)
-        cycle_b, cache = l1_forward(back_b, b)
+        back_b, back_b_cache = ab.forward(fake_a)
+        back_loss_b, cache = l1_forward(back_b, b)
         dfake_a += ab.backward(l1_backward(cycle * dloss, cache), back_b_cache)
         ba.backward(dfake_a, fake_a_cache, need_dx=False)
 
-        loss_identity = 0 * cycle_a
+        loss_identity = 0 * back_loss_a
         if identity:
             for translator, x in ((ab, b), (ba, a)):
                 same, same_cache = translator.forward(x)
@@ -125,8 +125,8 @@ class CycleGAN(Translation):
         loss_d_a = self.discriminate(self.d_a, self.opt_d_a, a, self.pool_a.swap(fake_a, pooled_a))
         loss_d_b = self.discriminate(self.d_b, self.opt_d_b, b, self.pool_b.swap(fake_b, pooled_b))
 
-        loss_g = fool_a + fool_b + cycle * (cycle_a + cycle_b) + identity * loss_identity
-        return CycleSeen(loss_d_a, loss_d_b, loss_g, cycle_a + cycle_b, loss_identity)
+        loss_g = fool_a + fool_b + cycle * (back_loss_a + back_loss_b) + identity * loss_identity
+        return Seen(loss_d_a, loss_d_b, loss_g, back_loss_a + back_loss_b, loss_identity)
 
 
 EXAMPLES = {

@@ -14,11 +14,11 @@ from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_noise, with_noise
 from nanogan.games.from_z import FromZ
-from nanogan.games.game import Options, option
+from nanogan.games.game import Options, lr_decay_option, lr_factor, option
 from nanogan.models import dcgan
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import Adam, Ema, linear_decay
+from nanogan.optim import Adam, Ema
 
 # Name: D's loss, then G's, each a pair of nanogan.ops that takes logits and a label. D is given REAL for real images
 # and FAKE for generated ones; G gives its own the label REAL.
@@ -113,12 +113,18 @@ def discriminator_step(g, d, opt_d, real, z, *, loss="bce", label_smoothing=0.0,
     As algorithm 1 of the original GAN has it, with a real batch and a z of its own. G's BatchNorm notes the batch too.
     """
     (d_loss_forward, d_loss_backward), _ = losses_of(loss, label_smoothing)
+    noise_real, noise_fake = noise
+    dloss_d = d_weight * opt_d.dloss
+
     d.zero_grad()
+    real_logits, cache = d.forward(with_noise(real, noise_real), train=True)
+    _, loss_cache = d_loss_forward(real_logits, REAL - label_smoothing)
+    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
+
     fake, _ = g.forward(z, train=True)
-    for pictures, added, label in ((real, noise[0], REAL - label_smoothing), (fake, noise[1], FAKE)):
-        logits, cache = d.forward(with_noise(pictures, added), train=True)
-        _, loss_cache = d_loss_forward(logits, label)
-        d.backward(d_loss_backward(d_weight * opt_d.dloss, loss_cache), cache, need_dx=False)
+    fake_logits, cache = d.forward(with_noise(fake, noise_fake), train=True)
+    _, loss_cache = d_loss_forward(fake_logits, FAKE)
+    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
     opt_d.step()
 
 
@@ -177,11 +183,7 @@ class DCGANOptions(Options):
         high=0.999999,
         metavar="BETA",
     )
-    lr_decay: str = option(
-        "none",
-        "linear: the learning rates fall to 0 over the run, for a calm end",
-        choices=("none", "linear"),
-    )
+    lr_decay: str = lr_decay_option()
     upsample: str = option(
         "deconv",
         "how G doubles a map: deconv, transposed convolutions; resize, repeated pixels and a 3x3 convolution, "
@@ -242,7 +244,7 @@ class DCGAN(FromZ):
     def draw(self, batches, rng, at):
         options, there = self.options, {"device": self.device, "dtype": self.dtype}
         sigma = options.instance_noise * max(0.0, 1 - at.done)
-        decay = linear_decay(at) if options.lr_decay == "linear" else 1
+        decay = lr_factor(options, at)
         reals = [batch["images"] for batch in batches]
         return {
             "reals": reals,

@@ -18,7 +18,7 @@ from nanogan.models import dcgan, discogan
 from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward, mse_backward, mse_forward
 
 
-class DiscoSeen(NamedTuple):
+class Seen(NamedTuple):
     """Losses of one step, 0-d arrays."""
 
     loss_d_a: np.ndarray  # mean of D's binary cross entropy for real and for fake images
@@ -59,10 +59,10 @@ class DiscoGAN(Translation):
         return discogan.discriminator(width=options.width, **sizes)
 
     def draw(self, batches, rng, at):
-        ((a, b),) = ((batch["a"], batch["b"]) for batch in batches)
-        return {"a": a, "b": b, "lr": self.options.lr}
+        (batch,) = batches
+        return {"a": batch["a"], "b": batch["b"], "lr": self.options.lr}
 
-    def step(self, a, b, lr) -> DiscoSeen:
+    def step(self, a, b, lr) -> Seen:
         ab, ba, reconstruction = self.ab, self.ba, self.options.reconstruction
         self.opt_g.lr = self.opt_d_a.lr = self.opt_d_b.lr = lr
         dloss = self.opt_g.dloss
@@ -79,20 +79,20 @@ class DiscoGAN(Translation):
         self.opt_g.zero_grad()
         fool_b, dfake_b = self.fool(self.d_b, fake_b)
         back_a, back_a_cache = ba.forward(fake_b)
-        lost_a, cache = mse_forward(back_a, a)
+        back_loss_a, cache = mse_forward(back_a, a)
         dfake_b += ba.backward(mse_backward(reconstruction * dloss, cache), back_a_cache)
         ab.backward(dfake_b, fake_b_cache, need_dx=False)
 
         # b -> fake_a -> back_b
         fool_a, dfake_a = self.fool(self.d_a, fake_a)
         back_b, back_b_cache = ab.forward(fake_a)
-        lost_b, cache = mse_forward(back_b, b)
+        back_loss_b, cache = mse_forward(back_b, b)
         dfake_a += ab.backward(mse_backward(reconstruction * dloss, cache), back_b_cache)
         ba.backward(dfake_a, fake_a_cache, need_dx=False)
         self.opt_g.step()  # one step for both
 
-        loss_g = fool_a + fool_b + reconstruction * (lost_a + lost_b)
-        return DiscoSeen(loss_d_a, loss_d_b, loss_g, lost_a + lost_b)
+        loss_g = fool_a + fool_b + reconstruction * (back_loss_a + back_loss_b)
+        return Seen(loss_d_a, loss_d_b, loss_g, back_loss_a + back_loss_b)
 
 
 EXAMPLES = {

@@ -10,7 +10,8 @@
             self.g, self.d = ...                                               networks, on the device
             self.opt_g, self.opt_d = Adam(self.g, lr=options.lr), Adam(self.d, lr=options.lr)
         def draw(self, batches, rng, at):                                      host: everything random, all schedules
-            real = batches[0]["images"]
+            (batch,) = batches                                                 as many as a step takes: one
+            real = batch["images"]
             return {"real": real, "z": draw_z(rng, len(real), ...), "lr": self.options.lr}
         def step(self, real, z, lr) -> Seen:                                   device: the lesson
             self.opt_g.lr = self.opt_d.lr = lr                                 a resumed run's --lr comes this way
@@ -39,7 +40,7 @@ import numpy as np
 from nanogan.backend import Device, seeded_rng
 from nanogan.errors import UserError
 from nanogan.layers import Layer
-from nanogan.optim import Optimizer
+from nanogan.optim import Optimizer, linear_decay
 
 
 def option(default, help, *, low=None, above=None, high=None, choices=None, metavar=None, may_change=False):
@@ -52,6 +53,17 @@ def option(default, help, *, low=None, above=None, high=None, choices=None, meta
     return dataclasses.field(
         default=default, metadata={"help": help, "metavar": metavar, "may_change": may_change, **limits}
     )
+
+
+def lr_decay_option(default="none"):
+    """Return the option that a game has whose learning rates may fall; :func:`lr_factor` obeys it."""
+    help = "linear: the learning rates fall to 0 over the run, for a calm end"
+    return option(default, help, choices=("none", "linear"))
+
+
+def lr_factor(options, at):
+    """Return the factor of a learning rate at a step: 1, or :func:`nanogan.optim.linear_decay`'s."""
+    return linear_decay(at) if options.lr_decay == "linear" else 1
 
 
 @dataclass(frozen=True)
@@ -151,6 +163,7 @@ class Game:
     unpaired = ()  # columns of the loader that have a length and an order of their own: another domain's images
     images_per_row = None  # of the sample grids; about as many as there are rows if not given
     generates = True  # whether generate makes images from random numbers alone; a translator needs images
+    least_batch = 1  # images that a step needs; BatchNorm of vectors has no variance of one
     generated = slice(None)  # those of sample's images that are compared with the real ones
     device = Device("cpu")  # where its arrays are
 

@@ -22,7 +22,7 @@ import numpy as np
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
 from nanogan.games.from_z import FromZ
-from nanogan.games.game import Options, option
+from nanogan.games.game import Options, lr_decay_option, lr_factor, option
 from nanogan.games.vanilla import mean_length
 from nanogan.models import dcgan
 from nanogan.ops import mse_backward, mse_forward
@@ -52,8 +52,9 @@ class LSGANOptions(Options):
     image_size: int = option(28, "pixels: 28, 32, 64, 128, ...", low=1, high=1_000_000)
     latent: int = option(100, "elements of z", low=1, high=1_000_000)
     width: int = option(32, "channels of the largest map", low=1, high=1_000_000)
-    lr: float = option(5e-4, "Adam's learning rate; wide networks want the paper's 2e-4", above=0, may_change=True)
+    lr: float = option(5e-4, "Adam's learning rate; wide networks want the DCGAN's 2e-4", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
+    lr_decay: str = lr_decay_option()
     targets: str = option(
         "zero-one",
         "scores that D is to give fake and real images, and that G wants: zero-one, 0, 1 and 1, equation 9; pearson, "
@@ -91,8 +92,10 @@ class LSGAN(FromZ):
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
 
     def draw(self, batches, rng, at):
-        real = batches[0]["images"]
-        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": self.options.lr}
+        (batch,) = batches
+        real = batch["images"]
+        lr = self.options.lr * lr_factor(self.options, at)
+        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": lr}
 
     def step(self, real, z, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr

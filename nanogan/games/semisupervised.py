@@ -15,8 +15,9 @@ over K + 1 classes is derived in :mod:`nanogan.ops.semisupervised`. G minimises 
     features         the mean over features of (mean of h(x) - mean of h(G(z)))^2, h the last hidden layer of D, x real
                      images: feature matching, which T. Salimans et al. use
 
-If G is conditional, it is given a one-hot class beside z, and -log p(class asked | real) is added to either loss, with
-a small weight: the better G obeys, the worse D classifies (docs/games/semisupervised.md).
+If G is conditional, it is given a one-hot class beside z, and -log p(class asked | real) is added to either loss. The
+better G obeys, the less the images without labels teach D (docs/games/semisupervised.md), so this weight starts at 0
+and rises: D learns to classify first, G to obey afterwards.
 
 Sources: T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXiv:1606.01583. The networks are in
 :mod:`nanogan.models.semisupervised`, the columns come from :func:`nanogan.data.few_labels`: the labels of all other
@@ -33,14 +34,14 @@ from nanogan.backend import array_module, get_device, matmul_precision, seeded_r
 from nanogan.errors import UserError
 from nanogan.games.dcgan import contradicting
 from nanogan.games.drawing import draw_z, sample
-from nanogan.games.game import Game, Options, option
+from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
 from nanogan.models import semisupervised
 from nanogan.models.conditional import join, one_hot
 from nanogan.ops import bce_with_logits_backward as bce_backward
 from nanogan.ops import bce_with_logits_forward as bce_forward
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import Adam, Ema, linear_decay
+from nanogan.optim import Adam, Ema
 
 SHOWN, MAX_SHOWN = 8, 128  # samples of each class in a grid, and in all
 
@@ -64,17 +65,21 @@ class SemiSupervisedOptions(Options):
         choices=("non-saturating", "features"),
     )
     class_weight: float = option(
-        0.005,
-        "weight of -log p(class asked) in the loss of a conditional G: with 0.05 G makes the class asked for, "
-        "and D classifies worse; with 0.005 G hardly heeds it",
+        0.5,
+        "weight of -log p(class asked) in the loss of a conditional G at the end of the run",
         low=0,
         high=1000,
     )
+    class_rise: float = option(
+        3.0,
+        "that weight is --class-weight times (share of the run done) to this power; 0: the same from the first step",
+        low=0,
+        high=100,
+        metavar="POWER",
+    )
     lr: float = option(3e-3, "Adam's learning rate", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
-    lr_decay: str = option(
-        "linear", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
-    )
+    lr_decay: str = lr_decay_option("linear")
     ema: float = option(
         0.999, "classify with an average of D's weights over about 1 / (1 - BETA) steps", low=0, high=0.999999,
         metavar="BETA",
@@ -108,6 +113,7 @@ class SemiSupervisedGAN(Game):
     labels = {"loss_d": "Loss_D", "loss_g": "Loss_G", "d_real": "D(x)", "d_fake_before": "D(G(z)) before D's step"}
     labels |= {"loss_class": "class", "d_fake_after": "after"}
     images_per_row = SHOWN
+    least_batch = 2
 
     def __init__(self, options, shapes, device="cpu", seed=0, dtype=np.float32):
         missing = {"images", "labelled", "labels"} - shapes.keys()
@@ -144,10 +150,11 @@ class SemiSupervisedGAN(Game):
             "labels": batch["labels"],
             "z": draw_z(rng, N, options.latent, device=self.device, dtype=self.dtype),
             "wanted": to_device(wanted, self.device) if options.generator == "conditional" else None,
-            "lr": options.lr * (linear_decay(at) if options.lr_decay == "linear" else 1),
+            "class_weight": options.class_weight * at.done**options.class_rise,
+            "lr": options.lr * lr_factor(options, at),
         }
 
-    def step(self, real, labelled, labels, z, wanted, lr) -> Seen:
+    def step(self, real, labelled, labels, z, wanted, class_weight, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr
         half = 0.5 * self.opt_d.dloss
 
@@ -187,11 +194,10 @@ class SemiSupervisedGAN(Game):
             dfeatures = self.d.head.backward(dlogits, head_cache, need_dw=False)
         # ... and are of the classes asked for
         if wanted is not None:
-            weight = self.options.class_weight
             loss_wanted, loss_cache = ops.cross_entropy_forward(logits, wanted)
-            dlogits = ops.cross_entropy_backward(weight * self.opt_g.dloss, loss_cache)
+            dlogits = ops.cross_entropy_backward(class_weight * self.opt_g.dloss, loss_cache)
             dfeatures = dfeatures + self.d.head.backward(dlogits, head_cache, need_dw=False)
-            loss_g = loss_g + weight * loss_wanted
+            loss_g = loss_g + class_weight * loss_wanted
         self.g.backward(self.d.features.backward(dfeatures, features_cache, need_dw=False), g_cache, need_dx=False)
         self.opt_g.step()
 

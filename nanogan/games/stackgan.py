@@ -1,12 +1,12 @@
 """StackGAN: a caption to an image in two stages, each a game of its own. H. Zhang et al., arXiv:1612.03242, section 3.
 
 Both stages take the same step. What G starts from differs: z in stage I; in stage II an image of stage I, whose
-generator is frozen, its BatchNorm's statistics too. D is told what belongs together: a real image with its own caption
+generator is frozen, its BatchNorm's statistics too. D learns what belongs together: a real image with its own caption
 is real; a real image with the caption of another one is *wrong*; so is a fake one. Without the wrong pairs D could
 ignore the caption, and G then would.
 
     D minimises  -log D(x, t) - 1/2 log(1 - D(x, t')) - 1/2 log(1 - D(G, t))          t' a caption unlike t
-    G minimises  -log D(G, t) + kl * KL(N(mu, exp(s)^2) || N(0, 1))
+    G minimises  -log D(G, t) + kl * mean_k KL(N(mu_k, exp(s_k)^2) || N(0, 1))
 
 The networks, and who learns the words, are in :mod:`nanogan.models.stackgan`; the KL divergence is derived in
 :mod:`nanogan.ops.captions`.
@@ -20,7 +20,7 @@ import numpy as np
 from nanogan.backend import array_module, get_device, matmul_precision, seeded_rng, to_device
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z
-from nanogan.games.game import Game, Options, option
+from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
 from nanogan.models import stackgan
 from nanogan.models.dcgan import plan
 from nanogan.ops import bce_with_logits_backward as bce_backward
@@ -28,7 +28,7 @@ from nanogan.ops import bce_with_logits_forward as bce_forward
 from nanogan.ops import gaussian_kl_backward, gaussian_kl_forward
 from nanogan.ops.activations import stable_sigmoid
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import Adam, linear_decay
+from nanogan.optim import Adam
 
 PER_CAPTION = 8  # samples of each caption in a grid
 
@@ -65,9 +65,7 @@ class StackOptions(Options):
     kl: float = option(2.0, "weight of the KL divergence in G's loss", low=0, high=1000)
     lr: float = option(2e-3, "Adam's learning rate; the paper's 2e-4 suits wide networks", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
-    lr_decay: str = option(
-        "linear", "linear: the learning rates fall to 0 over each stage, for a calm end", choices=("none", "linear")
-    )
+    lr_decay: str = lr_decay_option("linear")
 
     def __post_init__(self):
         super().__post_init__()
@@ -76,7 +74,7 @@ class StackOptions(Options):
         plan(self.image_size // 2)
 
 
-class StackSeen(NamedTuple):
+class Seen(NamedTuple):
     """What a step saw, each a number on the networks' device; d_* are means of D's probabilities."""
 
     loss_d: np.ndarray
@@ -147,7 +145,8 @@ class StageOne(Game):
         captions, N = batch["captions"], len(batch["captions"])
         xp = array_module(captions)
         differs = (captions[:, None] != captions[None]).any(axis=2)  # (N, N)
-        shared = (captions[:, None] == captions[None]).sum(axis=2)  # (N, N), words in the same places
+        same = (captions[:, None] == captions[None]) & (captions[:, None] != 0)  # (N, N, T); 0 fills a short caption up
+        shared = same.sum(axis=2)  # (N, N), words in the same places
         keys = to_device(1 + rng.random((N, N), dtype=np.float32), self.device)
         is_near = to_device(rng.random((N, 1)) < self.options.near, self.device)
         others = ((keys + 2 * is_near * shared) * differs).argmax(axis=1)  # (N,): the largest key of those that differ
@@ -158,13 +157,13 @@ class StageOne(Game):
             "is_wrong": xp.any(differs, axis=1, keepdims=True).astype(self.dtype),  # 0 where no caption differs
             "source": draw_z(rng, N, self.options.latent, "normal", self.device, self.dtype),
             "noise": self._draw_noise(rng, N),
-            "lr": self.options.lr * (linear_decay(at) if self.options.lr_decay == "linear" else 1),
+            "lr": self.options.lr * lr_factor(self.options, at),
         }
 
     def _draw_noise(self, rng, count):
         return draw_z(rng, count, self.options.condition, "normal", self.device, self.dtype)
 
-    def step(self, real, captions, wrong, is_wrong, source, noise, lr) -> StackSeen:
+    def step(self, real, captions, wrong, is_wrong, source, noise, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr
 
         # ---- D: a real image with its caption is real, with another one's caption it is not. Both pairs are of the
@@ -198,7 +197,7 @@ class StageOne(Game):
         self.g.backward((dfake, dmoments), g_cache)
         self.opt_g.step()
 
-        return StackSeen(
+        return Seen(
             loss_d=loss_real + 0.5 * (loss_wrong + loss_fake),
             loss_g=loss_image + self.options.kl * loss_kl,
             loss_kl=loss_kl,
@@ -312,7 +311,7 @@ class StageTwo(StageOne):
         drawn = super().draw(batches, rng, at)
         return drawn | {"first_noise": self._draw_noise(rng, len(drawn["noise"])), "z": drawn.pop("source")}
 
-    def step(self, z, first_noise, captions, **inputs) -> StackSeen:
+    def step(self, z, first_noise, captions, **inputs) -> Seen:
         # train=False: BatchNorm takes stage I's running statistics, and leaves them as they are
         (image, _), _ = self.g1.forward(z, captions, first_noise, train=False)
         return super().step(source=image, captions=captions, **inputs)

@@ -22,7 +22,7 @@ from nanogan import ops
 from nanogan.backend import array_module, get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
 from nanogan.games.from_z import FromZ
-from nanogan.games.game import Options, option
+from nanogan.games.game import Options, lr_decay_option, lr_factor, option
 from nanogan.models import vanilla
 from nanogan.ops import bce_with_logits_backward as bce_backward
 from nanogan.ops import bce_with_logits_forward as bce_forward
@@ -56,6 +56,7 @@ class VanillaOptions(Options):
     hidden: int = option(256, "outputs of each hidden layer", low=1, high=1_000_000)
     lr: float = option(2e-4, "Adam's learning rate", above=0, may_change=True)
     beta1: float = option(0.5, "Adam's first beta", low=0, high=0.999)
+    lr_decay: str = lr_decay_option()
     loss: str = option(
         "non-saturating",
         "what G minimises: non-saturating, -log D(G(z)), section 3; saturating, log(1 - D(G(z))), equation 1, whose "
@@ -88,8 +89,10 @@ class VanillaGAN(FromZ):
         self.opt_g, self.opt_d = Adam(self.g, **settings), Adam(self.d, **settings)
 
     def draw(self, batches, rng, at):
-        real = batches[0]["images"]
-        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": self.options.lr}
+        (batch,) = batches
+        real = batch["images"]
+        lr = self.options.lr * lr_factor(self.options, at)
+        return {"real": real, "z": self.draw_z(rng, len(real)), "lr": lr}
 
     def step(self, real, z, lr) -> Seen:
         self.opt_g.lr = self.opt_d.lr = lr

@@ -21,11 +21,11 @@ import numpy as np
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
 from nanogan.games.from_z import FromZ
-from nanogan.games.game import Options, option
+from nanogan.games.game import Options, lr_decay_option, lr_factor, option
 from nanogan.models import dcgan, wgan
 from nanogan.ops import score_backward, score_forward
 from nanogan.ops.losses import FAKE, REAL
-from nanogan.optim import RMSprop, linear_decay
+from nanogan.optim import RMSprop
 
 
 class StepResult(NamedTuple):
@@ -79,9 +79,7 @@ class WGANOptions(Options):
     lr: float = option(5e-5, "RMSprop's learning rate", above=0, may_change=True)
     clip: float = option(0.01, "largest weight of D, which is clipped to -C ... C", above=0, high=1e6, metavar="C")
     n_critic: int = option(5, "updates of D, a batch each, for every one of G", low=1, high=1000, metavar="N")
-    lr_decay: str = option(
-        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
-    )
+    lr_decay: str = lr_decay_option()
 
     def __post_init__(self):
         super().__post_init__()
@@ -120,7 +118,7 @@ class WGAN(FromZ):
         return {
             "reals": reals,
             "zs": [self.draw_z(rng, len(real)) for real in reals],
-            "lr": self.options.lr * (linear_decay(at) if self.options.lr_decay == "linear" else 1),
+            "lr": self.options.lr * lr_factor(self.options, at),
         }
 
     def step(self, reals, zs, lr) -> StepResult:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from nanogan.backend import array_module, channels_last, get_device, matmul_precision, seeded_rng, to_device
-from nanogan.games.game import Options, option
+from nanogan.games.game import Options, lr_decay_option, option
 from nanogan.games.wgan import WGAN, generator_step
 from nanogan.models import dcgan, wgan
 from nanogan.ops import mse_backward, mse_forward, score_backward, score_forward
@@ -117,9 +117,7 @@ class WGANGPOptions(Options):
     beta2: float = option(0.9, "Adam's second beta", low=0, high=0.99999)
     penalty: float = option(10.0, "weight of the gradient penalty, the paper's lambda", low=0, high=1e6)
     n_critic: int = option(5, "updates of D, a batch each, for every one of G", low=1, high=1000, metavar="N")
-    lr_decay: str = option(
-        "none", "linear: the learning rates fall to 0 over the run, for a calm end", choices=("none", "linear")
-    )
+    lr_decay: str = lr_decay_option()
 
     def __post_init__(self):
         super().__post_init__()

@@ -47,7 +47,7 @@ from nanogan.layers import Layer
 
 # of the largest gradient of an array; differences are good to about 1e-9 and 1e-4 for values of order 1
 TOLERANCE = {np.dtype(np.float64): 1e-6, np.dtype(np.float32): 1e-2}
-ELEMENTS = 64  # of an array that are checked one by one
+ELEMENTS = 8  # of an array that are checked one by one, where directions show no mistake
 SEARCHED = 4096  # of an array that are, once a direction has shown a mistake
 TINY = 1e-300  # where everything is 0
 KINK_MOVES = 8  # how often the arrays are moved away from a kink before giving up

@@ -177,11 +177,10 @@ class _Run:
         step = float(np.finfo(np.float64).eps) ** (1 / 3)
         for name in self.game.optimizers():
             gradients = self.notes[name][-1][0]
+            value = self._loss(name, None, None)
+            noise = step * step * max(abs(value), 1e-3)
             for parameter, gradient in gradients.items():
-                xp = array_module(gradient)
-                offset = xp.zeros_like(gradient)
-                value = self._loss(name, parameter, offset)
-                noise = step * step * max(abs(value), 1e-3)
+                offset = array_module(gradient).zeros_like(gradient)
                 typical = float((gradient * gradient).sum()) ** 0.5
                 floor = 50 * noise / TOLERANCE[np.dtype(np.float64)]
                 direction = rng.standard_normal(gradient.shape)

@@ -99,7 +99,7 @@ def discriminator(*, classes, channels=3, **options):
 
 
 def options_of(state):
-    """Infer :func:`generator`'s options from its state dict. Raises UserError if the arrays are not of such a one."""
+    """Infer :func:`generator`'s options from its state dict. Raises UserError if the arrays are of another network."""
     found = dcgan.options_of({name.removeprefix("network."): array for name, array in state.items()})
     classes = state.get("classes")
     if classes is None or classes.shape != () or classes.dtype != np.int64 or not 1 <= classes < found["latent"]:
@@ -108,7 +108,8 @@ def options_of(state):
 
 
 def mlp_pair(*, classes, pixels=784, latent=100, width=512, rng=None, dtype=np.float32):
-    """Return G and D of fully connected layers, which know nothing of neighbouring pixels: the paper's baseline.
+    """Return G and D of fully connected layers, which know nothing of neighbouring pixels: the DCGAN paper's
+    baseline.
 
     A picture is (N, pixels, 1, 1), one pixel of many channels: any order of them is as good, and a label's map is one
     number.

@@ -136,6 +136,7 @@ def discriminator(*, image_size=256, channels=3, width=64, strides=3, rng=None, 
 def check_size(image_size, step, least):
     """Raise UserError unless ``image_size`` is a multiple of ``step`` of at least ``least``."""
     check_counts(image_size=image_size)
+    least = -(-least // step) * step
     if image_size % step or image_size < least:
         below, above = image_size // step * step, -(-image_size // step) * step
         near = sorted({max(least, below), max(least, above)})

@@ -82,15 +82,15 @@ def generator(*, image_size=28, channels=1, latent=100, width=500, classes=0, rn
 def discriminator(*, image_size=28, channels=1, width=500, classes=10, rng=None, dtype=np.float32):
     """Return the :class:`Discriminator`, (N, channels, image_size, image_size) -> logits (N, classes).
 
-    ``rng`` draws the weights; in train mode each noise layer draws from an rng of its own. Raises UserError for a size
-    that is no integer of at least 1.
+    ``rng`` draws the weights, and the noise in train mode. Raises UserError for a size that is no integer of at least
+    1.
     """
     check_counts(image_size=image_size, channels=channels, width=width, classes=classes)
     how = {"rng": rng or np.random.default_rng(), "dtype": dtype}
     sizes = [channels * image_size**2, width, width // 2, width // 2]
-    layers = [Flatten(), GaussianNoise(INPUT_NOISE)]
+    layers = [Flatten(), GaussianNoise(INPUT_NOISE, rng=how["rng"])]
     for inputs, outputs in itertools.pairwise(sizes):
-        layers += [Linear(inputs, outputs, **how), ReLU(), GaussianNoise(HIDDEN_NOISE)]
+        layers += [Linear(inputs, outputs, **how), ReLU(), GaussianNoise(HIDDEN_NOISE, rng=how["rng"])]
     *features, noise = layers
     head = Sequential(noise, Linear(sizes[-1], classes, **how))
     network = Discriminator(
@@ -133,11 +133,7 @@ def _generator(classes):
 
 
 def _discriminator():
-    network = discriminator(image_size=3, channels=2, width=8, classes=3, rng=np.random.default_rng(11))
-    for _, layer in network.named_layers():
-        if hasattr(layer, "rng"):
-            layer.rng = np.random.default_rng(11)
-    return network
+    return discriminator(image_size=3, channels=2, width=8, classes=3, rng=np.random.default_rng(11))
 
 
 EXAMPLES = {

@@ -1,6 +1,6 @@
 """From the words of a caption to a condition on an image: what StackGAN needs besides layers.
 
-    words (N, T)  ->  embedding (N, T, F)  ->  mean over the words (N, F)  ->  linear, mu and s (N, 2K)
+    words (N, T)  ->  embedding (N, T, F)  ->  a GRU or their mean (N, F)  ->  linear, mu and s (N, 2K)
     condition c = mu + exp(s) * noise (N, K)                 beside z in stage I, on every pixel of a map in stage II
 
 **Conditioning augmentation.** Few captions make few points in the space of conditions, with nothing in between. So a

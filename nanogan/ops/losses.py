@@ -109,7 +109,7 @@ def hinge_backward(dy, cache):
 
 
 def score_forward(x, target, *, reduction="mean"):
-    """loss = mean of -s x, where s = 2 target - 1: scores are to rise without end for a target of 1, to fall for 0.
+    """loss = mean of -s x, where s = 2 target - 1: pushes scores up without bound for target 1, down for 0.
 
     x of any shape. What a generator minimises beside a discriminator with the hinge loss, and both sides of a
     Wasserstein GAN, whose critic takes 1 for real images and 0 for generated ones. Returns the loss and the cache for

@@ -1,9 +1,10 @@
-"""Spectral normalisation: a weight divided by its largest singular value, so that the layer stretches no vector.
+"""Spectral normalisation: a weight divided by its largest singular value, so that, as a matrix, it stretches no vector.
 
 Seen as a matrix W with one row per output channel, a weight stretches a vector v of length 1 to the length |W v|. The
 largest that this can be is W's largest singular value sigma. It is u^T W v for the two unit vectors that belong to it,
 and these are found by power iteration: u <- W v and v <- W^T u, each scaled to length 1. Since a weight moves little
-from step to step of training, one round for each forward pass is enough when u and v are kept.
+from step to step of training, one round for each forward pass is enough when u and v are kept. A convolution's kernel
+is such a matrix for one position of the kernel; positions overlap, so the layer may still stretch an image.
 
     sigma = u^T W v        y = W / sigma
 

@@ -15,14 +15,14 @@ the network for ``--generate`` (a DCGAN's ``g`` if not given), names of options 
 (``fixed``), a ``check`` of the arguments, and ``measure``, for what is measured after each epoch. A game's options are
 flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a default, or stand by
 position and may be left out (nargs="?"): a resumed run takes them from its checkpoint. ``add_data`` and ``load_data``
-load a set by its name (MNIST, or built-in digits where there is none), ``add_judge`` and ``judge`` a classifier that
-judges samples, and ``measure_samples`` is the ``measure`` of a game that is asked for nothing.
+load a set by its name (MNIST, or built-in digits where there is none), ``add_judge``, ``can_judge`` and ``judge`` a
+classifier that judges samples, and ``measure_samples`` is the ``measure`` of a game that is asked for nothing.
 """
 
-from nanogan.recipes.datasets import DATA_FIXED, add_data, load_data, load_split
+from nanogan.recipes.datasets import DATA_FIXED, add_data, load_data, load_split, load_test
 from nanogan.recipes.flags import images_needed, parser, progress_bar
 from nanogan.recipes.generate import generate
-from nanogan.recipes.judging import add_judge, judge
+from nanogan.recipes.judging import add_judge, can_judge, judge
 from nanogan.recipes.quality import measure_samples
 from nanogan.recipes.train import run, train
 from nanogan.recipes.translation import run_translation
@@ -33,11 +33,13 @@ __all__ = [
     "DATA_FIXED",
     "add_data",
     "add_judge",
+    "can_judge",
     "generate",
     "images_needed",
     "judge",
     "load_data",
     "load_split",
+    "load_test",
     "measure_samples",
     "parser",
     "pictures_needed",

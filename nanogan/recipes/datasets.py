@@ -3,7 +3,7 @@
 import sys
 
 from nanogan.data.named import NAMES, is_set, load_pictures
-from nanogan.errors import DataNotFound
+from nanogan.errors import DataNotFound, UserError
 from nanogan.recipes.flags import images_needed, progress_bar
 
 
@@ -65,3 +65,13 @@ def load_split(args, split="test", count=None, name=None):
         seed=args.seed,
         progress=progress_bar(f"reading {split} images"),
     )
+
+
+def load_test(args, count=None):
+    """Return :func:`load_split` of the test images, at most ``count``; None if ``args.data`` has none."""
+    if not is_set(args.data):
+        return None  # a folder
+    try:
+        return load_split(args, "test", count)
+    except UserError:  # a file without a test split
+        return None

@@ -6,10 +6,9 @@ import numpy as np
 
 from nanogan import backend, checkpoint
 from nanogan.analysis.judges.classifier import Classifier, classify, load_classifier, train_classifier
-from nanogan.data.named import is_set
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.recipes.datasets import load_split
+from nanogan.recipes.datasets import load_test
 from nanogan.recipes.flags import progress_bar
 
 IMAGES, EPOCHS, WIDTH = 20_000, 3, 16  # that a judge is trained on; MNIST: 98% right after ten seconds
@@ -24,6 +23,16 @@ def add_judge(parser):
         help="a classifier of examples/train_classifier.py that judges the samples after each epoch; without this flag "
         "a small one is trained before the run",
     )
+
+
+def can_judge(args, columns):
+    """Whether :func:`judge` has a classifier for ``columns``; says why if it has none."""
+    size = columns["images"].shape[1]
+    if args.judge is not None or ("labels" in columns and size % 4 == 0):
+        return True
+    why = "the images have no labels" if "labels" not in columns else "a judge needs a size that is a multiple of 4"
+    print(f"samples are not judged: {why}; --judge FILE names a trained classifier")
+    return False
 
 
 def judge(args, columns):
@@ -61,11 +70,9 @@ def judge(args, columns):
 
 def _accuracy(args, network):
     """Say how often ``network`` is right on the test set of ``args.data``; nothing if there is none."""
-    if not is_set(args.data):
+    tested = load_test(args, 200 if args.dry_run else TEST_IMAGES)
+    if tested is None:
         return ""
-    try:
-        images, labels = load_split(args, "test", 200 if args.dry_run else TEST_IMAGES)
-    except UserError:  # a file without a test split
-        return ""
+    images, labels = tested
     _, probabilities = classify(network, images)
     return f"; right on {np.mean(probabilities.argmax(axis=1) == labels):.1%} of {len(images)} test images"

@@ -1,13 +1,9 @@
 """What is measured of a game that is asked for nothing: how good its samples are for a judge, beside real images."""
 
-from contextlib import suppress
-
 from nanogan import backend
 from nanogan.analysis.measures.quality import Quality
-from nanogan.data.named import is_set
-from nanogan.errors import UserError
-from nanogan.recipes.datasets import load_split
-from nanogan.recipes.judging import judge
+from nanogan.recipes.datasets import load_test
+from nanogan.recipes.judging import can_judge, judge
 
 SAMPLES = 2000
 
@@ -21,13 +17,10 @@ def measure_samples(args, columns):
     Returns None, and says why, if there is no judge for such images.
     """
     images = columns["images"]
-    if args.judge is None and ("labels" not in columns or images.shape[1] % 4):
-        why = "the images have no labels" if "labels" not in columns else "a judge needs a size that is a multiple of 4"
-        print(f"samples are not judged: {why}; --judge FILE names a trained classifier")
+    if not can_judge(args, columns):
         return None
     classifier, count = judge(args, columns), 64 if args.dry_run else SAMPLES
-    with suppress(UserError):  # a folder and some files have no test split
-        images, _ = load_split(args, "test", 5 * count) if is_set(args.data) else (images, None)
+    images, _ = load_test(args, 5 * count) or (images, None)
     mixed = backend.seeded_rng(0, "real images of a measure").permutation(len(images))  # MNIST's first are easier
     quality = Quality(classifier, images[mixed[:count]])
     if len(others := mixed[count : 2 * count]) == count:

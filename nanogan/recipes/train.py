@@ -75,6 +75,7 @@ def train(args, game, load_data, progress=None, measure=None):
         unpaired=game.unpaired,
     )
     playing = game(options, loader.shapes, device, args.seed)
+    _check_batches(args, playing, len(images))
     metric = None if args.best_by is None else _metric(args, playing, images, device)
 
     _, H, W = loader.shapes[playing.real]
@@ -114,6 +115,16 @@ def _named(game):
     """(what is printed, network): pytorch/examples' two by their names, others by their attributes."""
     usual = {"g": "generator", "d": "discriminator"}
     return [(usual.get(name, name), network) for name, network in game.networks().items()]
+
+
+def _check_batches(args, game, count):
+    """Raise UserError if an epoch of ``count`` images has a batch too small for the game: its last one, or all."""
+    smallest = args.batch_size if args.drop_last else count % args.batch_size or args.batch_size
+    if smallest < game.least_batch:
+        raise UserError(
+            f"{count} images in batches of {args.batch_size} leave a batch of {smallest}, and {type(game).__name__} "
+            f"expected batches of at least {game.least_batch}: use another --batch-size, or --drop-last"
+        )
 
 
 def _metric(args, playing, images, device):

@@ -16,9 +16,9 @@ from nanogan.data import PictureFolder
 from nanogan.data.named import is_set
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
-from nanogan.recipes.datasets import add_data, load_data, load_split
+from nanogan.recipes.datasets import add_data, load_data, load_test
 from nanogan.recipes.flags import images_needed, progress_bar
-from nanogan.recipes.judging import IMAGES, add_judge, judge
+from nanogan.recipes.judging import IMAGES, add_judge, can_judge, judge
 from nanogan.recipes.train import run
 
 MEASURED = 1000  # test images of each domain
@@ -138,8 +138,13 @@ def measure_translation(args, columns):
     """
     if args.a is not None or not is_set(args.data):
         return None
-    grey = judge(args, load_data(args, 200 if args.dry_run else IMAGES)[1])
-    test = load_split(args, "test", 32 if args.dry_run else 2 * MEASURED)
+    digits = load_data(args, 200 if args.dry_run else IMAGES)[1]
+    test = load_test(args, 32 if args.dry_run else 2 * MEASURED)
+    if test is None:
+        print(f"{args.data} has no test images: no translation is measured")
+    if test is None or not can_judge(args, digits):
+        return None
+    grey = judge(args, digits)
     (digits_a, digits_b), (labels_a, labels_b) = map(_halves, test)
     change, undo = PAIRS[args.pair]
     b = change(digits_b, seeded_rng(args.seed, "test images of domain b"))

@@ -12,10 +12,10 @@ from tests.examples.starting import EXAMPLES
 COUNT = 24
 
 
-def write_sorted_set(path, classes=10):
+def write_sorted_set(path, classes=10, count=COUNT):
     """Write a set sorted by class and return its labels. Image i is of one grey value, 2 i; the test set's, 2 i + 1."""
-    values, labels = np.arange(0, 2 * COUNT, 2, dtype=np.uint8), np.sort(np.arange(COUNT) % classes)
-    images = np.broadcast_to(values[:, None, None], (COUNT, 28, 28))
+    values, labels = np.arange(0, 2 * count, 2, dtype=np.uint8), np.sort(np.arange(count) % classes)
+    images = np.broadcast_to(values[:, None, None], (count, 28, 28))
     np.savez(path, x_train=images, y_train=labels, x_test=images + np.uint8(1), y_test=labels)
     return labels
 

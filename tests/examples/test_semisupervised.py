@@ -30,6 +30,7 @@ def test_both_accuracies_are_measured_and_written(tmp_path):
     with open(tmp_path / "runs/semisupervised/measures.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert 0 <= float(row["test accuracy"]) <= 1
+    assert 0 <= float(row["as asked"]) <= 1
     assert f"trained on the 20 labelled images alone, D is right on {float(row['labels alone']):.2%} of 200" in out
     code, _, err = run("--resume", "--labels", "30", folder=tmp_path)
     assert code == 2
@@ -44,6 +45,13 @@ def test_a_folder_has_no_test_images(tmp_path):
     out = starting.succeed("semisupervised.py", "--data", "sorted", "--labels", "4", *TINY, folder=tmp_path)
     assert "sorted has no test images: no accuracy is measured" in out
     assert not (tmp_path / "runs/semisupervised/measures.csv").exists()
+
+
+def test_a_size_without_a_judge_is_trained_and_not_judged(tmp_path):
+    more = ("--image-size", "30", "--labels", "20")
+    out = starting.succeed("semisupervised.py", "--data", "digits", *more, *TINY, folder=tmp_path)
+    assert "samples are not judged: a judge needs a size that is a multiple of 4" in out
+    assert "as asked" not in (tmp_path / "runs/semisupervised/measures.csv").read_text()
 
 
 def test_accuracy_is_the_share_of_images_named_right(script):
@@ -61,22 +69,14 @@ def test_accuracy_is_the_share_of_images_named_right(script):
     assert script.accuracy(Brightness(), tested, np.array([0, 1, 1, 1, 0]), batch_size=2) == 0.6
 
 
-def test_the_share_of_obeyed_classes_is_ds_verdict_on_gs_images(script):
-    """A stub of a game whose G makes the class asked for, but class 1 for class 2; D sees what is there."""
+def test_the_share_of_obeyed_classes_is_a_judges_verdict_on_gs_images(script):
+    """A stub of a game whose G makes the class asked for, but class 1 for class 2; the judge sees what is there."""
     game = types.SimpleNamespace(g=types.SimpleNamespace(classes=3), options=None, device="cpu")
     made = np.array([0, 1, 1])[np.arange(9) % 3]
     game.generate = lambda network, count, *_: np.zeros((count, 1, 1, 1)) + made[:, None, None, None] / 2
 
-    class Sees(Layer):
-        array_module = np
-
-        def forward(self, x, train=True):
-            return np.eye(3)[np.rint(x[:, 0, 0, 0] * 2).astype(int)], None
-
-    game.averaged_d = Sees()
-    assert script.obeyed(game, seed=0, count=9) == {"class asked": pytest.approx(2 / 3)}
-    game.g.classes = 0
-    assert script.obeyed(game, seed=0) == {}
+    script.classify = lambda judge, images: (None, judge[images[:, 0, 0, 0] // 63 - 2])  # 0, 0.5, 1: 127, 191, 255
+    assert script.share_as_asked(game, np.eye(3), seed=0, count=9) == pytest.approx(2 / 3)
 
 
 def test_the_labelled_images_alone_teach_what_they_can(script):
@@ -84,8 +84,9 @@ def test_the_labelled_images_alone_teach_what_they_can(script):
     images, labels = np.array([20, 230], np.uint8).repeat(16).reshape(-1, 4, 4, 1).repeat(4, axis=0), np.arange(8) // 4
     columns = few_labels(images, labels, 4)
     args = argparse.Namespace(seed=0, width=8, labels=4, device="cpu", dry_run=False)
-    network = script.trained_alone(args, columns)
-    assert script.accuracy(network, images, labels) == 1
+    network, again = (script.trained_alone(args, columns).state_dict() for _ in range(2))
+    assert all((again[name] == array).all() for name, array in network.items()), "its noise comes from the seed, too"
+    assert script.accuracy(script.trained_alone(args, columns), images, labels) == 1
     columns["labels"] = 1 - columns["labels"]
     assert script.accuracy(script.trained_alone(args, columns), images, labels) == 0
 
@@ -103,6 +104,10 @@ def test_the_labelled_images_alone_teach_what_they_can(script):
         ),
         (("--data", "flat"), "images with labels were expected, to choose a few labelled ones, got images alone"),
         (("--labels", "0"), "argument --labels"),
+        (
+            ("--data", "odd.npz", "--labels", "10"),
+            "25 images in batches of 8 leave a batch of 1, and SemiSupervisedGAN expected batches of at least 2",
+        ),
     ],
 )
 def test_a_users_mistake_gets_one_sentence(tmp_path, arguments, message):
@@ -110,6 +115,7 @@ def test_a_users_mistake_gets_one_sentence(tmp_path, arguments, message):
     for i in range(40):
         Image.new("L", (28, 28), i).save(tmp_path / f"flat/{i}.png")
     write_sorted_set(tmp_path / "set.npz")
+    write_sorted_set(tmp_path / "odd.npz", count=25)
     code, _, err = run(*TINY, *arguments, folder=tmp_path)
     assert code == 2
     assert message in err

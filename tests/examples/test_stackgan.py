@@ -173,6 +173,7 @@ def test_captions_without_attributes_are_trained_on_and_not_measured(tmp_path):
         (("--stage", 1, "--resume", "runs/stackgan"), "--stage 1 contradicts runs/stackgan/checkpoints/last"),
         (("--resume", "--out", "elsewhere"), "there is no checkpoint elsewhere/stage1/checkpoints/last.safetensors"),
         (("--resume", "--data", "mnist"), "--data=mnist contradicts runs/stackgan/checkpoints/last.safetensors"),
+        (("--stage1", "some.safetensors"), "--stage1 names what stage II starts from: add --stage 2"),
         (("--image-size", 31), "image_size expected an even number"),
         (("--data", "cifar10"), "there is no cifar10/captions.csv: expected a folder with a captions.csv"),
     ],

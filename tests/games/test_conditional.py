@@ -1,5 +1,7 @@
 """The conditional DCGAN's step beside torch's autograd, written from M. Mirza and S. Osindero, arXiv:1411.1784."""
 
+import copy
+
 import numpy as np
 import pytest
 import torch
@@ -97,6 +99,9 @@ def test_the_fully_connected_pair_takes_an_image_as_it_lies():
     fixed = game.fixed([], np.random.default_rng(0))
     flat, _ = game.g.forward(fixed, train=False)
     np.testing.assert_array_equal(game.sample(fixed), flat.reshape(-1, C, SIZE, SIZE))
+    single = copy.deepcopy(game.g).astype(np.float32)
+    generated = game.generate(single, 3, game.options, np.random.default_rng(0), game.device)
+    assert generated.shape == (3, C, SIZE, SIZE)
     seen = []
     game.d.forward, forward = lambda x, **options: seen.append(x) or forward(x, **options), game.d.forward
     game.step(**inputs[0])

@@ -152,6 +152,7 @@ def test_a_grid_shows_sources_translations_and_what_came_back():
         ({"identity": 5.0}, {"a": (1, 12, 12), "b": (3, 12, 12)}, "the same channels, got 1 in a and 3 in b"),
         ({"image_size": 14}, {}, "image_size expected a multiple of 4, at least 12, got 14: use 12 or 16"),
         ({"image_size": 12, "strides": 3}, {}, "image_size expected a multiple of 8, at least 24, got 12: use 24"),
+        ({"image_size": 5, "strides": 1}, {}, "image_size expected a multiple of 4, at least 8, got 5: use 8$"),
     ],
 )
 def test_wrong_domains_get_one_sentence(options, shapes, message):

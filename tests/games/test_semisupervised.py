@@ -99,7 +99,7 @@ def torch_step(networks, optimizers, inputs, step, options):
 @pytest.mark.parametrize("generator", ["conditional", "unconditional"])
 @pytest.mark.parametrize("g_loss", ["features", "non-saturating"])
 def test_steps_are_torchs(generator, g_loss):
-    game, rng = made(generator=generator, g_loss=g_loss, class_weight=0.25), np.random.default_rng(3)
+    game, rng = made(generator=generator, g_loss=g_loss, class_weight=0.25, class_rise=0.0), np.random.default_rng(3)
     networks = of_torch(game.g), of_torch(game.d.features, "d.features"), of_torch(game.d.head, "d.head")
     g, features, head = networks
     how = {"lr": 1e-2, "betas": (0.5, 0.999)}
@@ -121,7 +121,7 @@ def test_each_network_takes_the_steps_learning_rate_and_its_own_optimisers_dloss
     for g_loss in ("features", "non-saturating"):
         found = []
         for scale_g, scale_d in ((1.0, 1.0), (4.0, 8.0)):
-            game, rng = made(g_loss=g_loss, class_weight=0.25), np.random.default_rng(3)
+            game, rng = made(g_loss=g_loss, class_weight=0.25, class_rise=0.0), np.random.default_rng(3)
             game.opt_g.dloss, game.opt_d.dloss = scale_g, scale_d
             game.opt_g.step = game.opt_d.step = lambda: None
             game.reseed(1, 1)
@@ -161,6 +161,13 @@ def test_the_classes_asked_for_are_drawn_and_are_not_the_labels():
     drawn = [game.draw(batches(rng), rng, At(1, 1, 1))["wanted"] for _ in range(100)]
     assert 0.25 < np.mean(np.concatenate(drawn) == 2) < 0.42
     assert np.mean(np.concatenate(drawn) == np.tile(np.arange(N) % K, 100)) < 0.5
+
+
+def test_the_weight_of_the_class_asked_for_rises_with_the_run_or_stays():
+    for rise, weights in ((2.0, [0.0, 0.25, 1.0, 2.25]), (0.0, [4.0] * 4)):
+        rng, game = np.random.default_rng(3), made(class_weight=4.0, class_rise=rise)
+        drawn = [game.draw(batches(rng), rng, At(step, 1, of=4))["class_weight"] for step in (1, 2, 3, 4)]
+        assert drawn == weights
 
 
 def test_the_rate_falls_to_0_or_stays():

@@ -161,6 +161,13 @@ def test_near_captions_share_as_many_words_as_possible(rng):
     assert counts == pytest.approx({0.0: by_chance, 0.5: (1 + by_chance) / 2, 1.0: 1.0}, abs=0.07)  # 4 deviations
 
 
+def test_what_fills_a_short_caption_up_is_no_word_in_common(rng):
+    game = made(StageOne, near=1.0)
+    captions = [[1, 0, 0], [2, 0, 0], [1, 3, 4]]  # the first shares a word with the last, and none with the second
+    for _ in range(20):
+        assert game.draw([batch_of(game, rng, captions)], rng, At(1, 1, 1))["wrong"][0].tolist() == [1, 3, 4]
+
+
 def test_a_batch_of_one_caption_has_no_wrong_pair(rng):
     """Its pairs would be right: they count nothing."""
     game = made(StageOne)

@@ -40,6 +40,17 @@ def test_a_users_mistake_gets_one_sentence(tmp_path):
         recipes.judge(arguments(tmp_path, judge=str(tmp_path / "colour.safetensors")), {"images": images})
 
 
+def test_what_cannot_be_judged_is_said(tmp_path, capsys):
+    labels, square = np.zeros(8, int), {size: np.zeros((8, size, size, 1), np.uint8) for size in (28, 30)}
+    assert recipes.can_judge(arguments(tmp_path), {"images": square[28], "labels": labels})
+    assert recipes.can_judge(arguments(tmp_path, judge="any.safetensors"), {"images": square[30]})
+    assert not capsys.readouterr().out
+    assert not recipes.can_judge(arguments(tmp_path), {"images": square[30], "labels": labels})
+    assert not recipes.can_judge(arguments(tmp_path), {"images": square[28]})
+    assert "a multiple of 4; --judge FILE" in (out := capsys.readouterr().out)
+    assert "the images have no labels; --judge FILE" in out
+
+
 def test_a_set_without_a_test_split_is_judged_all_the_same(tmp_path, capsys):
     images, labels = builtin_digits(300, seed=0)
     np.savez(tmp_path / "train_only.npz", x_train=images, y_train=labels)

@@ -134,6 +134,15 @@ def test_what_is_wrong_with_a_translation_shows_in_its_own_number(measured):
     assert numbers["kept_ba"] < 0.5, "an inverted digit is no digit to the judge"
 
 
+def test_without_test_images_or_a_judge_nothing_is_measured(tmp_path, capsys):
+    images, labels = builtin_digits(40, seed=0)
+    np.savez(tmp_path / "set.npz", x_train=images, y_train=labels)
+    assert translation.measure_translation(arguments(tmp_path, data=str(tmp_path / "set.npz")), None) is None
+    assert "has no test images: no translation is measured" in capsys.readouterr().out
+    assert translation.measure_translation(arguments(tmp_path, image_size=30), None) is None
+    assert "a judge needs a size that is a multiple of 4" in capsys.readouterr().out
+
+
 def test_coloured_digits_are_judged_by_their_brightest_channel(tmp_path, capsys):
     measured = translation.measure_translation(arguments(tmp_path, pair="coloured"), None)
     red = translator(lambda x: np.concatenate([x, 0 * x - 1, 0 * x - 1], axis=1))

@@ -10,7 +10,7 @@ HARMLESS = {
     "self.g.backward(dseen[:, :real.shape[1]], g_cache, need_dx=False)": "both have the images' channels",
     "ConditionalDCGAN.step: real = real.reshape(len(real), -1, 1, 1)  ->  "
     "real = real.reshape(len(real), -2, 1, 1)": "NumPy takes any negative size for the rest",
-    "CycleGAN.step: loss_identity = 0 * cycle_a  ->  loss_identity = 0 * cycle_b": "0 either way",
+    "CycleGAN.step: loss_identity = 0 * back_loss_a  ->  loss_identity = 0 * back_loss_b": "0 either way",
     "DCGAN.step: *earlier, last = zip(reals, zs, noises, strict=True)  ->  "
     "*earlier, last = zip(reals, zs, noises, strict=False)": "draw makes three lists of one length",
     "WGAN.step: for real, z in zip(reals, zs, strict=True):  ->  for real, z in zip(reals, zs, strict=False):": "draw "

@@ -44,7 +44,8 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
     that is not given, in the folder ``name`` below $NANOGAN_DATA and below the user's cache; if they are in neither,
     they are downloaded into the cache and their checksums verified.
 
-    Raises DataNotFound if they are not to be had, UserError if they are damaged or do not belong together.
+    Raises DataNotFound if they are not on this machine and cannot be downloaded, UserError if they are damaged or do
+    not belong together.
     """
     if name not in SOURCES:
         raise UserError(f"unknown data set {name!r}: use one of {', '.join(SOURCES)}")
