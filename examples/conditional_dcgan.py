@@ -55,7 +55,18 @@ def main():
         help="train on the whole training set; without this flag a random sixth of it, the same in every run, is held "
         "out for one_nn.py --judge validation (of a folder, nothing is)",
     )
-    return recipes.run(parser, load_data, fixed=(*recipes.DATA_FIXED, "train_on_all"), load=checkpoint.load_conditional)
+    recipes.add_judge(parser, otherwise="nothing is measured")
+
+    def measure(args, columns):
+        return recipes.measure_classes(args, columns) if args.judge else None
+
+    return recipes.run(
+        parser,
+        load_data,
+        fixed=(*recipes.DATA_FIXED, "train_on_all"),
+        load=checkpoint.load_conditional,
+        measure=measure,
+    )
 
 
 if __name__ == "__main__":

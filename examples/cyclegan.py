@@ -10,7 +10,7 @@
     python examples/cyclegan.py --a horses --b zebras --preset paper --device gpu          the paper's size and settings
 
 J.-Y. Zhu et al., arXiv:1703.10593: sections 3 and 4, identity loss section 5.2, networks section 7.2. The first two
-take 2.5 minutes of one core of an EPYC each; what came out is in docs/games/cyclegan.md. A grid of samples has six
+take a bit over 2 minutes on two CPU cores each; what came out is in docs/games/cyclegan.md. A grid of samples has six
 rows: images of A, translated, and back again; images of B, translated, and back again.
 Without MNIST and without a network it trains on built-in digits, and says so.
 """

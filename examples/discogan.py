@@ -9,9 +9,9 @@
     python examples/discogan.py --translate photos --checkpoint runs/discogan/b_to_a.safetensors           from B to A
     python examples/discogan.py --a horses --b zebras --preset paper --device gpu          the paper's size and settings
 
-T. Kim et al., arXiv:1703.05192, section 3. The first two take a minute of one core of an EPYC each; what came out, and
-what differs from CycleGAN (examples/cyclegan.py), is in docs/games/discogan.md. A grid of samples has six rows: images
-of A, translated, and back again; images of B, translated, and back again.
+T. Kim et al., arXiv:1703.05192, section 3. The first two take less than a minute on two CPU cores each; what came out,
+and what differs from CycleGAN (examples/cyclegan.py), is in docs/games/discogan.md. A grid of samples has six rows:
+images of A, translated, and back again; images of B, translated, and back again.
 Without MNIST and without a network it trains on built-in digits, and says so.
 """
 

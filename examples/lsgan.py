@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Train an LSGAN on MNIST: D's scores are pulled to 1 and 0 by their squared distance; there is no sigmoid.
 
-    python examples/lsgan.py                                       about 2.5 minutes; look at runs/lsgan
+    python examples/lsgan.py                                       2 minutes on two CPU cores; runs/lsgan
     python examples/lsgan.py --targets pearson --out runs/pearson  scores of -1 and 1, and 0 for G: equation 8
     python examples/lsgan.py --generate 64 --out runs/digits       with runs/lsgan/generator.safetensors
     python examples/lsgan.py --image-size 64 --width 64 --batch-size 64 --lr 2e-4 --epochs 20 --device gpu

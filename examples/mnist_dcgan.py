@@ -13,6 +13,7 @@ D(x) is what it believes of real pictures, D(G(z)) of drawn ones. Times are in t
 Without MNIST and without a network it trains on built-in digits, and says so.
 """
 
+import argparse
 import sys
 
 from nanogan import cli, images, recipes
@@ -77,12 +78,16 @@ def main():
         help="auto: mnist, or the built-in digits if it is not on this machine and cannot be downloaded",
     )
     data.add_argument("--data-dir", metavar="DIR", help="folder with the idx files, gzipped or not")
+    recipes.add_judge(parser, otherwise="nothing is measured")
 
     def check(args):
         if args.data == "digits" and args.data_dir is not None:
             parser.error("--data digits is built in: leave --data-dir out, or use --data mnist")
 
-    return recipes.run(parser, load_data, fixed=("data",), check=check)
+    def measure(args, columns):
+        return recipes.measure_samples(argparse.Namespace(channels=1, **vars(args)), columns) if args.judge else None
+
+    return recipes.run(parser, load_data, fixed=("data",), check=check, measure=measure)
 
 
 if __name__ == "__main__":

@@ -15,8 +15,8 @@ asked for. After each epoch, a judge that was trained on the real images says ho
 in the image that was made for it, and, for comparison, what another image's caption names.
 
 captions.csv has the columns file (an image below FOLDER, or below its folder images) and caption; other columns with a
-few different values are attributes for the judge. Both stages take about 7 minutes of CPU time, perhaps 5 minutes on
-two cores.
+few different values are attributes for the judge. Both stages take 7 minutes on two
+CPU cores.
 """
 
 import argparse

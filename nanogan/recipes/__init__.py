@@ -16,14 +16,15 @@ the network for ``--generate`` (a DCGAN's ``g`` if not given), names of options 
 flags (see :class:`nanogan.games.game.Options`). A script's own arguments are options with a default, or stand by
 position and may be left out (nargs="?"): a resumed run takes them from its checkpoint. ``add_data`` and ``load_data``
 load a set by its name (MNIST, or built-in digits where there is none), ``add_judge``, ``can_judge`` and ``judge`` a
-classifier that judges samples, and ``measure_samples`` is the ``measure`` of a game that is asked for nothing.
+classifier that judges samples; ``measure_samples`` is the ``measure`` of a game that is asked for nothing, and
+``measure_classes`` of one that is asked for a class.
 """
 
 from nanogan.recipes.datasets import DATA_FIXED, add_data, load_data, load_split, load_test
 from nanogan.recipes.flags import images_needed, parser, progress_bar
 from nanogan.recipes.generate import generate
 from nanogan.recipes.judging import add_judge, can_judge, judge
-from nanogan.recipes.quality import measure_samples
+from nanogan.recipes.quality import measure_classes, measure_samples
 from nanogan.recipes.train import run, train
 from nanogan.recipes.translation import run_translation
 
@@ -40,6 +41,7 @@ __all__ = [
     "load_data",
     "load_split",
     "load_test",
+    "measure_classes",
     "measure_samples",
     "parser",
     "pictures_needed",

@@ -15,13 +15,13 @@ IMAGES, EPOCHS, WIDTH = 20_000, 3, 16  # that a judge is trained on; MNIST: 98% 
 TEST_IMAGES = 5000
 
 
-def add_judge(parser):
-    """Add the flag --judge."""
+def add_judge(parser, *, otherwise="a small one is trained before the run"):
+    """Add the flag --judge; ``otherwise``: what happens without it."""
     parser.add_argument(
         "--judge",
         metavar="FILE",
         help="a classifier of examples/train_classifier.py that judges the samples after each epoch; without this flag "
-        "a small one is trained before the run",
+        + otherwise,
     )
 
 

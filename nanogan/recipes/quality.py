@@ -1,6 +1,9 @@
-"""What is measured of a game that is asked for nothing: how good its samples are for a judge, beside real images."""
+"""What a judge says of a game's samples, beside real images: how good they are, or of which class."""
+
+import numpy as np
 
 from nanogan import backend
+from nanogan.analysis.measures.classes import class_metric
 from nanogan.analysis.measures.quality import Quality
 from nanogan.recipes.datasets import load_test
 from nanogan.recipes.judging import can_judge, judge
@@ -31,5 +34,25 @@ def measure_samples(args, columns):
     def measured(game):
         network, rng = next(iter(game.exported().values())), backend.seeded_rng(args.seed, "measure")
         return quality.of(game.generate(network, quality.count, game.options, rng, device))
+
+    return measured
+
+
+def measure_classes(args, columns):
+    """Return measured(game), the numbers of :func:`nanogan.analysis.measures.classes.class_metric`, for recipes.run.
+
+    Samples are those that --generate would write, of class 0, 1, ..., and again; the same z after each epoch. Returns
+    None, and says why, if there is no judge for such images.
+    """
+    if not can_judge(args, columns):
+        return None
+    classifier, labels = judge(args, columns), np.asarray(columns["labels"])
+    chosen = np.sort(backend.seeded_rng(args.seed, "real images").permutation(len(labels))[:SAMPLES])
+    metric = class_metric(classifier, columns["images"][chosen], labels[chosen])
+
+    def measured(game):
+        rng = backend.seeded_rng(args.seed, "samples")
+        generated = game.generate(game.g, len(chosen), game.options, rng, game.device)
+        return metric(generated, np.arange(len(chosen)) % game.classes)
 
     return measured

@@ -78,10 +78,7 @@ def train(args, game, load_data, progress=None, measure=None):
     _check_batches(args, playing, len(images))
     metric = None if args.best_by is None else _metric(args, playing, images, device)
 
-    _, H, W = loader.shapes[playing.real]
-    counts = [len(column) for column_name, column in columns.items() if column_name in (game.real, *game.unpaired)]
-    print(f"{name}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
-    print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(playing)))
+    _tell_start(name, loader, playing, device)
     if progress is not None:
         progress = checkpoint.load_training(progress.path, playing)
         _tell_resumed(progress)
@@ -148,6 +145,13 @@ def _choose_precision(args, device):
 
 
 # ------------------------------------------------------------------------------------------------- what is printed
+
+
+def _tell_start(name, loader, game, device):
+    _, H, W = loader.shapes[game.real]
+    counts = [len(column) for key, column in loader.columns.items() if key in (game.real, *game.unpaired)]
+    print(f"{name}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
+    print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(game)))
 
 
 def _tell_resumed(progress):

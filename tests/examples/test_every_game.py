@@ -59,3 +59,17 @@ def test_its_help_names_the_paper_and_its_header_the_commands(script, tmp_path):
     header = (starting.EXAMPLES / script).read_text(encoding="utf-8").split('"""')[1]
     assert f"python examples/{script}" in header
     assert re.search(r"\b(minutes?|min|seconds?)\b|README", header), "how long it takes"
+
+
+@pytest.mark.parametrize(("script", "number"), [("mnist_dcgan.py", "frechet"), ("conditional_dcgan.py", "as_asked")])
+def test_a_judge_that_is_named_measures_and_without_one_nothing_does(script, number, tmp_path):
+    from nanogan import checkpoint
+    from nanogan.analysis.judges.classifier import Classifier
+
+    checkpoint.save(tmp_path / "judge.safetensors", Classifier(channels=1, width=2))
+    tiny = ("--dry-run", "--data", "digits", "--width", "2")
+    assert run(script, *tiny, "--out", "plain", folder=tmp_path).returncode == 0
+    assert not (tmp_path / "plain/measures.csv").exists()
+    done = run(script, *tiny, "--judge", "judge.safetensors", "--out", "judged", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert number in (tmp_path / "judged/measures.csv").read_text().split("\n")[0].split(",")
