@@ -150,11 +150,11 @@ def test_a_games_seeds_are_a_table_of_what_their_last_epochs_measured(tmp_path):
     for seed, last in ((0, 0.5), (3, 0.75)):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        (folder / "measures.csv").write_text(f"epoch,step,seconds,share\n1,4,1.5,0.25\n2,8,3,{last}\n")
+        (folder / "measures.csv").write_text(f'epoch,step,seconds,"share, all"\n1,4,1.5,0.25\n2,8,3,{last}\n')
     found = {seed: games.measured(tmp_path / str(seed)) for seed in (0, 3)}
-    assert found == {0: {"seconds": 3.0, "share": 0.5}, 3: {"seconds": 3.0, "share": 0.75}}
+    assert found == {0: {"seconds": 3.0, "share, all": 0.5}, 3: {"seconds": 3.0, "share, all": 0.75}}
     lines = games.table(found).splitlines()
     assert lines[0] == "| | seed 0 | seed 3 | mean | standard deviation |"
-    assert lines[3] == "| share | 0.5 | 0.75 | 0.625 | 0.18 |"
+    assert lines[3] == "| share, all | 0.5 | 0.75 | 0.625 | 0.18 |"
     with pytest.raises(UserError, match="nothing was measured in"):
         games.measured(tmp_path)

@@ -34,11 +34,11 @@ def read_log(path):
     """
     rows, last = [], 0
     lines = _text(path, limit=None).split("\n")[:-1]  # a line without its end may be half a line
-    written = [name.strip() for name in lines[0].split(",")] if lines else []
+    written = [name.strip() for name in _fields(lines[0])] if lines else []
     header = [_label(OLD_COLUMNS.get(name, name)) for name in written]
     names = list(dict.fromkeys(["epoch", "step", "seconds", *header[:MOST_COLUMNS]]))
     for line in lines[1:]:
-        fields = line.split(",")
+        fields = _fields(line)
         if len(fields) != len(header):
             continue
         row = {name: _number(text) for name, text in zip(header[:MOST_COLUMNS], fields, strict=False)}
@@ -47,6 +47,14 @@ def read_log(path):
             last = row["step"]
     log = dict(zip(names, np.array(rows, float).reshape(-1, len(names)).T, strict=True))
     return log, not OLD_COLUMNS.keys().isdisjoint(written)
+
+
+def _fields(line):
+    """The fields of a line of CSV, in which a name with a comma stands in quotes; none if it cannot be read."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def read_curves(path):
