@@ -73,7 +73,7 @@ def main():
     try:
         if args.out:
             writable_folder(Path(args.out).parent)
-        for seed in args.seeds:
+        for seed in sorted(args.seeds):
             folder = writable_folder(Path(args.runs) / f"{args.name}-{seed}")
             run(args.name, seed, folder, flags)
             found[seed] = measured(folder)

@@ -93,6 +93,9 @@ def check_domains(parser, args):
         parser.error("--translate translates and --resume trains: leave one of them out")
     if (args.a is None) != (args.b is None):
         parser.error("--a and --b name the folders of two domains: give both")
+    for name in ("data", "pair", "count"):
+        if args.a is not None and getattr(args, name) != parser.get_default(name):
+            parser.error(f"--{name} chooses digits, --a and --b folders: leave one of them out")
     if args.channels is None:
         args.channels = 1 if args.a is None else 3
     if args.a is None and args.pair == "coloured" and args.channels == 3:

@@ -64,6 +64,8 @@ def test_two_folders_and_what_becomes_of_a_third(script, folders):
     ("arguments", "message"),
     [
         (("--a", "x"), "--a and --b name the folders of two domains: give both"),
+        ((*TWO, "--pair", "coloured"), "--pair chooses digits, --a and --b folders: leave one of them out"),
+        ((*TWO, "--data", "digits"), "--data chooses digits, --a and --b folders: leave one of them out"),
         (("--a", "x", "--b", "empty"), "empty holds no picture"),
         (("--pair", "coloured", "--channels", 3), "--pair coloured colours grey images: leave --channels 3 out"),
         (("--checkpoint", "x.safetensors"), "names a trained translator: add --translate FOLDER"),
