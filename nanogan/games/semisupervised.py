@@ -244,7 +244,7 @@ class SemiSupervisedGAN(Game):
         return contradicting(semisupervised.options_of, vars(options), arrays, ("image_size", "latent", "width"))
 
 
-_TINY, _SHAPES = {"latent": 3, "width": 8}, {"images": (2, 3, 3), "labelled": (2, 3, 3), "labels": 3}
+_TINY, _SHAPES = {"latent": 3, "width": 8, "class_rise": 0.5}, {"images": (2, 3, 3), "labelled": (2, 3, 3), "labels": 3}
 EXAMPLES = {
     "semi-supervised GAN": (SemiSupervisedGAN, _TINY, _SHAPES),
     "semi-supervised GAN, unconditional": (SemiSupervisedGAN, _TINY | {"generator": "unconditional"}, _SHAPES),

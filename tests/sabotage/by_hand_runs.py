@@ -4,7 +4,7 @@ from tests.sabotage.mistake import mistake
 
 RUNS = [
     mistake("draw: noise does not fall", "dcgan:DCGAN.draw", "max(0.0, 1 - at.done)", "1.0"),
-    mistake("draw: the learning rate does not fall", "dcgan:DCGAN.draw", "options.lr_decay == 'linear'", "False"),
+    mistake("draw: the learning rate does not fall", "game:lr_factor", "options.lr_decay == 'linear'", "False"),
     mistake("draw: z is drawn once for all batches", "dcgan:DCGAN.draw",
             "[self.draw_z(rng, len(real)) for real in reals]",
             "[self.draw_z(rng, len(real)) for real in reals[:1]] * len(reals)"),
