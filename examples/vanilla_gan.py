@@ -2,7 +2,7 @@
 """Train a vanilla GAN on MNIST: fully connected networks, and the losses of the first paper.
 
     python examples/vanilla_gan.py                                 2 minutes on two CPU cores; runs/vanilla_gan
-    python examples/vanilla_gan.py --loss saturating --out runs/saturating         the minimax game of equation 1: fails
+    python examples/vanilla_gan.py --loss saturating --out runs/saturating         the minimax game: fails 2 times of 3
     python examples/vanilla_gan.py --generate 64 --out runs/digits                 with runs/vanilla_gan
     python examples/vanilla_gan.py --hidden 1024 --epochs 100 --device gpu         larger and longer
     python examples/vanishing_gradients.py                         what either loss leaves of G's gradient

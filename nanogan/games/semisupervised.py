@@ -65,13 +65,13 @@ class SemiSupervisedOptions(Options):
         choices=("non-saturating", "features"),
     )
     class_weight: float = option(
-        0.5,
+        0.2,
         "weight of -log p(class asked) in the loss of a conditional G at the end of the run",
         low=0,
         high=1000,
     )
     class_rise: float = option(
-        3.0,
+        2.0,
         "that weight is --class-weight times (share of the run done) to this power; 0: the same from the first step",
         low=0,
         high=100,
