@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Does an ACGAN help to classify noisy images? Four classifiers of one network, trained on the same labelled images.
 
-    python examples/acgan_noise.py                       1,000 images of MNIST: 3 minutes on two CPU cores
+    python examples/acgan_noise.py                       1,000 images of MNIST: 2 minutes on two CPU cores
     python examples/acgan_noise.py --images 60000        all of them
     python examples/acgan_noise.py --seed 1              other images, weights and noise
 

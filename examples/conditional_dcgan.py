@@ -11,7 +11,7 @@
 
 A grid of samples has a row for each class; the images of a column are of one z. Prints the log line of mnist_dcgan.py.
 A sixth of the training set (MNIST: 10,000, as in the paper) is not trained on: one_nn.py --judge validation takes it in
-place of the test set, to compare settings. About 2 minutes on two CPU cores.
+place of the test set, to compare settings. 50 seconds on two CPU cores.
 Without MNIST and without a network it trains on built-in digits, and says so.
 """
 

@@ -3,7 +3,7 @@
 
     python examples/vanilla_gan.py                 first: G and D with cross entropy, in runs/vanilla_gan
     python examples/lsgan.py                       first: G and D with squared distances, in runs/lsgan
-    python examples/vanishing_gradients.py         about a minute; look at runs/vanishing_gradients
+    python examples/vanishing_gradients.py         40 s on two CPU cores; look at runs/vanishing_gradients
 
 Draws gradients.png, four panels: the slope of each loss along D's output; then the norm of G's gradient while D learns
 alone, beside a G that is untrained and beside the trained one; and while G learns alone to raise D's output. The cross

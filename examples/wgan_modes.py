@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Which modes does a Wasserstein GAN find? A ring of 8 and a grid of 25 Gaussians, gradient penalty beside clipping.
 
-    python examples/wgan_modes.py                     3 minutes; look at runs/wgan_modes
+    python examples/wgan_modes.py                     2 minutes; look at runs/wgan_modes
     python examples/wgan_modes.py --seeds 1 --steps 500
 
 Plays six games from the same networks for each seed; weights are clipped to 0.01, the authors' limit, and to 0.1. A
