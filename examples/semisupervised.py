@@ -31,7 +31,9 @@ ALONE_STEPS = 500  # of the classifier that learns from the labelled images alon
 
 def load_data(args):
     """Return the name of the data set and its columns: all images, and ``args.labels`` of them with their labels."""
-    enough = max(recipes.images_needed(args), 10 * args.labels) if args.dry_run else None  # some of each class
+    enough = (
+        max(recipes.images_needed(args), min(10 * args.labels, 60_000)) if args.dry_run else None
+    )  # some of each class
     name, columns = recipes.load_data(args, enough)
     return name, data.few_labels(columns["images"], columns.get("labels"), args.labels, seed=args.seed)
 

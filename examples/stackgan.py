@@ -28,7 +28,7 @@ from nanogan import checkpoint, cli, images, recipes, training
 from nanogan.analysis.judges.several import train_attribute_judge
 from nanogan.backend import seeded_rng, to_device
 from nanogan.data.sets.captions import captioned_digits, encode, load_captioned, text_of
-from nanogan.disk import replacing, writable_folder
+from nanogan.disk import replacing
 from nanogan.errors import UserError
 from nanogan.games.stackgan import StageOne, StageTwo, images_of
 from nanogan.models.stackgan import network_of, stages_of
@@ -44,7 +44,14 @@ PAPER = {
     "image_size": 128, "latent": 100, "condition": 128, "text_size": 128, "width": 64, "d_width": 64,
     "compare": "concat", "near": 0.0, "lr": 2e-4, "epochs": 600,
 }  # fmt: skip
-OF_ONE_STAGE = ("stage", "stage1", "out", "resume", "batches")  # options that stage II does not take from stage I
+OF_ONE_STAGE = (
+    "stage",
+    "stage1",
+    "out",
+    "resume",
+    "batches",
+    "when_begun",
+)  # options that stage II does not take from stage I
 
 
 def load_data(args):
@@ -72,16 +79,18 @@ def load_data(args):
 
 def measure(args, columns):
     """Train the judge; return a function of the game that says how often it finds in an image what was asked for."""
-    captions, out = columns["captions"], writable_folder(args.out)
+    captions = columns["captions"]
     shown = [text_of(numbers, captions.words) for numbers in captions.described()["shown"]]
-    with replacing(out / "captions.txt") as temporary:
-        temporary.write_text("\n".join(shown) + "\n", encoding="utf-8")
+    args.when_begun.append(lambda: write_captions(Path(args.out) / "captions.txt", shown))
     attributes = {name: values for name, values in columns.items() if name not in NOT_ATTRIBUTES}
     if not attributes:
         print("nothing is measured: captions.csv has no column of attributes")
         return None
     if columns["images"].shape[1] % 4:
         print("nothing is measured: a judge needs a size that is a multiple of 4")
+        return None
+    if len(captions) < 3:
+        print(f"nothing is measured: a judge needs at least 3 images, there are {len(captions)}")
         return None
     order = seeded_rng(args.seed, "judge").permutation(len(captions))
     test, train = np.split(order, [max(1, len(order) // 10)])
@@ -105,6 +114,11 @@ def measure(args, columns):
         return found | {f"{name}, shuffled": share for name, share in by_chance.items()}
 
     return measured
+
+
+def write_captions(path, shown):
+    with replacing(path) as temporary:
+        temporary.write_text("\n".join(shown) + "\n", encoding="utf-8")
 
 
 def told(shares):
@@ -215,7 +229,7 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
     """Train a stage in the folder ``out``; return the exit status and the options that it had.
 
     stage1: the file of stage I's generator, for stage II. defaults: options that replace those of the parser. aside: a
-    folder whose earlier run is moved away once the data are loaded.
+    folder whose earlier run is moved away when this one begins.
     """
     parser, options = parser_of(stage), {}
     parser.set_defaults(**defaults or {})
@@ -227,7 +241,7 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
         loaded = load_data(args)
         options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
         if aside is not None:
-            set_aside(aside)
+            args.when_begun.append(lambda: set_aside(aside))
         return loaded
 
     if stage == 2 and resume is None:

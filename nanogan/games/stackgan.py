@@ -71,7 +71,7 @@ class StackOptions(Options):
         super().__post_init__()
         if self.image_size % 2:
             raise UserError(f"image_size expected an even number, of which stage I has half, got {self.image_size}")
-        plan(self.image_size // 2)
+        plan(self.image_size // 2, scale=2)
 
 
 class Seen(NamedTuple):

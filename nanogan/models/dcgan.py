@@ -213,8 +213,12 @@ def _discriminator_weights(image_size, channels, width):
     return [*halvings, (1, widths[-1], start, start)]
 
 
-def plan(image_size):
-    """Return (smallest map, number of doublings): 64 -> (4, 4), 28 -> (7, 2)."""
+def plan(image_size, scale=1):
+    """Return (smallest map, number of doublings): 64 -> (4, 4), 28 -> (7, 2).
+
+    Raises UserError for other sizes, and names those that are near; ``scale`` times as large ones, if what a user chose
+    was ``scale`` times ``image_size``.
+    """
     check_counts(image_size=image_size)
     size, doublings = image_size, 0
     while size >= 8 and size % 2 == 0:
@@ -224,7 +228,7 @@ def plan(image_size):
         near = sorted(reached, key=lambda other: abs(other - image_size))[:2]
         raise UserError(
             f"a DCGAN cannot draw pictures of {image_size} pixels: it doubles a map of 4 to 7 pixels; "
-            f"use {min(near)} or {max(near)}"
+            f"use {scale * min(near)} or {scale * max(near)}"
         )
     return size, doublings
 

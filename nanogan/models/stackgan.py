@@ -400,6 +400,8 @@ NOT_OF_ONE = (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError)  #
 def options_of(state):
     """Infer :class:`FirstStage`'s options from its state dict; raises KeyError, ValueError or others if it is none."""
     names = [name for name in state if name.startswith("paint.") and state[name].ndim == 4]
+    if not names:
+        raise KeyError("no convolutions of stage I")
     last = max(names, key=lambda name: int(name.split(".")[1]))
     channels, width = state[last].shape[:2]
     doublings, (rows, inputs) = len(names) - 1, state["paint.0.weight"].shape

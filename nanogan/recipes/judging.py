@@ -1,12 +1,12 @@
 """The judge of a run: a classifier of real images, which knows nothing of the generator whose samples it looks at."""
 
 import time
+from pathlib import Path
 
 import numpy as np
 
 from nanogan import backend, checkpoint
 from nanogan.analysis.judges.classifier import Classifier, classify, load_classifier, train_classifier
-from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes.datasets import load_test
 from nanogan.recipes.flags import progress_bar
@@ -38,9 +38,9 @@ def can_judge(args, columns):
 def judge(args, columns):
     """Return the classifier in the file ``args.judge``, or one trained on ``columns``, {"images", "labels"}.
 
-    The trained one depends on the images and the seed alone, is saved as ``args.out``/judge.safetensors, and its
-    accuracy on the test set is printed if there is one. Raises UserError if there are no labels, or if the classifier
-    in the file expects other images.
+    The trained one depends on the images and the seed alone, is saved as ``args.out``/judge.safetensors when the run
+    begins, and its accuracy on the test set is printed if there is one. Raises UserError if there are no labels, or if
+    the classifier in the file expects other images, or knows fewer classes.
     """
     images, labels = columns["images"], columns.get("labels")
     _, size, _, channels = images.shape
@@ -48,6 +48,12 @@ def judge(args, columns):
     if args.judge is not None:
         network = load_classifier(args.judge).to(device)
         network.check(np.empty((0, channels, size, size)))
+        classes = 0 if labels is None else int(np.max(labels)) + 1
+        if network.classes < classes:
+            raise UserError(
+                f"{args.judge} knows {network.classes} classes, and the images are of {classes}: train a classifier of "
+                "these images, or leave --judge out"
+            )
         return network
     if labels is None:
         raise UserError("a judge expected images with labels, got images alone: name a trained classifier with --judge")
@@ -62,7 +68,7 @@ def judge(args, columns):
     train_classifier(
         network, images[chosen], np.asarray(labels)[chosen], epochs=epochs, seed=args.seed, progress=progress
     )
-    checkpoint.save(writable_folder(args.out) / "judge.safetensors", network)
+    args.when_begun.append(lambda: checkpoint.save(Path(args.out) / "judge.safetensors", network))
     told = f"judge: a classifier, trained on {len(chosen)} images in {time.perf_counter() - start:.0f} s"
     print(told + _accuracy(args, network))
     return network

@@ -12,7 +12,7 @@ from nanogan.errors import UserError
 from nanogan.recipes.flags import as_flag, fixed_options, given, positional
 from nanogan.training import LAST
 
-NOT_SAVED = ("batches", "out", "resume", "generate", "checkpoint", "single_files")
+NOT_SAVED = ("batches", "when_begun", "out", "resume", "generate", "checkpoint", "single_files")
 FACTS = ("pictures", "pictures_crc32", "labels_crc32", "nanogan", "numpy")  # of a run's options, what no flag says
 
 
@@ -42,6 +42,8 @@ def resume(parser, args, fixed=()):
             raise UserError(
                 f"{new} contradicts {path}, whose run has {old}: leave it out, or start a run without --resume"
             )
+    if "judge" in here and args.judge != saved.judge:
+        print("samples are judged by another classifier from here on: measures.csv holds both", file=sys.stderr)
     for name, value in vars(saved).items():
         if name not in here and name not in NOT_SAVED:
             setattr(args, name, value)

@@ -26,7 +26,8 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
     columns, {"images": ..., "labels": ...}. ``fixed`` names options of the script that may not change when a run is
     resumed. ``check(args)`` may call ``parser.error``. ``load(path)`` returns the network that ``--generate`` takes.
     ``measure(args, columns)`` is called once before training and returns None, or a function of the game that returns
-    {name: number}: what is measured after each epoch, printed, and written to measures.csv.
+    {name: number}: what is measured after each epoch, printed, and written to measures.csv. What either of them writes
+    into the run's folder belongs into ``args.when_begun``, a list of functions: a run may still be refused.
     """
     args = parser.parse_args()
     if parser.game.generates:
@@ -34,6 +35,8 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
     apply_preset(parser, args)
     if check is not None:
         check(args)
+    if getattr(args, "judge", None) is not None:
+        load_classifier(args.judge)  # a wrong file is told before anything is read or trained
     if parser.game.generates and args.generate is not None:
         args.checkpoint = args.checkpoint or f"{parser.get_default('out')}/{next(iter(parser.game.exports))}"
         return generate(args, parser.game, load)
@@ -59,6 +62,7 @@ def train(args, game, load_data, progress=None, measure=None):
         raise UserError(f"--best-by compares generated images, and a {game.__name__} generates none: leave it out")
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
     args.batches = game.batches_of(options)  # of a step, for images_needed
+    args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
     out = writable_folder(args.out)
     name, columns = load_data(args)
     columns = columns if isinstance(columns, dict) else {"images": columns}
@@ -94,18 +98,23 @@ def train(args, game, load_data, progress=None, measure=None):
         metric=metric,
         measure=None if measure is None else measure(args, columns),
         on_disk_full=args.on_disk_full,
-        options={name: value for name, value in vars(args).items() if name != "batches"}
-        | facts
-        | {"nanogan": __version__, "numpy": np.__version__},
+        options=_options(args) | facts,
+        when_begun=args.when_begun,
     )
     try:
         completed = training.train(
             playing, loader, folder, epochs=epochs, seed=args.seed, max_steps=max_steps, resume=progress
         )
     finally:
-        _tell_skipped(columns, out)
+        tell_skipped(columns, out)
     plan = training.Plan(loader, playing.batches, epochs, max_steps)
     return _tell_end(args, out, playing, plan, progress, completed)
+
+
+def _options(args):
+    """What a checkpoint says of its run besides the images."""
+    options = {name: value for name, value in vars(args).items() if name not in ("batches", "when_begun")}
+    return options | {"nanogan": __version__, "numpy": np.__version__}
 
 
 def _named(game):
@@ -118,9 +127,10 @@ def _check_batches(args, game, count):
     """Raise UserError if an epoch of ``count`` images has a batch too small for the game: its last one, or all."""
     smallest = args.batch_size if args.drop_last else count % args.batch_size or args.batch_size
     if smallest < game.least_batch:
+        remedy = "" if args.batch_size < game.least_batch else ", or --drop-last"
         raise UserError(
             f"{count} images in batches of {args.batch_size} leave a batch of {smallest}, and {type(game).__name__} "
-            f"expected batches of at least {game.least_batch}: use another --batch-size, or --drop-last"
+            f"expected batches of at least {game.least_batch}: use another --batch-size{remedy}"
         )
 
 
@@ -178,7 +188,7 @@ def _tell_end(args, out, game, plan, progress, completed):
     return 0 if completed else 130
 
 
-def _tell_skipped(columns, out):
+def tell_skipped(columns, out):
     """Say which images could not be used; all of them are listed in ``out``/skipped.txt."""
     skipped = {}
     for column in columns.values():

@@ -29,6 +29,8 @@ PRODUCTS = (
     "skipped.txt",
     "generator.safetensors",
     "discriminator.safetensors",
+    "judge.safetensors",
+    "captions.txt",
 )  # and the networks that curves.json names
 SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of which there are many
 LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))

@@ -56,20 +56,22 @@ class Run:
     If a run is resumed, log.csv is cut back to its step and what came later in ``out`` is removed. If the checkpoint is
     of another run's folder, that one stays as it is, and its log and samples are copied.
 
+    when_begun: functions that write what else belongs to the run, called once the files of an earlier one are moved.
+
     on_disk_full: "stop" raises OSError at the first file that cannot be written; "continue" trains on, says so, and
     tries again when the next file is due. Any other failure to write raises OSError.
     """
 
     def __init__(
         self, out, *, log_every=100, sample_every=None, checkpoint_minutes=2.0, keep=3, metric=None,
-        measure=None, on_disk_full="stop", options=None,
+        measure=None, on_disk_full="stop", options=None, when_begun=(),
     ):  # fmt: skip
         if on_disk_full not in ("stop", "continue"):
             raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
         self.out, self.log_every, self.sample_every = Path(out), log_every, sample_every
         self.checkpoint_minutes, self.keep, self.metric = checkpoint_minutes, keep, metric
         self.measure = measure
-        self.on_disk_full, self.options = on_disk_full, options
+        self.on_disk_full, self.options, self.when_begun = on_disk_full, options, when_begun
         self._networks_of = None  # the step that the exported networks are of
         self._checked = None  # the step after which all was finite
 
@@ -101,6 +103,8 @@ class Run:
         else:
             rows, self._frames = take_up(out, resume, columns)
             self.progress = dataclasses.replace(resume, best=resume.best if (out / BEST).exists() else None)
+        for write in self.when_begun:
+            write()
         if self.options is not None:
             self.progress.options = self.options
             self._write_json("options.json", self.options)

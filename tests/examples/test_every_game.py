@@ -70,6 +70,8 @@ def test_a_judge_that_is_named_measures_and_without_one_nothing_does(script, num
     tiny = ("--dry-run", "--data", "digits", "--width", "2")
     assert run(script, *tiny, "--out", "plain", folder=tmp_path).returncode == 0
     assert not (tmp_path / "plain/measures.csv").exists()
+    other = run(script, "--resume", "plain", "--judge", "judge.safetensors", "--epochs", "2", folder=tmp_path)
+    assert "samples are judged by another classifier from here on" in other.stderr
     done = run(script, *tiny, "--judge", "judge.safetensors", "--out", "judged", folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert number in (tmp_path / "judged/measures.csv").read_text().split("\n")[0].split(",")

@@ -104,6 +104,8 @@ def test_the_labelled_images_alone_teach_what_they_can(script):
         ),
         (("--data", "flat"), "images with labels were expected, to choose a few labelled ones, got images alone"),
         (("--labels", "0"), "argument --labels"),
+        (("--data", "digits", "--labels", "100000"), "at most as many labels as images"),
+        (("--judge", "nothing.safetensors"), "nothing.safetensors"),
         (
             ("--data", "odd.npz", "--labels", "10"),
             "25 images in batches of 8 leave a batch of 1, and SemiSupervisedGAN expected batches of at least 2",

@@ -127,11 +127,15 @@ def test_a_new_run_sets_both_stages_aside(tmp_path):
     last = tmp_path / "run/checkpoints/last.safetensors"
     succeed(*start, "--stage", 1, folder=tmp_path)
     assert run(*start, "--data", "nowhere", folder=tmp_path)[0] == 2
+    assert run(*start, "--best-by", "nothing.safetensors", "--seed", 1, folder=tmp_path)[0] == 2
     assert last.is_file(), "stage I alone leaves stage II as it is"
+    assert not (tmp_path / "run/previous").exists()
+    captions = (tmp_path / "run/captions.txt").read_text()
     out = succeed(*start, "--seed", 1, folder=tmp_path)
     assert "the earlier run in run is kept in run/previous" in out
     assert "the earlier run in run/stage1 is kept in run/stage1/previous" in out
     assert (tmp_path / "run/previous/generator.safetensors").is_file()
+    assert (tmp_path / "run/previous/captions.txt").read_text() == captions
     assert last.is_file()
 
 
@@ -160,6 +164,15 @@ def test_captions_without_attributes_are_trained_on_and_not_measured(tmp_path):
     assert not (tmp_path / "runs/stackgan/stage1/measures.csv").exists()
 
 
+def test_of_two_images_no_judge_is_made(tmp_path):
+    faces(tmp_path / "faces")
+    table = tmp_path / "faces/captions.csv"
+    table.write_text("\n".join(table.read_text().splitlines()[:3]) + "\n")
+    more = ("--image-size", 16, "--dry-run", "--stage", 1, "--batch-size", 2)
+    out = succeed("--data", "faces", *TINY[2:], *more, folder=tmp_path)
+    assert "nothing is measured: a judge needs at least 3 images, there are 2" in out
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -167,6 +180,10 @@ def test_captions_without_attributes_are_trained_on_and_not_measured(tmp_path):
         (("--generate", 2, "--caption", "a violet seven"), f"unknown word 'violet' in the caption: use {WORDS}"),
         (("--generate", 2, "--caption", "a red red red red red red"), "a caption expected 1 to 6 words, got 7"),
         (("--generate", 2, "--checkpoint", "plain.safetensors"), "plain.safetensors cannot be used: a StackGAN's"),
+        (
+            ("--generate", 2, "--checkpoint", "plain.safetensors"),
+            "generator was expected ('no convolutions",
+        ),
         (("--generate", 2, "--checkpoint", "nan.safetensors"), "its weights are not finite numbers"),
         (("--stage", 2, "--out", "elsewhere"), "there is no checkpoint elsewhere/stage1/generator.safetensors"),
         (("--stage", 2, *TINY, "--width", 3), "stage II expected a stage I with width 3, got one that was trained"),
@@ -191,4 +208,4 @@ def test_a_users_mistake_gets_one_sentence(trained, arguments, message):
     assert code == 2
     assert message in err
     assert len([line for line in err.splitlines() if "error: " in line]) == 1
-    assert {path.name for path in sorted(folder.rglob("*")) if path not in before} <= {"previous"}
+    assert sorted(folder.rglob("*")) == before

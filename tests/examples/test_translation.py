@@ -60,6 +60,16 @@ def test_two_folders_and_what_becomes_of_a_third(script, folders):
     assert "was trained on 23 images, x and y has 22 now" in err
 
 
+def test_images_that_cannot_be_read_are_told(folders):
+    """Halves of one folder are domains as well; what another image stands in for is listed."""
+    (folders / "y/00.png").write_bytes(b"no image")
+    more = ("--pair", "inverted", "--image-size", 16, "--width", 2, "--batch-size", 4, "--epochs", 1)
+    code, _, err = starting.run("discogan.py", "--data", "y", "--channels", 1, *more, "--out", "half", folder=folders)
+    assert code == 0
+    assert "y/00.png" in (folders / "half/skipped.txt").read_text()
+    assert "1 could not be used, see half/skipped.txt" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

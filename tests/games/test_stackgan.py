@@ -282,6 +282,7 @@ def test_options_that_contradict_a_checkpoints_arrays_are_told(game_class):
     [
         (lambda: StackOptions(image_size=31), "image_size expected an even number, of which stage I has half, got 31"),
         (lambda: StackOptions(image_size=36), "a DCGAN cannot draw pictures of 18 pixels"),
+        (lambda: StackOptions(image_size=30), "it doubles a map of 4 to 7 pixels; use 28 or 32"),
         (lambda: StackOptions(text="lstm"), "unknown text 'lstm': use one of gru, mean"),
         (lambda: StackOptions(compare="sum"), "unknown compare 'sum': use one of projection, concat"),
         (

@@ -13,13 +13,18 @@ from nanogan.errors import UserError
 
 def arguments(tmp_path, **values):
     defaults = {"data": "digits", "judge": None, "device": "cpu", "seed": 0, "out": str(tmp_path), "dry_run": False}
+    defaults["when_begun"] = []
     return argparse.Namespace(**defaults | {"image_size": 28, "channels": 1} | values)
 
 
 def test_a_judge_learns_its_images_and_says_how_well(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("nanogan.recipes.judging.TEST_IMAGES", 300)
     images, labels = builtin_digits(1500, seed=0)
-    judge = recipes.judge(arguments(tmp_path), {"images": images, "labels": labels})
+    args = arguments(tmp_path)
+    judge = recipes.judge(args, {"images": images, "labels": labels})
+    assert not list(tmp_path.iterdir()), "the run may still be refused"
+    (write,) = args.when_begun
+    write()
     out = capsys.readouterr().out
     test_images, test_labels = builtin_digits(300, seed=1_000_000)
     right = np.mean(classify(judge, test_images)[1].argmax(axis=1) == test_labels)
@@ -38,6 +43,11 @@ def test_a_users_mistake_gets_one_sentence(tmp_path):
     checkpoint.save(tmp_path / "colour.safetensors", Classifier(channels=3, width=2))
     with pytest.raises(UserError, match=r"expected pictures \(N, 3, 28, 28\), got \(0, 1, 28, 28\)"):
         recipes.judge(arguments(tmp_path, judge=str(tmp_path / "colour.safetensors")), {"images": images})
+    checkpoint.save(tmp_path / "three.safetensors", Classifier(channels=1, width=2, classes=3))
+    with pytest.raises(UserError, match=r"three.safetensors knows 3 classes, and the images are of 8: train a class"):
+        recipes.judge(
+            arguments(tmp_path, judge=str(tmp_path / "three.safetensors")), {"images": images, "labels": np.arange(8)}
+        )
 
 
 def test_what_cannot_be_judged_is_said(tmp_path, capsys):

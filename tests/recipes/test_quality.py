@@ -15,6 +15,7 @@ from nanogan.games.vanilla import VanillaGAN
 
 def arguments(tmp_path, **values):
     defaults = {"data": "digits", "judge": None, "device": "cpu", "seed": 3, "out": str(tmp_path), "dry_run": True}
+    defaults["when_begun"] = []
     return argparse.Namespace(**defaults | {"image_size": 28, "channels": 1} | values)
 
 

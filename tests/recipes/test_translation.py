@@ -17,7 +17,7 @@ from nanogan.recipes import translation
 
 def arguments(tmp_path, **values):
     defaults = {"a": None, "b": None, "pair": "inverted", "data": "digits", "channels": 1, "image_size": 28, "seed": 0}
-    defaults |= {"count": 30}
+    defaults |= {"count": 30, "when_begun": []}
     defaults |= {"judge": None, "device": "cpu", "out": str(tmp_path), "dry_run": True, "batch_size": 4, "batches": 1}
     return argparse.Namespace(**defaults | {"translate": None, "checkpoint": None} | values)
 
@@ -104,7 +104,8 @@ def measured(tmp_path_factory):
     """measure_translation's function for inverted digits, with a judge that learned more than a dry run's."""
     folder = tmp_path_factory.mktemp("measured")
     images, labels = builtin_digits(1500, seed=5)
-    recipes.judge(arguments(folder, dry_run=False), {"images": images, "labels": labels})
+    recipes.judge(args := arguments(folder, dry_run=False), {"images": images, "labels": labels})
+    args.when_begun[0]()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(translation, "MEASURED", 60)
         given = arguments(folder, judge=str(folder / "judge.safetensors"), dry_run=False)
