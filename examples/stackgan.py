@@ -127,6 +127,8 @@ def told(shares):
 
 def load_generator(path):
     """Return the generator in a file, of one stage or of both."""
+    if not Path(path).exists():
+        raise UserError(f"there is no checkpoint {path}: train one with python examples/stackgan.py, or check the path")
     try:
         network = network_of(checkpoint.read(path))
     except UserError as error:
