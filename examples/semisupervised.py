@@ -20,7 +20,6 @@ T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXiv:1606.0
 import numpy as np
 
 from nanogan import backend, checkpoint, cli, data, images, recipes
-from nanogan.analysis.judges.classifier import classify
 from nanogan.games.semisupervised import SemiSupervisedGAN
 from nanogan.models import semisupervised
 from nanogan.ops import cross_entropy_backward, cross_entropy_forward
@@ -31,9 +30,9 @@ ALONE_STEPS = 500  # of the classifier that learns from the labelled images alon
 
 def load_data(args):
     """Return the name of the data set and its columns: all images, and ``args.labels`` of them with their labels."""
-    enough = (
-        max(recipes.images_needed(args), min(10 * args.labels, 60_000)) if args.dry_run else None
-    )  # some of each class
+    enough = None
+    if args.dry_run:  # some of each class
+        enough = max(recipes.images_needed(args), min(10 * args.labels, 60_000))
     name, columns = recipes.load_data(args, enough)
     return name, data.few_labels(columns["images"], columns.get("labels"), args.labels, seed=args.seed)
 
@@ -48,27 +47,15 @@ def measure(args, columns):
     print(
         f"trained on the {args.labels} labelled images alone, D is right on {alone:.2%} of {len(tested[0])} test images"
     )
-    judge = judge_of_classes(args) if args.generator == "conditional" else None
+    obeyed = None
+    if args.generator == "conditional":  # the judge knows all labels; D and G learn nothing of it
+        obeyed = recipes.measure_classes(args, recipes.load_data(args)[1])
 
     def measured(game):
         numbers = {"test accuracy": accuracy(game.averaged_d, *tested), "labels alone": alone}
-        return numbers if judge is None else numbers | {"as asked": share_as_asked(game, judge, args.seed)}
+        return numbers if obeyed is None else numbers | obeyed(game)
 
     return measured
-
-
-def judge_of_classes(args):
-    """Return a classifier that knows all labels, of which neither D nor G learns anything; None if there is none."""
-    _, labelled = recipes.load_data(args)
-    return recipes.judge(args, labelled) if recipes.can_judge(args, labelled) else None
-
-
-def share_as_asked(game, judge, seed, count=2000):
-    """Return the share of ``count`` images of a conditional G in which the judge sees the class asked for."""
-    rng = backend.seeded_rng(seed, "samples of the classes asked for")
-    generated = game.generate(game.g, count, game.options, rng, game.device)
-    _, probabilities = classify(judge, images.to_uint8(generated))
-    return float((probabilities.argmax(axis=1) == np.arange(count) % game.g.classes).mean())
 
 
 def trained_alone(args, columns):

@@ -15,8 +15,7 @@ asked for. After each epoch, a judge that was trained on the real images says ho
 in the image that was made for it, and, for comparison, what another image's caption names.
 
 captions.csv has the columns file (an image below FOLDER, or below its folder images) and caption; other columns with a
-few different values are attributes for the judge. Both stages take 7 minutes on two
-CPU cores.
+few different values are attributes for the judge. Both stages take 7 minutes on two CPU cores.
 """
 
 import argparse
@@ -44,14 +43,7 @@ PAPER = {
     "image_size": 128, "latent": 100, "condition": 128, "text_size": 128, "width": 64, "d_width": 64,
     "compare": "concat", "near": 0.0, "lr": 2e-4, "epochs": 600,
 }  # fmt: skip
-OF_ONE_STAGE = (
-    "stage",
-    "stage1",
-    "out",
-    "resume",
-    "batches",
-    "when_begun",
-)  # options that stage II does not take from stage I
+OF_ONE_STAGE = ("stage", "stage1", "out", "resume", *recipes.NO_OPTIONS)  # not taken from stage I by stage II
 
 
 def load_data(args):

@@ -21,7 +21,7 @@ classifier that judges samples; ``measure_samples`` is the ``measure`` of a game
 """
 
 from nanogan.recipes.datasets import DATA_FIXED, add_data, load_data, load_split, load_test
-from nanogan.recipes.flags import images_needed, parser, progress_bar
+from nanogan.recipes.flags import NO_OPTIONS, images_needed, parser, progress_bar
 from nanogan.recipes.generate import generate
 from nanogan.recipes.judging import add_judge, can_judge, judge
 from nanogan.recipes.quality import measure_classes, measure_samples
@@ -32,6 +32,7 @@ pictures_needed = images_needed  # its name in earlier versions
 
 __all__ = [
     "DATA_FIXED",
+    "NO_OPTIONS",
     "add_data",
     "add_judge",
     "can_judge",

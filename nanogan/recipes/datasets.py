@@ -68,10 +68,14 @@ def load_split(args, split="test", count=None, name=None):
 
 
 def load_test(args, count=None):
-    """Return :func:`load_split` of the test images, at most ``count``; None if ``args.data`` has none."""
+    """Return :func:`load_split` of the test images, at most ``count``; None if ``args.data`` has none that can be used.
+
+    Says why of a file: it has no test split, or one that is damaged.
+    """
     if not is_set(args.data):
         return None  # a folder
     try:
         return load_split(args, "test", count)
-    except UserError:  # a file without a test split
+    except UserError as error:
+        print(f"no test images are used: {error}")
         return None

@@ -10,6 +10,7 @@ from nanogan.games.dcgan import DCGAN
 from nanogan.games.game import option_type
 
 DRY_STEPS = 4
+NO_OPTIONS = ("batches", "when_begun")  # what run notes in args: a step's batches, and what to write at the beginning
 RUN_FIXED = ("seed", "drop_last", "batch_size", "amp", "best_by", "dry_run")  # for a run's life, besides the game's
 
 

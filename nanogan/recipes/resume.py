@@ -9,10 +9,10 @@ import numpy as np
 
 from nanogan import checkpoint
 from nanogan.errors import UserError
-from nanogan.recipes.flags import as_flag, fixed_options, given, positional
+from nanogan.recipes.flags import NO_OPTIONS, as_flag, fixed_options, given, positional
 from nanogan.training import LAST
 
-NOT_SAVED = ("batches", "when_begun", "out", "resume", "generate", "checkpoint", "single_files")
+NOT_SAVED = (*NO_OPTIONS, "out", "resume", "generate", "checkpoint", "single_files")
 FACTS = ("pictures", "pictures_crc32", "labels_crc32", "nanogan", "numpy")  # of a run's options, what no flag says
 
 

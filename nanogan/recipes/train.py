@@ -12,7 +12,7 @@ from nanogan.data import Loader
 from nanogan.disk import replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import resume
-from nanogan.recipes.flags import DRY_STEPS, apply_preset
+from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
 from nanogan.version import __version__
 
@@ -113,7 +113,7 @@ def train(args, game, load_data, progress=None, measure=None):
 
 def _options(args):
     """What a checkpoint says of its run besides the images."""
-    options = {name: value for name, value in vars(args).items() if name not in ("batches", "when_begun")}
+    options = {name: value for name, value in vars(args).items() if name not in NO_OPTIONS}
     return options | {"nanogan": __version__, "numpy": np.__version__}
 
 

@@ -65,4 +65,7 @@ def test_a_set_without_a_test_split_is_judged_all_the_same(tmp_path, capsys):
     images, labels = builtin_digits(300, seed=0)
     np.savez(tmp_path / "train_only.npz", x_train=images, y_train=labels)
     recipes.judge(arguments(tmp_path, data=str(tmp_path / "train_only.npz")), {"images": images, "labels": labels})
-    assert "trained on 300 images" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "trained on 300 images" in out
+    assert "no test images are used" in out
+    assert "x_test" in out, "what it lacks"

@@ -1,6 +1,7 @@
 """What recipes measure of samples: which images are compared, and what happens where there is no judge for them."""
 
 import argparse
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -57,3 +58,29 @@ def blank(count=8):
 def test_without_a_judge_the_run_goes_on_unmeasured(tmp_path, capsys, columns, why):
     assert recipes.measure_samples(arguments(tmp_path), columns) is None
     assert f"samples are not judged: {why}" in capsys.readouterr().out
+
+
+def test_samples_are_judged_by_the_class_asked_for(tmp_path, monkeypatch):
+    """A stub of a game whose G makes class 1 for class 2, too; the judge sees what is there."""
+    drawn = []
+
+    def generate(network, count, options, rng, device):
+        drawn.append(rng.standard_normal())
+        return np.array([0, 1, 1])[np.arange(count) % 3].reshape(-1, 1, 1, 1) / 2
+
+    def classify(judge, images):
+        values = images[:, 0, 0, 0] * (2 if images.dtype.kind == "f" else 1)
+        return np.zeros((len(images), 2)), np.eye(3)[values.astype(int)]
+
+    monkeypatch.setattr("nanogan.recipes.quality.SAMPLES", 9)
+    monkeypatch.setattr("nanogan.recipes.quality.judge", lambda args, columns: None)
+    monkeypatch.setattr("nanogan.analysis.measures.classes.classify", classify)
+    labels = np.arange(12) % 3
+    columns = {"images": labels.astype(np.uint8).reshape(-1, 1, 1, 1).repeat(4, 1).repeat(4, 2), "labels": labels}
+    measured = recipes.measure_classes(arguments(tmp_path), columns)
+    game = SimpleNamespace(g=None, classes=3, options=None, device="cpu", generate=generate)
+    for _ in range(2):
+        numbers = measured(game)
+        assert numbers["as_asked"] == pytest.approx(2 / 3)
+        assert numbers["worst_class"] == 0
+    assert drawn[0] == drawn[1], "the same z after each epoch"
