@@ -19,6 +19,7 @@ few different values are attributes for the judge. Both stages take 7 minutes on
 """
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from nanogan import checkpoint, cli, images, recipes, training
 from nanogan.analysis.judges.several import train_attribute_judge
 from nanogan.backend import seeded_rng, to_device
 from nanogan.data.sets.captions import captioned_digits, encode, load_captioned, text_of
-from nanogan.disk import replacing
+from nanogan.disk import Lock, replacing
 from nanogan.errors import UserError
 from nanogan.games.stackgan import StageOne, StageTwo, images_of
 from nanogan.models.stackgan import network_of, stages_of
@@ -190,7 +191,8 @@ def main():
     stage, resume, out = where(args, is_elsewhere=args.out != parser.get_default("out"))
     both = stage == 1 and args.stage is None
     aside = out.parent if both and resume is None else None  # of an earlier stage II: --resume would go on with that
-    status, options = train(stage, out, resume, stage1=args.stage1, aside=aside)
+    with ExitStack() as held:
+        status, options = train(stage, out, resume, stage1=args.stage1, aside=aside, held=held if both else None)
     if status or not both or (out.parent / training.LAST).exists():
         return status
     return train(2, out.parent, stage1=out / "generator.safetensors", defaults=options)[0]
@@ -219,11 +221,11 @@ def folder_of(stage, out):
     return out / FIRST if stage == 1 else out
 
 
-def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
+def train(stage, out, resume=None, stage1=None, defaults=None, aside=None, held=None):
     """Train a stage in the folder ``out``; return the exit status and the options that it had.
 
     stage1: the file of stage I's generator, for stage II. defaults: options that replace those of the parser. aside: a
-    folder whose earlier run is moved away when this one begins.
+    folder whose earlier run is moved away when this one begins. held: keeps the folder above ``out`` for stage II.
     """
     parser, options = parser_of(stage), {}
     parser.set_defaults(**defaults or {})
@@ -232,6 +234,8 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None):
         args.stage, args.out, args.resume = stage, str(out), resume
 
     def load(args):
+        if held is not None:
+            held.enter_context(Lock(out.parent))
         loaded = load_data(args)
         options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
         if aside is not None:

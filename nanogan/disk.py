@@ -1,11 +1,21 @@
-"""Files that are either the old one or the new one, never half of one."""
+"""Files that are either the old one or the new one, never half of one, and folders that one run at a time writes."""
 
 import contextlib
+import errno
 import os
+import re
+import socket
 import tempfile
+import time
 from pathlib import Path
 
 from nanogan.errors import UserError
+
+WINDOWS = os.name == "nt"
+if WINDOWS:
+    import msvcrt
+else:
+    import fcntl
 
 
 @contextlib.contextmanager
@@ -52,6 +62,127 @@ def writable_folder(path):
         reason = error.strerror or error
         raise UserError(f"cannot write to the output folder {path} ({reason}): choose another with --out") from None
     return path
+
+
+class Lock:
+    """Keeps a folder for one writer: ``with Lock(folder): ...``, or until :meth:`release`.
+
+    The operating system's lock on the file .lock in the folder, which ends with its process, however that ends: what a
+    killed one leaves behind keeps nobody out. A forked child does not hold it. Where the file system has no locks (some
+    NFS), there is none, and work goes on.
+
+    Raises UserError, naming process, host and time, if another writer, in this process or not, has the folder. The
+    folder must exist.
+    """
+
+    def __init__(self, folder):
+        self.path = Path(folder) / LOCK_FILE
+        self._handle = None
+        with contextlib.suppress(OSError):  # no locks here, or no file: the folder is used as it always was
+            self._handle = self._locked()
+        if self._handle is not None:
+            _HELD.add(self)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.release()
+
+    def release(self):
+        """Let others write; the second time nothing happens."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        _HELD.discard(self)
+        if WINDOWS:  # which removes no open file, so that what is removed is not the next one's
+            os.close(handle)
+        with contextlib.suppress(OSError):
+            if WINDOWS or _is_at(handle, self.path):
+                self.path.unlink()
+        if not WINDOWS:
+            os.close(handle)
+
+    def forget(self):
+        """Close a forked child's copy of the file; the lock stays the parent's."""
+        if self._handle is not None:
+            os.close(self._handle)
+            self._handle = None
+
+    def _locked(self):
+        """Return the locked file. Raises UserError if another has it, OSError if it cannot be locked at all."""
+        while True:
+            handle = _open(self.path)
+            try:
+                if not _lock(handle):
+                    raise UserError(
+                        f"{self.path.parent} is being written by {_writer(handle)}: wait until it ends, stop it, or "
+                        "choose another folder with --out"
+                    )
+                if _is_at(handle, self.path):  # not one that its last holder removed after it was opened here
+                    text = f"process {os.getpid()} on {socket.gethostname()} since {time.strftime('%Y-%m-%d %H:%M')}"
+                    with contextlib.suppress(OSError):  # on a full disk nobody is named
+                        os.ftruncate(handle, 0)
+                        os.write(handle, text.encode())
+                    return handle
+            except BaseException:
+                os.close(handle)
+                raise
+            os.close(handle)
+
+
+LOCK_FILE = ".lock"
+LOCKED_BYTE = 1 << 20  # on Windows, where a locked byte cannot be read: one behind the text
+IS_LOCKED = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
+_HELD = set()  # of this process
+
+
+def _open(path):
+    options = os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
+    try:
+        return os.open(path, os.O_RDWR | options, 0o666)
+    except PermissionError:  # another user's file can be locked too
+        return os.open(path, os.O_RDONLY | options, 0o666)
+
+
+def _lock(handle):
+    """Lock an open file and return True; False if another has it locked. Raises OSError where there are no locks."""
+    try:
+        if WINDOWS:
+            os.lseek(handle, LOCKED_BYTE, os.SEEK_SET)
+            msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+            os.lseek(handle, 0, os.SEEK_SET)
+        else:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno in IS_LOCKED:
+            return False
+        raise
+    return True
+
+
+def _writer(handle):
+    """What a lock file says of the process that has it."""
+    os.lseek(handle, 0, os.SEEK_SET)
+    text = os.read(handle, 200).decode(errors="replace")
+    return text if re.fullmatch(r"process \d+ on [\w.-]+ since [\d :-]+", text) else "another process"
+
+
+def _is_at(handle, path):
+    try:
+        return os.path.samestat(os.fstat(handle), os.stat(path))
+    except FileNotFoundError:
+        return False
+
+
+def _forget_locks():
+    for lock in list(_HELD):
+        lock.forget()
+    _HELD.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_forget_locks)
 
 
 def _sync_folder(path):

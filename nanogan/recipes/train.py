@@ -9,7 +9,7 @@ from nanogan import backend, checkpoint, cli, training
 from nanogan.analysis.judges.classifier import load_classifier
 from nanogan.analysis.measures.scores import frechet_metric
 from nanogan.data import Loader
-from nanogan.disk import replacing, writable_folder
+from nanogan.disk import Lock, replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
@@ -64,6 +64,12 @@ def train(args, game, load_data, progress=None, measure=None):
     args.batches = game.batches_of(options)  # of a step, for images_needed
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
     out = writable_folder(args.out)
+    with Lock(out) as lock:  # a second run is refused before it reads or trains anything
+        return _train(args, game, options, load_data, progress, measure, device, out, lock)
+
+
+def _train(args, game, options, load_data, progress, measure, device, out, lock):
+    """What :func:`train` does once the folder ``out`` is this run's."""
     name, columns = load_data(args)
     columns = columns if isinstance(columns, dict) else {"images": columns}
     images = columns[game.real]
@@ -100,6 +106,7 @@ def train(args, game, load_data, progress=None, measure=None):
         on_disk_full=args.on_disk_full,
         options=_options(args) | facts,
         when_begun=args.when_begun,
+        lock=lock,
     )
     try:
         completed = training.train(

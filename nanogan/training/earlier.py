@@ -4,14 +4,14 @@ import csv
 import json
 import re
 import shutil
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from PIL import Image
 from tqdm import tqdm
 
 from nanogan import checkpoint
-from nanogan.disk import clear_temporaries, replacing
+from nanogan.disk import Lock, clear_temporaries, replacing
 from nanogan.errors import UserError
 from nanogan.training.log import read_rows
 
@@ -44,13 +44,25 @@ def set_aside(out):
     if not earlier:
         return
     previous = out / "previous"
+    cannot, remedy = f"the earlier run in {out} cannot be kept in {previous}", "choose another folder with --out"
+    for path in (*earlier, *_products(previous)):
+        if path.is_dir():
+            raise UserError(f"{cannot}: {path} is a folder where a file was expected; move it away, or {remedy}")
+    with Lock(previous) if previous.is_dir() else nullcontext():  # it may be going on there
+        try:
+            _move(earlier, out, previous)
+        except OSError as error:
+            raise UserError(f"{cannot} ({error.filename}: {error.strerror}): move that away, or {remedy}") from None
+    tqdm.write(f"the earlier run in {out} is kept in {previous}")
+
+
+def _move(earlier, out, previous):
     for path in _products(previous):
         path.unlink()
     for path in earlier:
         target = previous / path.relative_to(out)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    tqdm.write(f"the earlier run in {out} is kept in {previous}")
 
 
 def take_up(out, resume, columns):

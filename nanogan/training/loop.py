@@ -14,10 +14,16 @@ def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None):
 
     ``run`` is the folder that this leaves, a :class:`nanogan.training.Run`. max_steps: ends the run early. resume: the
     Progress that :func:`nanogan.checkpoint.load_training` returned; on the CPU the result is then the same to the bit
-    as without the interruption, since the random numbers of step n are a function of ``seed`` and n. Raises
-    TrainingDiverged if a loss or a parameter is not finite, OSError for what cannot be written (see Run).
+    as without the interruption, since the random numbers of step n are a function of ``seed`` and n.
+
+    Raises TrainingDiverged if a loss or a parameter is not finite, OSError for what cannot be written (see Run), and
+    UserError if another run writes into the folder.
     """
-    plan = Plan(loader, game.batches, epochs, max_steps)
+    with run.reserved():
+        return _train(game, loader, run, Plan(loader, game.batches, epochs, max_steps), seed, resume)
+
+
+def _train(game, loader, run, plan, seed, resume):
     if not run.begin(game, loader, plan, seed, resume):
         return True
     with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():

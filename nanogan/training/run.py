@@ -4,7 +4,7 @@ import dataclasses
 import json
 import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nanogan import checkpoint, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
-from nanogan.disk import replacing
+from nanogan.disk import Lock, replacing, writable_folder
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
@@ -60,11 +60,14 @@ class Run:
 
     on_disk_full: "stop" raises OSError at the first file that cannot be written; "continue" trains on, says so, and
     tries again when the next file is due. Any other failure to write raises OSError.
+
+    lock: a :class:`nanogan.disk.Lock` of ``out`` that the caller holds; None takes one while the run lasts. Two runs
+    that write into one folder would mix their files: the second raises UserError.
     """
 
     def __init__(
         self, out, *, log_every=100, sample_every=None, checkpoint_minutes=2.0, keep=3, metric=None,
-        measure=None, on_disk_full="stop", options=None, when_begun=(),
+        measure=None, on_disk_full="stop", options=None, when_begun=(), lock=None,
     ):  # fmt: skip
         if on_disk_full not in ("stop", "continue"):
             raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
@@ -72,10 +75,15 @@ class Run:
         self.checkpoint_minutes, self.keep, self.metric = checkpoint_minutes, keep, metric
         self.measure = measure
         self.on_disk_full, self.options, self.when_begun = on_disk_full, options, when_begun
+        self.lock = lock
         self._networks_of = None  # the step that the exported networks are of
         self._checked = None  # the step after which all was finite
 
     # ------------------------------------------------------------------------------------------------- the beginning
+
+    def reserved(self):
+        """Return a context in which no other run writes into the folder. Raises UserError if one does already."""
+        return Lock(writable_folder(self.out)) if self.lock is None else nullcontext()
 
     def begin(self, game, loader, plan, seed, resume=None):
         """Start the folder, or take it up where ``resume`` left it; return False if no step is left to do."""

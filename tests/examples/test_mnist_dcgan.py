@@ -264,6 +264,38 @@ def test_a_killed_run_with_every_option_is_resumed_to_the_bit_and_draws(tmp_path
     assert drawn[0] == drawn[1], "the average draws in both"
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no kill -9")
+def test_a_second_run_in_a_folder_is_refused_while_the_first_lives(tmp_path, small_set):
+    """At the door: before data are read. The first goes on as if nothing had been; killed, it keeps nobody out."""
+    flags = (*small_set, "--epochs", 1000, "--log-every", 1, "--checkpoint-every", 0, "--out", "run")
+    first = start(*flags, folder=tmp_path)
+    try:
+        for line in first.stdout:
+            if line.startswith("[1/1000][3/"):
+                break
+        for arguments in ((*TINY, "--seed", 1), ("--resume",), (*TINY, "--dry-run")):
+            code, out, err = run(*arguments, "--out", "run", folder=tmp_path)
+            assert code == 2
+            assert f"run is being written by process {first.pid} on " in err
+            assert "wait until it ends, stop it, or choose another folder with --out" in err
+            assert out == "", "no data were read"
+            assert "Traceback" not in err
+        for line in first.stdout:
+            if line.startswith("[1/1000][9/"):
+                first.send_signal(signal.SIGKILL)
+                break
+        first.communicate(timeout=60)
+    finally:
+        first.kill()
+    assert not (tmp_path / "run/previous").exists()
+    steps = [int(row[1]) for row in rows(tmp_path / "run")[1:]]
+    assert steps == list(range(1, len(steps) + 1))
+    assert len(steps) >= 9
+    out = succeed("--resume", "--epochs", 1, "--out", "run", folder=tmp_path)
+    assert "resumed at step" in out
+    assert ".lock" not in files(tmp_path / "run")
+
+
 def test_the_command_that_is_printed_resumes(tmp_path, whole):
     """Also in a folder whose name the shell would tear apart, and with the options of the first start."""
     expected, flags = whole

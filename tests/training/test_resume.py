@@ -16,6 +16,7 @@ import safetensors
 from nanogan import checkpoint
 from nanogan.backend import seeded_rng
 from nanogan.data import Loader
+from nanogan.disk import Lock
 from nanogan.errors import UserError
 from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.layers import BatchNorm2d, Conv2d, Dropout, Flatten, LeakyReLU, Linear, Sequential
@@ -367,3 +368,77 @@ def test_damaged_history_is_no_reason_to_stop(tmp_path, capsys):
         tmp_path / "whole",
         but=["log.csv", "losses.png", "training.gif", "checkpoints/best.safetensors", f"samples/{samples[0].name}"],
     )
+
+
+# ------------------------------------------------------------------------------------------- one folder, one run
+
+
+def test_a_second_run_in_one_process_is_refused_and_the_first_is_unharmed(tmp_path):
+    """A run of a library user, who gives no lock: while it measures, another one starts in its folder."""
+    refused = []
+
+    def measure(game):
+        for resume in (None, tmp_path / "run" / LAST):
+            with pytest.raises(UserError, match="run is being written by process .* or choose another folder") as error:
+                run(tmp_path / "run", seed=1, resume=resume if resume is None or resume.exists() else None)
+            refused.append(error)
+        return {"zero": 0}
+
+    run(tmp_path / "run", measure=measure)
+    assert len(refused) == 2 * EPOCHS
+    run(tmp_path / "whole", measure=lambda game: {"zero": 0})
+    assert_same(tmp_path / "run", tmp_path / "whole", but=["measures.csv"])
+    run(tmp_path / "run", epochs=1)  # it has ended
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
+def test_however_a_run_ends_its_folder_is_free(tmp_path, error):
+    def measure(game):
+        raise error
+
+    for _ in range(2):
+        with pytest.raises(error):
+            run(tmp_path / "run", measure=measure)
+    with pytest.raises(UserError, match="cannot be resumed with these batches"):  # before its first step
+        resume = checkpoint.Progress(step=1, epoch=1, batch=1, steps_per_epoch=5, seconds=1.0)
+        train(game_of(), loader_of(), Run(tmp_path / "run"), epochs=1, resume=resume)
+    run(tmp_path / "run")
+    run(tmp_path / "run", resume=tmp_path / "run" / LAST)  # nothing is left to do
+    assert run(tmp_path / "run", epochs=1) is True
+    assert not (tmp_path / "run/.lock").exists()
+
+
+def test_the_run_before_that_goes_on_in_its_folder_is_not_replaced(tmp_path):
+    """In run/previous; a third run in the folder above would move the second one there."""
+    run(tmp_path / "run", epochs=1)
+    run(tmp_path / "run", epochs=1, seed=1)
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with Lock(tmp_path / "run/previous"), pytest.raises(UserError, match="previous is being written by process"):
+        run(tmp_path / "run", epochs=1, seed=2)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+
+
+def test_a_dead_runs_lock_file_is_no_file_of_the_run(tmp_path):
+    run(tmp_path / "run", epochs=1)
+    (tmp_path / "run/.lock").write_text("process 1 on elsewhere since 2020-01-01 00:00")
+    run(tmp_path / "run", epochs=1)
+    assert not list((tmp_path / "run/previous").rglob(".*"))
+
+
+@pytest.mark.parametrize("place", ["log.csv", "previous/log.csv", "previous/checkpoints/last.safetensors"])
+def test_a_folder_in_a_files_place_is_named_before_anything_is_moved(tmp_path, place):
+    run(tmp_path / "run", epochs=1)
+    run(tmp_path / "run", epochs=1, seed=1)
+    (tmp_path / "run" / place).unlink()
+    (tmp_path / "run" / place).mkdir()
+    files = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match=f"cannot be kept in .*previous: .*{place} is a folder .* move it away"):
+        run(tmp_path / "run", epochs=1)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == files
+
+
+def test_a_file_in_the_place_of_the_folder_for_the_run_before_is_named(tmp_path):
+    run(tmp_path / "run", epochs=1)
+    (tmp_path / "run/previous").write_text("a diary")
+    with pytest.raises(UserError, match="cannot be kept in .*previous: File exists.*move that away"):
+        run(tmp_path / "run", epochs=1)
