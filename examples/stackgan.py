@@ -227,17 +227,17 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None, held=
     stage1: the file of stage I's generator, for stage II. defaults: options that replace those of the parser. aside: a
     folder whose earlier run is moved away when this one begins. held: keeps the folder above ``out`` for stage II.
     """
-    parser, options = parser_of(stage), {}
+    parser, seen = parser_of(stage), []
     parser.set_defaults(**defaults or {})
 
     def check(args):
         args.stage, args.out, args.resume = stage, str(out), resume
+        seen.append(args)  # which a checkpoint and the data that are found complete
 
     def load(args):
         if held is not None:
             held.enter_context(Lock(out.parent))
         loaded = load_data(args)
-        options.update({name: value for name, value in vars(args).items() if name not in OF_ONE_STAGE})
         if aside is not None:
             args.when_begun.append(lambda: set_aside(aside))
         return loaded
@@ -246,6 +246,7 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None, held=
         network = load_generator(stage1 or out / FIRST / "generator.safetensors")
         parser.game = StageTwo.after(stages_of(network)[0])
     status = recipes.run(parser, load, fixed=("data", "stage"), check=check, measure=measure)
+    options = {name: value for name, value in vars(seen[0]).items() if name not in OF_ONE_STAGE}
     if stage == 2 and status == 0 and not options["dry_run"]:
         caption = (Path(out) / "captions.txt").read_text(encoding="utf-8").splitlines()[0]
         weights = Path(out) / "generator.safetensors"

@@ -2,6 +2,7 @@
 
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from nanogan.errors import UserError
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
+from nanogan.training.earlier import folder_of, same_folder
 from nanogan.version import __version__
 
 SCORED = 2000  # images that --best-by compares after each epoch
@@ -63,6 +65,8 @@ def train(args, game, load_data, progress=None, measure=None):
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
     args.batches = game.batches_of(options)  # of a step, for images_needed
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
+    if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
+        return _nothing_left(args, game, progress)
     out = writable_folder(args.out)
     with Lock(out) as lock:  # a second run is refused before it reads or trains anything
         return _train(args, game, options, load_data, progress, measure, device, out, lock)
@@ -94,7 +98,7 @@ def _train(args, game, options, load_data, progress, measure, device, out, lock)
         _tell_resumed(progress)
     if device.kind == "gpu":
         print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
-    epochs, max_steps = (1, DRY_STEPS) if args.dry_run else (args.epochs, None)
+    epochs, max_steps = _duration(args)
     folder = training.Run(
         out,
         log_every=1 if args.dry_run else args.log_every,
@@ -114,8 +118,29 @@ def _train(args, game, options, load_data, progress, measure, device, out, lock)
         )
     finally:
         tell_skipped(columns, out)
-    plan = training.Plan(loader, playing.batches, epochs, max_steps)
-    return _tell_end(args, out, playing, plan, progress, completed)
+    return _tell_end(args, out, playing, progress, completed)
+
+
+def _duration(args):
+    """The epochs of a run, and the steps after which it ends early, or None."""
+    return (1, DRY_STEPS) if args.dry_run else (args.epochs, None)
+
+
+def _last_step(args, steps_per_epoch):
+    epochs, max_steps = _duration(args)
+    return min(epochs * steps_per_epoch, max_steps or epochs * steps_per_epoch)
+
+
+def _nothing_left(args, game, progress):
+    """Say so at once: no data are read and no judge is trained. Return the exit status."""
+    print(f"nothing was left to do: {progress.path} is of step {progress.step}, the last one")
+    out = folder_of(progress)
+    if same_folder(out, Path(args.out)):
+        with Lock(writable_folder(out)):
+            training.Run(out).draw_again(game, progress)
+        return _tell_end(args, out, game, progress, completed=True)
+    _tell_longer(args, progress.path, progress)
+    return 0
 
 
 def _options(args):
@@ -180,19 +205,22 @@ def _tell_resumed(progress):
         )
 
 
-def _tell_end(args, out, game, plan, progress, completed):
+def _tell_end(args, out, game, progress, completed):
     """Say where everything is and how to go on; return the exit status."""
-    if progress is not None and completed and progress.step >= plan.total:
-        print(f"nothing was left to do: {progress.path} is of step {progress.step}")
     state = "done" if completed else "stopped"
     exported = "".join(f", {name}" for name in list(game.exports)[:1])
     print(f"{state}: {out} holds report.html, samples/, training.gif, losses.png{exported}")
     if not completed:
         print(f"to go on: {cli.command('--resume', out / training.LAST)}")
-    elif not args.dry_run:
-        more = 2 * max(args.epochs, progress.epoch if progress is not None else 0)
-        print(f"to train longer: {cli.command('--resume', out / training.LAST, '--epochs', more)}")
+    else:
+        _tell_longer(args, out / training.LAST, progress)
     return 0 if completed else 130
+
+
+def _tell_longer(args, path, progress):
+    if not args.dry_run:
+        more = 2 * max(args.epochs, progress.epoch if progress is not None else 0)
+        print(f"to train longer: {cli.command('--resume', path, '--epochs', more)}")
 
 
 def tell_skipped(columns, out):

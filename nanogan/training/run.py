@@ -94,10 +94,7 @@ class Run:
                 f"now there are {plan.steps_per_epoch}; use the same images and batch size"
             )
         if resume is not None and resume.step >= plan.total:
-            if same_folder(folder_of(resume), out):  # it may have been killed before it drew these
-                clear_all_temporaries(out)
-                self._frames = [path for step, path in samples_in(out) if step <= resume.step]
-                self._draw(read_rows(out / "log.csv", resume.step, columns))
+            self.draw_again(game, resume)
             return False
         enough = -(-FEWEST // loader.batch_size)  # batches, where they are small
         first = list(loader.epoch(1, stop=max(game.batches, enough)))
@@ -125,6 +122,17 @@ class Run:
             self.measures = Measures(out / "measures.csv", self.measure, earlier, self.progress.step)
         self._start(rows)
         return True
+
+    def draw_again(self, game, resume):
+        """Draw training.gif, losses.png and report.html of a run that may have been killed before it drew them.
+
+        ``game`` may be a Game class. Nothing happens if the checkpoint ``resume`` is not of this folder.
+        """
+        if same_folder(folder_of(resume), self.out):
+            self.game = game
+            clear_all_temporaries(self.out)
+            self._frames = [path for step, path in samples_in(self.out) if step <= resume.step]
+            self._draw(read_rows(self.out / "log.csv", resume.step, columns_of(game.fields())))
 
     def _start(self, rows):
         out, progress = self.out, self.progress

@@ -337,6 +337,28 @@ def test_a_finished_run_goes_on_with_another_learning_rate_elsewhere(tmp_path, w
     assert last.read_bytes() == before
 
 
+def test_nothing_left_to_do_is_said_at_once(tmp_path):
+    """Without reading data, which may be gone, or training a judge; what was not drawn before a kill is drawn."""
+    (tmp_path / "set").mkdir()
+    write_idx(tmp_path / "set", 40)
+    succeed("--data-dir", "set", *TINY[2:], "--epochs", 2, "--out", "run", folder=tmp_path)
+    drawn = {name: (tmp_path / "run" / name).read_bytes() for name in ("losses.png", "training.gif")}
+    for name in drawn:
+        (tmp_path / "run" / name).unlink()
+    shutil.rmtree(tmp_path / "set")
+    for arguments in ((), ("--epochs", 1)):
+        out = succeed("--resume", "--out", "run", *arguments, folder=tmp_path)
+        first, second, third = out.splitlines()
+        assert first == "nothing was left to do: run/checkpoints/last.safetensors is of step 6, the last one"
+        assert second.startswith("done: run holds report.html")
+        assert third.endswith("--resume run/checkpoints/last.safetensors --epochs 4")
+    assert {name: (tmp_path / "run" / name).read_bytes() for name in drawn} == drawn
+    out = succeed("--resume", "run", "--out", "elsewhere", folder=tmp_path)
+    assert "done" not in out, "there is nothing in elsewhere"
+    assert "--resume run/checkpoints/last.safetensors --epochs 4" in out
+    assert not (tmp_path / "elsewhere").exists()
+
+
 def test_a_checkpoint_draws(tmp_path, whole):
     for name in ("generator", "checkpoints/last"):
         weights = whole[0] / f"{name}.safetensors"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from nanogan import checkpoint
+from nanogan.disk import Lock
 from nanogan.models.stackgan import FirstStage, network_of
 from tests.examples import starting
 from tests.examples.starting import size_of
@@ -110,6 +111,22 @@ def test_a_stopped_run_goes_on_in_the_stage_that_it_was_in(tmp_path):
     out = succeed(*short, "--stage", 2, "--out", "run", folder=tmp_path)
     assert "the earlier run in run is kept in run/previous" in out
     assert (tmp_path / "run/generator.safetensors").read_bytes() == whole
+
+
+def test_both_stages_folders_are_kept_from_the_beginning(tmp_path):
+    """A command for stage II alone in the folder above would be refused only once stage I was trained."""
+    start = (*TINY, "--dry-run", "--out", "run")
+    for held in (tmp_path / "run", tmp_path / "run/stage1"):
+        held.mkdir(exist_ok=True)
+        with Lock(held):
+            code, out, err = run(*start, folder=tmp_path)
+        assert code == 2
+        assert f"error: {held.relative_to(tmp_path)} is being written by process " in err
+        assert out == "", "no data were read"
+    succeed(*start, folder=tmp_path)
+    with Lock(tmp_path / "run"):
+        succeed(*start, "--stage", 1, folder=tmp_path)
+        assert run("--resume", "run", folder=tmp_path)[0] == 2
 
 
 def test_the_papers_settings_are_a_preset(tmp_path):
