@@ -18,14 +18,64 @@ else:
     import fcntl
 
 
+FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
+FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
+IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
+OTHERS = (errno.EIO, errno.EFBIG, errno.ENOENT, errno.ENAMETOOLONG, errno.ELOOP, errno.EBUSY, errno.EINVAL)
+
+
+class NotWritten(OSError):
+    """A file that could not be written: the text names it, the reason, and what to do."""
+
+    def __init__(self, path, error):
+        super().__init__(error.errno, error.strerror or str(error))
+        self.path = path
+
+    def __str__(self):
+        return f"{self.path} could not be written ({self.strerror}): {remedy(self)}"
+
+
+def remedy(error):
+    """What to do about an OSError when a file is written."""
+    if error.errno in FULL:
+        return "make room on the disk, or choose another place"
+    if error.errno in FORBIDDEN:
+        return "choose a place that can be written to"
+    if error.errno in IN_THE_WAY:
+        return "move away what has its name or that of its folder, or choose another place"
+    return "check the path and the disk, or choose another place"
+
+
 @contextlib.contextmanager
 def replacing(path, *, durable=False):
     """Yield a temporary path beside ``path``; rename it to ``path`` if the block succeeds, remove it if it does not.
 
     ``durable``: written through to the disk before and after the rename, so that a power cut too leaves the old file or
     the new one. What a killed process leaves behind, :func:`clear_temporaries` removes.
+
+    Raises NotWritten, an OSError, for what the system says of the file; what else the block raises stays as it is.
     """
-    path = Path(path)
+    try:
+        with _replacing(Path(path), durable) as temporary:
+            yield temporary
+    except OSError as error:
+        if isinstance(error, NotWritten) or not _is_about(error, Path(path)):
+            raise
+        raise NotWritten(path, error) from error
+
+
+def _is_about(error, path):
+    """Whether an OSError is of a file system, not of a network, and about ``path``, its folder or a file beside it."""
+    if type(error).__module__ != "builtins" or error.errno not in (*FULL, *FORBIDDEN, *IN_THE_WAY, *OTHERS):
+        return False
+    if not isinstance(error.filename, (str, os.PathLike)):  # a write to an open file names none
+        return True
+    path, named = (Path(os.path.abspath(each)) for each in (path, error.filename))
+    return named.parent == path.parent or named in path.parents
+
+
+@contextlib.contextmanager
+def _replacing(path, durable):
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)

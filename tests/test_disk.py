@@ -1,9 +1,10 @@
-"""A folder that one writer at a time has."""
+"""Files that cannot be written get a sentence; a folder has one writer at a time."""
 
 import errno
 import multiprocessing
 import os
 import signal
+import ssl
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from nanogan import disk
-from nanogan.disk import Lock
+from nanogan.disk import Lock, NotWritten, replacing
 from nanogan.errors import UserError
 
 ROOT = Path(__file__).parents[1]
@@ -190,3 +191,55 @@ def test_the_byte_that_windows_locks_lies_behind_the_text(tmp_path, monkeypatch)
     assert (mode, count) == (2, 1)
     assert at >= 1000
     assert list(tmp_path.glob(".*")) == []
+
+
+# ------------------------------------------------------------------------------------------- what cannot be written
+
+
+@pytest.mark.parametrize(
+    ("number", "advice"),
+    [
+        (errno.ENOSPC, "make room on the disk"),
+        (errno.EDQUOT, "make room on the disk"),
+        (errno.EROFS, "choose a place that can be written to"),
+        (errno.EACCES, "choose a place that can be written to"),
+        (errno.EIO, "check the path and the disk"),
+    ],
+)
+def test_a_failed_write_names_the_file_and_what_to_do(tmp_path, number, advice):
+    """Writing to an open file fails without a name: a bare [Errno 28] was all that a user saw."""
+    with pytest.raises(OSError) as caught, replacing(tmp_path / "log.csv"):
+        raise OSError(number, os.strerror(number))
+    assert str(caught.value).startswith(
+        f"{tmp_path / 'log.csv'} could not be written ({os.strerror(number)}): {advice}"
+    )
+    assert (caught.value.errno, caught.value.strerror) == (number, os.strerror(number))
+    assert os.listdir(tmp_path) == []
+
+
+def test_what_is_in_the_way_of_a_file_is_named(tmp_path, monkeypatch):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder/inside").touch()
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    for path in (Path("folder"), Path("file/log.csv"), Path("file/a/b/log.csv"), tmp_path / "file/log.csv"):
+        with pytest.raises(NotWritten) as caught, replacing(path) as temporary:
+            temporary.write_text("new")
+        assert str(caught.value).startswith(f"{path} could not be written (")
+        assert "move away what has its name or that of its folder" in str(caught.value)
+        assert "Errno" not in str(caught.value)
+
+
+def test_a_network_that_fails_and_another_file_that_is_missing_are_not_the_files_fault(tmp_path):
+    other = tmp_path / "other/source"
+    for error in (
+        ConnectionResetError(errno.ECONNRESET, "reset by peer"),
+        TimeoutError("timed out"),
+        ssl.SSLError(1, "record layer failure"),  # the number of EPERM
+        FileNotFoundError(errno.ENOENT, "No such file or directory", str(other)),
+        NotWritten(other, OSError(errno.ENOSPC, "No space left on device")),
+        OSError("cannot write mode F as PNG"),
+    ):
+        with pytest.raises(OSError) as caught, replacing(tmp_path / "file"):
+            raise error
+        assert caught.value is error

@@ -1,16 +1,15 @@
 """A run's files: when a checkpoint is due, and what happens when something cannot be written."""
 
-import errno
 import sys
 import time
 
 from tqdm import tqdm
 
 from nanogan import checkpoint
+from nanogan.disk import FULL, remedy
 from nanogan.training.earlier import LAST, copy, epochs_in
 
 SAVING_SHARE = 0.02  # of the time may go into checkpoints
-DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class Writer:
@@ -29,10 +28,10 @@ class Writer:
             function(*arguments, **options)
         except OSError as error:
             reason = error.strerror or error
-            if error.errno not in DISK_FULL or self.on_disk_full == "stop" or self.last_chance:
+            if error.errno not in FULL or self.on_disk_full == "stop" or self.last_chance:
                 raise OSError(
                     f"{path} could not be written ({reason}): training stopped at step {self.progress.step}; "
-                    f"{self.kept()}"
+                    f"{self.kept()}; {remedy(error)}"
                 ) from error
             if kind not in self._failing:
                 message = f"{path} could not be written ({reason}): training goes on; make room on the disk"
