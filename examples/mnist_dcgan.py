@@ -14,6 +14,7 @@ Without MNIST and without a network it trains on built-in digits, and says so.
 """
 
 import argparse
+import os
 import sys
 
 from nanogan import cli, images, recipes
@@ -48,6 +49,7 @@ def load_data(args):
     return name, images.resize(pictures[:count], args.image_size, progress=recipes.progress_bar("resizing"))
 
 
+NAMES = ("auto", "mnist", "fashion-mnist", "digits")
 NOTES = {
     "image_size": 64,
     "width": 128,
@@ -59,6 +61,12 @@ NOTES = {
     "batch_size": 128,
     "epochs": 5,
 }
+
+
+def name_or_folder(text):
+    if text not in NAMES and not os.path.isdir(text):
+        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(NAMES)}, or a folder)")
+    return text
 
 
 def main():
@@ -73,14 +81,20 @@ def main():
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
-        choices=("auto", "mnist", "fashion-mnist", "digits"),
+        type=name_or_folder,
+        metavar="NAME|FOLDER",
         default="auto",
-        help="auto: mnist, or the built-in digits if it is not on this machine and cannot be downloaded",
+        help="mnist, fashion-mnist, digits, or a folder with idx files; auto: mnist, or the built-in digits if it is "
+        "not on this machine and cannot be downloaded",
     )
     data.add_argument("--data-dir", metavar="DIR", help="folder with the idx files, gzipped or not")
     recipes.add_judge(parser, otherwise="nothing is measured")
 
     def check(args):
+        if args.data not in NAMES:
+            if args.data_dir is not None:
+                parser.error(f"--data {args.data} and --data-dir {args.data_dir} both name a folder: give one of them")
+            args.data, args.data_dir = "auto", args.data
         if args.data == "digits" and args.data_dir is not None:
             parser.error("--data digits is built in: leave --data-dir out, or use --data mnist")
 

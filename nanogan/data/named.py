@@ -1,32 +1,33 @@
 """Pictures by name or path: the data sets that nanogan knows, or a folder."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 
 from nanogan import images
 from nanogan.data.formats.npz import load_npz
-from nanogan.data.sets.cifar10 import load_cifar10
+from nanogan.data.sets.cifar10 import holds_cifar10, load_cifar10
 from nanogan.data.sets.digits import builtin_digits
+from nanogan.data.sets.download import folders_named, plain
 from nanogan.data.sets.faces import builtin_faces
 from nanogan.data.sets.folder import PictureFolder
-from nanogan.data.sets.mnist import load_mnist
-from nanogan.data.sets.svhn import load_svhn
+from nanogan.data.sets.mnist import holds_idx, load_mnist
+from nanogan.data.sets.svhn import files_in, load_svhn, split_of
 from nanogan.errors import UserError
 
 NAMES = ("mnist", "fashion-mnist", "cifar10", "digits", "faces")
 CIFAR10 = ("cifar-10-batches-bin", "cifar-10-batches-py")  # what its archives unpack to; the second is refused
-SVHN = "train_32x32.mat"
 
 
 def load_pictures(name, *, size, channels, split="train", count=None, seed=0, progress=None):
     """Return images, uint8 (N, size, size, channels), and their labels, integers (N,), or None if they have none.
 
-    ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's train_32x32.mat or its folder, an .npz file (see
-    :func:`nanogan.data.load_npz`), or a folder of images, which is returned as a PictureFolder, decoded when it is
-    indexed; it has labels if all its images lie in class subfolders. ``count`` takes the first ones; ``progress``
-    wraps what takes long (tqdm). A folder has no "test" split. Of the built-in "faces" the label is the sum of
-    attribute i times 2^i; a folder of that name in the working directory comes first.
+    ``name`` is one of NAMES, CIFAR-10's archive or folder, SVHN's train_32x32.mat or its folder, a folder with MNIST's
+    idx files, an .npz file (see :func:`nanogan.data.load_npz`), or a folder of images, which is returned as a
+    PictureFolder, decoded when it is indexed; it has labels if all its images lie in class subfolders. ``count`` takes
+    the first ones; ``progress`` wraps what takes long (tqdm). A folder has no "test" split. Of the built-in "faces" the
+    label is the sum of attribute i times 2^i; a folder of that name in the working directory comes first.
 
     Raises UserError if the data set cannot be found, or has other channels.
     """
@@ -55,6 +56,8 @@ def is_set(name):
 def _set(name, size, count, seed, progress):
     """Return the function of ``split`` that loads a data set; None for a folder of pictures."""
     path = Path(name)
+    if not os.path.exists(path):  # MNIST or FashionMNIST, as others write them
+        name = next((each for each in NAMES if plain(each) == plain(str(name))), name)
     if name in ("mnist", "fashion-mnist"):
         return lambda split: load_mnist(name, split=split)
     if name == "cifar10":
@@ -66,17 +69,36 @@ def _set(name, size, count, seed, progress):
         return lambda split: _faces(count, size, seed if split == "train" else seed + 1_000_000, progress)
     if path.suffix == ".npz":
         return lambda split: load_npz(path, split=split)
-    if path.name == SVHN or (path / SVHN).is_file():  # its other splits lie beside it
-        return lambda split: load_svhn(path if path.is_dir() else path.parent, split=split)
-    if path.suffix == ".mat":
-        return lambda split: load_svhn(path, split=split)
-    if (
-        path.name.endswith((".tar.gz", ".tgz", ".tar"))
-        or path.name in CIFAR10
-        or any((path / folder).is_dir() for folder in CIFAR10)
-    ):
+    if path.suffix.lower() == ".mat" or files_in(path):
+        return lambda split: _svhn(path, split)
+    if path.name.endswith((".tar.gz", ".tgz", ".tar")) or path.name in CIFAR10 or _holds_cifar10(path):
         return lambda split: load_cifar10(path, split=split)
-    return None
+    return _idx(path)
+
+
+def _svhn(path, split):
+    """SVHN's file or folder. Another split than the one that a file holds lies beside it."""
+    if path.is_dir():
+        return load_svhn(path, split=split)
+    if split == "train":  # whatever it holds is trained on
+        return load_svhn(path)
+    if split_of(path) in (None, split):
+        raise UserError(f"{path} has no {split} split beside the images that it is taken for: name train_32x32.mat")
+    return load_svhn(path.parent, split=split)
+
+
+def _holds_cifar10(path):
+    return path.is_dir() and (holds_cifar10(path) or any((path / folder).is_dir() for folder in CIFAR10))
+
+
+def _idx(path):
+    """The function of ``split`` that loads the idx files in a folder, or in torchvision's MNIST/raw in it, or None."""
+    if holds_idx(path):
+        return lambda split: load_mnist(data_dir=path, split=split)
+    names = [name for name in ("mnist", "fashion-mnist") if any(map(holds_idx, folders_named(path, name)))]
+    if len(names) > 1:
+        raise UserError(f"{path} holds both {' and '.join(names)}: give the folder of one of them")
+    return (lambda split: load_mnist(names[0], data_dir=path, split=split)) if names else None
 
 
 def _faces(count, size, seed, progress):

@@ -7,6 +7,8 @@ from PIL import Image
 from nanogan.data.named import is_set, load_pictures
 from nanogan.data.sets.faces import builtin_faces
 from nanogan.errors import UserError
+from tests.data.sets.test_cifar10 import binary_files, write_folder
+from tests.data.sets.test_mnist import write_set
 
 
 def test_built_in_digits_of_a_size_with_labels_and_a_test_set_of_their_own():
@@ -84,3 +86,59 @@ def test_svhn_by_its_folder_or_its_file_has_a_test_split_beside_it(tmp_path):
     (tmp_path / "test_32x32.mat").unlink()
     with pytest.raises(UserError, match="holds no test_32x32.mat"):
         load_pictures(tmp_path, size=32, channels=3, split="test")
+
+
+def test_a_file_of_svhn_is_not_its_own_test_split(tmp_path):
+    """It was: a judge would have been right on images that it was trained on."""
+    svhn = pytest.importorskip("tests.data.sets.test_svhn", reason="SciPy writes such files")
+    for name, count in (("extra_32x32.mat", 9), ("mine.mat", 5), ("test_32x32.mat", 4)):
+        svhn.write(tmp_path / name, count=count)
+        assert len(load_pictures(tmp_path / name, size=32, channels=3)[0]) == count
+    assert len(load_pictures(tmp_path / "extra_32x32.mat", size=32, channels=3, split="test")[0]) == 4
+    for name in ("mine.mat", "test_32x32.mat"):
+        with pytest.raises(UserError, match=f"{name} has no test split"):
+            load_pictures(tmp_path / name, size=32, channels=3, split="test")
+
+
+@pytest.mark.parametrize("below", ["", "raw", "MNIST/raw", "FashionMNIST/raw"])
+def test_a_folder_of_idx_files(tmp_path, below):
+    """What torchvision leaves is found in it and in its folder above."""
+    write_set(tmp_path / below, 5)
+    write_set(tmp_path / below, 3, prefix="t10k")
+    for given in (tmp_path, tmp_path / below):
+        assert is_set(str(given))
+        for split, count in (("train", 5), ("test", 3)):
+            images, labels = load_pictures(str(given), size=28, channels=1, split=split)
+            assert images.shape == (count, 28, 28, 1)
+            assert labels.shape == (count,)
+
+
+def test_a_folder_of_two_sets_is_not_guessed_at(tmp_path):
+    write_set(tmp_path / "MNIST")
+    write_set(tmp_path / "FashionMNIST")
+    with pytest.raises(UserError, match="holds both mnist and fashion-mnist: give the folder of one of them"):
+        load_pictures(str(tmp_path), size=28, channels=1)
+
+
+def test_a_sets_name_as_others_write_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path))
+    for i, name in enumerate(("mnist", "fashion-mnist")):
+        write_set(tmp_path / name, i + 3)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for name, count in (("MNIST", 3), ("FashionMNIST", 4), ("fashion_mnist", 4)):
+        assert len(load_pictures(name, size=28, channels=1)[0]) == count
+    assert not is_set("mnist-like")
+
+
+@pytest.mark.parametrize("folder", ["cifar-10-batches-bin", "mine"])
+def test_the_folder_of_cifar_10_by_any_name(tmp_path, folder):
+    write_folder(tmp_path / folder, binary_files())
+    for given in (tmp_path / folder, tmp_path) if folder != "mine" else (tmp_path / folder,):
+        assert is_set(given)
+        assert len(load_pictures(given, size=32, channels=3)[0]) == 15
+    (tmp_path / "python").mkdir()
+    (tmp_path / "python/cifar-10-python.tar.gz").write_bytes(b"")
+    with pytest.raises(UserError, match="python version, whose pickles are not read: download cifar-10-binary.tar.gz"):
+        load_pictures(tmp_path / "python", size=32, channels=3)

@@ -169,6 +169,21 @@ def test_options_reach_the_training(tmp_path, small_set):
     assert len((tmp_path / "every/log.csv").read_text().splitlines()) == 1 + 2
 
 
+def test_a_folder_of_idx_files_is_data_as_in_other_examples(tmp_path):
+    """--data FOLDER and --data-dir FOLDER are one door."""
+    (tmp_path / "MNIST/raw").mkdir(parents=True)
+    write_idx(tmp_path / "MNIST/raw", 40)
+    results = []
+    for flag, folder in (("--data", "MNIST"), ("--data-dir", "MNIST/raw"), ("--data", ".")):
+        out = succeed(flag, folder, *TINY[2:], "--epochs", 1, "--out", "run", folder=tmp_path)
+        assert f"idx files in {folder}: 40 images" in out
+        results.append((tmp_path / "run/generator.safetensors").read_bytes())
+    assert results[0] == results[1] == results[2]
+    code, _, err = run("--data", "MNIST", "--data-dir", "MNIST/raw", folder=tmp_path)
+    assert code == 2
+    assert "both name a folder: give one of them" in err
+
+
 def test_other_sizes_are_resized_to(tmp_path):
     out = succeed(*TINY, "--image-size", 32, "--dry-run", "--out", "run", folder=tmp_path)
     assert "images of 32 x 32" in out

@@ -55,7 +55,7 @@ def read_archive(path, folder, files, *, other=None):
     """
     wanted, found, is_other = {f"{folder}/{file}": file for file in files}, {}, False
     try:
-        with gzip.open(path, "rb") as unzipped:
+        with _unzipped(path) as unzipped:
             bounded = _Bounded(unzipped)
             with tarfile.open(fileobj=bounded, mode="r|") as archive:  # "|": from start to end, never back
                 for member in archive:
@@ -79,6 +79,13 @@ def read_archive(path, folder, files, *, other=None):
     if missing:
         raise Damaged(path, f"there is no {', '.join(missing)} in the folder {folder} of this archive")
     return found
+
+
+def _unzipped(path):
+    """Open an archive, whether it is still gzipped or not."""
+    with open(path, "rb") as file:
+        is_tar = file.read(257 + 5)[257:] == b"ustar"  # a tar file's mark
+    return open(path, "rb") if is_tar else gzip.open(path, "rb")
 
 
 def _member(archive, member, path, is_second):

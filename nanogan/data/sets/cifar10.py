@@ -1,5 +1,6 @@
 """CIFAR-10 from its author's binary archive, packed or unpacked."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +26,9 @@ def load_cifar10(path=None, *, split="train", download=True):
 
     ``split`` is "train" (N = 50,000) or "test" (10,000). ``path`` is cifar-10-binary.tar.gz, the folder
     cifar-10-batches-bin that it unpacks to, or a folder that holds one of these. The archive is read where it is:
-    nothing is unpacked to disk. Without ``path`` it is looked for in the folder cifar10 below $NANOGAN_DATA and below
-    the user's cache; if it is in neither, it is downloaded into the cache and its checksum verified.
+    nothing is unpacked to disk. Without ``path`` it is looked for in the folder cifar10 below $NANOGAN_DATA, in that
+    itself, and in the folder cifar10 below the user's cache; if it is in none, it is downloaded into the cache and its
+    checksum verified.
 
     Raises DataNotFound if there is no CIFAR-10, UserError if it is damaged, or is the python archive, whose pickles
     are not read.
@@ -49,7 +51,8 @@ def load_cifar10(path=None, *, split="train", download=True):
 
 def _usual_path(split, download):
     """Return the first of the usual places that holds CIFAR-10, or the archive, downloaded."""
-    folders = usual_folders("cifar10")
+    shared = os.environ.get("NANOGAN_DATA")
+    folders = usual_folders("cifar10") + ([Path(shared)] if shared else [])
     path = next((folder for folder in folders if _find(folder, split)), None)
     if path is not None:
         return path
@@ -66,7 +69,13 @@ def _find(folder, split):
     for place in (folder, folder / FOLDER):
         if all((place / file).is_file() for file in FILES[split]):
             return place
-    return folder / ARCHIVE if (folder / ARCHIVE).is_file() else None
+    archives = (folder / ARCHIVE, folder / ARCHIVE.removesuffix(".gz"))  # some browsers unzip what they download
+    return next((archive for archive in archives if archive.is_file()), None)
+
+
+def holds_cifar10(folder):
+    """Whether a folder is CIFAR-10's, or holds it: the binary version, or the python version, which is refused."""
+    return any(_find(folder, split) for split in FILES) or _is_python(folder)
 
 
 def _is_python(folder):

@@ -3,36 +3,71 @@
 import hashlib
 import http.client
 import os
+import socket
+import ssl
 import sys
+import tempfile
 import urllib.error
 import urllib.request
+from contextlib import suppress
 from pathlib import Path
 
 from tqdm import tqdm
 
-from nanogan.disk import replacing
+from nanogan.disk import NotWritten, replacing
 from nanogan.errors import DataNotFound, UserError
 
 TIMEOUT = 10  # seconds without an answer
+ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written to, or NANOGAN_DATA to one that holds the data sets"
+if os.name == "nt" or sys.platform == "darwin":
+    ELSEWHERE = "make it writable, or set NANOGAN_DATA to a folder that holds the data sets"
 
 
 def cache_dir():
-    """Return the user's cache folder for nanogan, wherever the system keeps such."""
+    """Return the user's cache folder for nanogan, wherever the system keeps such.
+
+    Raises DataNotFound if the user has no home folder that it could be in.
+    """
     if os.name == "nt":
         base = os.environ.get("LOCALAPPDATA") or "~/AppData/Local"
     elif sys.platform == "darwin":
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "nanogan"
+    try:
+        return Path(base).expanduser() / "nanogan"
+    except RuntimeError:
+        raise DataNotFound(f"there is no cache folder, since {base} names no home folder: {ELSEWHERE}") from None
 
 
 def usual_folders(name):
-    """Return the folders where data set ``name`` may be: below $NANOGAN_DATA, if that is set, and below the cache."""
+    """Return the folders where data set ``name`` may be: below $NANOGAN_DATA, if that is set, and below the cache.
+
+    $NANOGAN_DATA may also be the folder of this set itself, and torchvision's folder raw in it.
+    """
     shared = os.environ.get("NANOGAN_DATA")
-    if shared and not Path(shared).is_dir():
+    if shared and not os.path.isdir(shared):
         raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
-    return ([Path(shared) / name] if shared else []) + [cache_dir() / name]
+    folders = folders_named(shared, name) if shared else []
+    if shared and any(plain(each) == plain(name) for each in Path(os.path.abspath(shared)).parts[-2:]):
+        folders.append(Path(shared))
+    with suppress(DataNotFound):  # who has no cache may have the data elsewhere
+        folders.append(cache_dir() / name)
+    return folders
+
+
+def folders_named(folder, name):
+    """Return the folders in ``folder`` of a set's name, however it is written: fashion-mnist, FashionMNIST, ..."""
+    try:
+        names = sorted(os.listdir(folder), key=lambda each: (each != name, each))
+    except OSError:
+        return []  # what cannot be listed holds nothing for us
+    return [Path(folder) / each for each in names if plain(each) == plain(name) and (Path(folder) / each).is_dir()]
+
+
+def plain(name):
+    """A name without what differs between ways to write it: fashionmnist for fashion-mnist and FashionMNIST."""
+    return "".join(letter for letter in name.lower() if letter.isalnum())
 
 
 def download_file(name, file, *, mirrors, md5, max_bytes):
@@ -41,9 +76,10 @@ def download_file(name, file, *, mirrors, md5, max_bytes):
     ``mirrors`` are addresses to which the file's name is added; ``md5`` is the file's sum, in hexadecimal digits. A
     mirror that sends more than ``max_bytes`` is left.
 
-    Raises DataNotFound, with the failure of each mirror, if none delivers.
+    Raises DataNotFound, with the failure of each mirror, if none delivers; or at once if the file could not be kept.
     """
     path, failures = cache_dir() / name / file, []
+    _check_folder(name, path.parent)
     for mirror in mirrors:
         try:
             with replacing(path) as temporary:
@@ -51,10 +87,53 @@ def download_file(name, file, *, mirrors, md5, max_bytes):
                 if digest != md5:
                     raise ValueError(f"wrong checksum, MD5 {digest} instead of {md5}")
             return path
+        except NotWritten as error:
+            raise _not_kept(name, path.parent, error) from None
         except (OSError, ValueError, http.client.HTTPException) as error:  # urllib's own errors are OSErrors
-            reason = str(getattr(error, "reason", None) or error or type(error).__name__)
-            failures.append(f"{mirror}: {' '.join(reason.split())[:200]}")
-    raise DataNotFound(f"{name} could not be downloaded: {'; '.join(failures)}")
+            failures.append(f"{mirror}: {_reason(error)}")
+    raise DataNotFound(
+        f"{name} could not be downloaded: {'; '.join(failures)}; go online, or put {file} into {path.parent}"
+    )
+
+
+def _check_folder(name, folder):
+    """Raise DataNotFound before anything is downloaded if it could not be kept in ``folder``."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _not_kept(name, folder, error) from None
+
+
+def _not_kept(name, folder, error):
+    return DataNotFound(
+        f"{name} was not downloaded, since it cannot be kept in the cache folder {folder} "
+        f"({error.strerror or error}): {ELSEWHERE}"
+    )
+
+
+def _reason(error):
+    """Why a mirror did not deliver, and what helps, in a few words."""
+    cause = getattr(error, "reason", None) or error
+    text = " ".join(str(cause).split())[:200] or type(cause).__name__
+    if isinstance(error, urllib.error.HTTPError):
+        why = {404: "it has no such file", 407: "the proxy asks for a password: put it into https_proxy"}
+        return f"HTTP {error.code}, {why.get(error.code, text)}"
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return f"its certificate was not accepted ({text}): check the clock, or name a proxy's own in SSL_CERT_FILE"
+    if isinstance(cause, socket.gaierror):
+        return f"its name is not known here ({text}): is there a network?"
+    proxy = urllib.request.getproxies()
+    if isinstance(cause, (ConnectionError, TimeoutError)) and proxy:
+        return (
+            f"{text}: is the proxy {' or '.join(sorted({_without_password(each) for each in proxy.values()}))} right?"
+        )
+    return text
+
+
+def _without_password(address):
+    return address.rpartition("@")[2]
 
 
 def _fetch(url, path, max_bytes):

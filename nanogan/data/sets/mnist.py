@@ -1,10 +1,13 @@
 """MNIST and Fashion-MNIST: found on this machine, or downloaded once."""
 
+import os
+import re
 from pathlib import Path
 
 from nanogan.data.formats.idx import read_idx
+from nanogan.data.formats.npz import load_npz
 from nanogan.data.sets.download import cache_dir as cache_dir  # its callers know it from here
-from nanogan.data.sets.download import download_file, usual_folders
+from nanogan.data.sets.download import download_file, folders_named, usual_folders
 from nanogan.errors import DataNotFound, UserError
 
 # Mirrors are tried in turn. The MD5 sums are those that the data sets' authors publish.
@@ -41,8 +44,10 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
     """Return pictures, uint8 (N, 28, 28, 1), and labels, uint8 (N,), of "mnist" or "fashion-mnist".
 
     ``split`` is "train" or "test". The files are looked for in ``data_dir`` (itself, or a folder ``name`` in it); if
-    that is not given, in the folder ``name`` below $NANOGAN_DATA and below the user's cache; if they are in neither,
-    they are downloaded into the cache and their checksums verified.
+    that is not given, in the folder ``name`` below $NANOGAN_DATA (or in that itself, if it has the name) and below the
+    user's cache; if they are in neither, they are downloaded into the cache and their checksums verified. As others
+    unpack them they serve too: in a folder raw (torchvision), as train-images.idx3-ubyte, also in a folder of that
+    name (Kaggle), or as <name>.npz (Keras).
 
     Raises DataNotFound if they are not on this machine and cannot be downloaded, UserError if they are damaged or do
     not belong together.
@@ -51,14 +56,16 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
         raise UserError(f"unknown data set {name!r}: use one of {', '.join(SOURCES)}")
     if split not in ("train", "test"):
         raise UserError(f"unknown split {split!r}: use train or test")
-    images_path, labels_path = _find(name, split, data_dir) or (None, None)
-    if images_path is None:
-        if data_dir is not None:
-            raise DataNotFound(f"{data_dir} holds no {_names(split)[0]} with its labels (.gz or not): check --data-dir")
-        if not download:
-            raise DataNotFound(f"{name} is not on this machine: allow the download, or name the folder that holds it")
-        images_path, labels_path = (_download(name, f"{file}.gz") for file in _names(split))
-
+    found = _find(name, split, data_dir)
+    if found is None and data_dir is not None:
+        raise DataNotFound(f"{data_dir} holds no {_names(split)[0]} with its labels (.gz or not): check --data-dir")
+    if found is None and not download:
+        raise DataNotFound(f"{name} is not on this machine: allow the download, or name the folder that holds it")
+    if found is None:
+        found = [_download(name, f"{file}.gz") for file in _names(split)]
+    if len(found) == 1:
+        return load_npz(found[0], split=split)
+    images_path, labels_path = found
     images, labels = read_idx(images_path), read_idx(labels_path)
     if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels) or 0 in images.shape:
         raise UserError(
@@ -73,24 +80,46 @@ def _names(split):
     return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
 
 
+def holds_idx(folder):
+    """Whether a folder, or torchvision's folder raw in it, holds images in idx files."""
+    return any(_file(each, part, "images") for each in _with_raw([Path(folder)]) for part in ("train", "t10k"))
+
+
 def _find(name, split, data_dir):
-    """Return the paths of pictures and labels, or None. A part may be named: train-first3615-images-idx3-ubyte.gz."""
+    """Return the paths of images and labels, or that of the one file with both, or None."""
     if data_dir is not None:
         if not Path(data_dir).is_dir():
             raise UserError(f"there is no folder {data_dir}: check --data-dir")
-        folders = [Path(data_dir), Path(data_dir) / name]
+        folders = [Path(data_dir), *folders_named(data_dir, name)]
     else:
         folders = usual_folders(name)
-    for folder in folders:
-        found = []
-        for file in _names(split):
-            part, rest = file.split("-", 1)
-            exact = [folder / file, folder / f"{file}.gz"]
-            similar = sorted(folder.glob(f"{part}-*{rest}")) + sorted(folder.glob(f"{part}-*{rest}.gz"))
-            found += [path for path in exact + similar if path.is_file()][:1]
-        if len(found) == 2:
+    part = _names(split)[0].split("-")[0]
+    for folder in _with_raw(folders):
+        found = [_file(folder, part, what) for what in ("images", "labels")]
+        if None not in found:
             return found
+        if (folder / f"{name}.npz").is_file():
+            return [folder / f"{name}.npz"]
     return None
+
+
+def _with_raw(folders):
+    return [each for folder in folders for each in (folder, folder / "raw")]
+
+
+def _file(folder, part, what):
+    """Return the path of a file, or None. A part may be named: train-first3615-images-idx3-ubyte.gz.
+
+    Kaggle's archives hold train-images.idx3-ubyte, and train-images-idx3-ubyte in a folder of the same name.
+    """
+    pattern = rf"{part}-(.+-)?{what}[-.]idx\d-ubyte(\.gz)?"
+    try:
+        names = [name for name in os.listdir(folder) if re.fullmatch(pattern, name)]
+    except OSError:
+        return None  # no folder, or none that can be read
+    paths = [folder / name for name in sorted(names, key=lambda name: (name[len(part) + 1 :].index(what), name))]
+    inside = [_file(path, part, what) for path in paths if path.is_dir()]
+    return next((path for path in [*paths, *inside] if path is not None and path.is_file()), None)
 
 
 def _download(name, file):

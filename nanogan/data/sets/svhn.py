@@ -1,5 +1,7 @@
 """SVHN, cropped house numbers: images of 32 x 32 in MATLAB 5 files."""
 
+import os
+import re
 import struct
 import zlib
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from nanogan.data.formats import matlab
+from nanogan.data.sets.download import folders_named
 from nanogan.errors import DataNotFound, UserError
 
 PAGE = "http://ufldl.stanford.edu/housenumbers/"
@@ -27,10 +30,11 @@ def load_svhn(path, *, split="train"):
         raise UserError(f"unknown split {split!r}: use train, test or extra")
     path, name = Path(path), f"{split}_32x32.mat"
     if path.is_dir():
-        found = [each for each in (path / name, path / "svhn" / name) if each.is_file()]
-        if not found:
-            raise DataNotFound(f"{path} holds no {name}: fetch it from {PAGE}")
-        path = found[0]
+        found = files_in(path)
+        if split not in found:
+            others = f", only {', '.join(each.name for each in found.values())}" if found else ""
+            raise DataNotFound(f"{path} holds no {name}{others}: fetch it from {PAGE}")
+        path = found[split]
     try:
         if path.stat().st_size > MAX_BYTES:
             raise ValueError(f"it has more than the {MAX_BYTES} bytes that such a file has at most")
@@ -44,6 +48,26 @@ def load_svhn(path, *, split="train"):
         raise UserError(f"{path} is no whole file of SVHN: it ends too early; fetch it again from {PAGE}") from None
     except (ValueError, zlib.error) as error:
         raise UserError(f"{path} is no whole file of SVHN: {error}; fetch it again from {PAGE}") from None
+
+
+def split_of(path):
+    """The split that a file's name says: train, test or extra; None if it is not named as SVHN's are."""
+    match = re.fullmatch(r"(train|test|extra)_32x32\.mat", Path(path).name.lower())
+    return match and match[1]
+
+
+def files_in(folder):
+    """Return {split: path} of SVHN's files in a folder, or in a folder svhn in it."""
+    found = {}
+    for each in (Path(folder), *folders_named(folder, "svhn")):
+        try:
+            names = sorted(os.listdir(each))
+        except OSError:
+            continue
+        for name in names:
+            if split_of(name) and (each / name).is_file():
+                found.setdefault(split_of(name), each / name)
+    return found
 
 
 def _read(file):

@@ -90,6 +90,26 @@ def test_it_is_read_packed_and_unpacked(tmp_path, split, packed, above):
     np.testing.assert_array_equal(labels, expected(split)[1])
 
 
+def test_an_archive_that_a_browser_unzipped(tmp_path):
+    path = write_archive(tmp_path / "packed.tar.gz", "cifar-10-batches-bin", binary_files())
+    (tmp_path / "cifar-10-binary.tar").write_bytes(gzip.decompress(path.read_bytes()))
+    path.unlink()
+    for given in (tmp_path, tmp_path / "cifar-10-binary.tar"):
+        np.testing.assert_array_equal(load_cifar10(given)[0], expected("train")[0])
+    whole = (tmp_path / "cifar-10-binary.tar").read_bytes()
+    (tmp_path / "cifar-10-binary.tar").write_bytes(whole[:5000])
+    with pytest.raises(UserError, match="is not whole: its tar archive is corrupt"):
+        load_cifar10(tmp_path)
+
+
+@pytest.mark.parametrize("below", ["cifar-10-batches-bin", "CIFAR10/cifar-10-batches-bin", "cifar10"])
+@pytest.mark.parametrize("itself", [False, True])
+def test_NANOGAN_DATA_is_the_sets_folder_or_one_above(tmp_path, monkeypatch, below, itself):
+    write_folder(tmp_path / below, binary_files())
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path / below if itself else tmp_path))
+    np.testing.assert_array_equal(load_cifar10(download=False)[0], expected("train")[0])
+
+
 def test_a_folder_that_is_not_whole_is_passed_over_for_an_archive(tmp_path):
     files = binary_files()
     write_archive(tmp_path / cifar10.ARCHIVE, cifar10.FOLDER, files)

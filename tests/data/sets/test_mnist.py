@@ -1,16 +1,23 @@
 """MNIST: where it is looked for, downloads."""
 
+import errno
 import gzip
 import hashlib
 import os
+import re
+import socket
+import ssl
+import sys
+import urllib.error
 
 import numpy as np
 import pytest
 
 from nanogan.data import load_mnist
-from nanogan.data.sets import mnist
+from nanogan.data.sets import download, mnist
 from nanogan.errors import DataNotFound, UserError
 from tests.data.formats.test_idx import idx_bytes
+from tests.failing_files import fill_the_disk
 
 
 def write_set(folder, count=5, *, prefix="train", zipped=True, infix="", value=None):
@@ -77,6 +84,67 @@ def test_train_and_test_are_different_files(tmp_path):
     write_set(tmp_path, 3, prefix="t10k")
     assert len(load_mnist(data_dir=tmp_path)[0]) == 5
     assert len(load_mnist(data_dir=tmp_path, split="test")[0]) == 3
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion-mnist"])
+@pytest.mark.parametrize("given", ["data_dir", "NANOGAN_DATA", "NANOGAN_DATA itself"])
+@pytest.mark.parametrize("below", ["", "raw"])
+def test_the_folders_of_torchvision(tmp_path, monkeypatch, no_network, name, given, below):
+    """MNIST/raw and FashionMNIST/raw below a root, which is what torchvision is given; the other set is there too."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    folders = {"mnist": tmp_path / "MNIST" / below, "fashion-mnist": tmp_path / "FashionMNIST" / below}
+    images = {each: write_set(folder, value=i) for i, (each, folder) in enumerate(folders.items())}
+    if given == "data_dir":
+        found, _ = load_mnist(name, data_dir=tmp_path)
+    else:
+        monkeypatch.setenv("NANOGAN_DATA", str(tmp_path if given == "NANOGAN_DATA" else folders[name]))
+        found, _ = load_mnist(name)
+    np.testing.assert_array_equal(found[..., 0], images[name])
+
+
+def test_another_sets_own_folder_is_not_taken_for_it(tmp_path, monkeypatch, no_network):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    write_set(tmp_path / "MNIST")
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path / "MNIST"))
+    with pytest.raises(DataNotFound):
+        load_mnist("fashion-mnist", download=False)
+    write_set(tmp_path / "elsewhere")
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path / "elsewhere"))
+    with pytest.raises(DataNotFound):
+        load_mnist("mnist", download=False)
+
+
+@pytest.mark.parametrize("in_folders", [False, True])
+def test_the_names_in_Kaggles_archive(tmp_path, in_folders):
+    """train-images.idx3-ubyte, and train-images-idx3-ubyte/train-images-idx3-ubyte."""
+    images = write_set(tmp_path, zipped=False)
+    for file in list(tmp_path.iterdir()):
+        if in_folders:
+            content = file.read_bytes()
+            file.unlink()
+            file.mkdir()
+            (file / file.name).write_bytes(content)
+        else:
+            file.rename(tmp_path / file.name.replace("-idx", ".idx"))
+    np.testing.assert_array_equal(load_mnist(data_dir=tmp_path)[0][..., 0], images)
+
+
+def test_the_file_of_Keras(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (7, 28, 28)).astype(np.uint8)
+    np.savez(tmp_path / "mnist.npz", x_train=x[:4], y_train=np.arange(4), x_test=x[4:], y_test=np.arange(3))
+    for split, part in (("train", x[:4]), ("test", x[4:])):
+        images, labels = load_mnist(data_dir=tmp_path, split=split)
+        np.testing.assert_array_equal(images[..., 0], part)
+        assert labels.tolist() == list(range(len(part)))
+
+
+def test_the_whole_set_comes_before_a_part_of_it(tmp_path):
+    write_set(tmp_path, 3, infix="first3-")
+    assert len(load_mnist(data_dir=tmp_path)[0]) == 3
+    write_set(tmp_path, 6, zipped=False)
+    assert len(load_mnist(data_dir=tmp_path)[0]) == 6
 
 
 def test_a_part_of_the_set_may_be_named(tmp_path):
@@ -173,6 +241,89 @@ def test_an_endless_download_is_cut_off(mirrors, monkeypatch):
     monkeypatch.setattr(mnist, "MAX_DOWNLOAD", 100)
     with pytest.raises(DataNotFound, match="more than the 100 bytes"):
         load_mnist()
+
+
+def forbidden(path, *arguments, **options):
+    raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+
+def read_only(path, *arguments, **options):
+    raise OSError(errno.EROFS, "Read-only file system", str(path))
+
+
+@pytest.mark.parametrize(
+    ("prepare", "reason"),
+    [
+        (lambda patch, cache: cache.write_text("no folder"), "(Not a directory|File exists|cannot find the path).*"),
+        (lambda patch, cache: patch.setattr(download.Path, "mkdir", forbidden), "Permission denied"),
+        (lambda patch, cache: patch.setattr(download.Path, "mkdir", read_only), "Read-only file system"),
+        (
+            lambda patch, cache: patch.setattr(download.tempfile, "TemporaryFile", lambda dir: forbidden(dir)),
+            "Permission denied",
+        ),
+        (lambda patch, cache: fill_the_disk(patch, download), "No space left on device"),
+    ],
+)
+def test_a_cache_that_cannot_be_written_is_the_reason_and_not_the_network(mirrors, monkeypatch, prepare, reason):
+    """And is found before anything is downloaded, but for a full disk."""
+    fetched, fetch = [], download._fetch
+    monkeypatch.setattr(download, "_fetch", lambda *arguments: fetched.append(arguments) or fetch(*arguments))
+    mirrors[:] = mirrors[2:] * 2  # both deliver
+    prepare(monkeypatch, mnist.cache_dir().parent)
+    with pytest.raises(DataNotFound) as caught:
+        load_mnist()
+    folder = re.escape(str(mnist.cache_dir() / "mnist"))
+    assert re.match(
+        rf"mnist was not downloaded, since it cannot be kept in the cache folder {folder} \({reason}\): .*NANOGAN_DATA",
+        str(caught.value),
+    ), caught.value
+    assert "could not be downloaded" not in str(caught.value)
+    assert len(fetched) == ("space" in reason)
+
+
+@pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="they have other caches")
+def test_without_a_home_the_data_may_be_elsewhere(tmp_path, monkeypatch, no_network):
+    for name in ("XDG_CACHE_HOME", "NANOGAN_DATA"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(download.Path, "expanduser", homeless)
+    with pytest.raises(DataNotFound, match="no cache folder, since ~/.cache names no home folder: set XDG_CACHE_HOME"):
+        load_mnist()
+    with pytest.raises(DataNotFound, match="mnist is not on this machine"):
+        load_mnist(download=False)
+    write_set(tmp_path / "mnist")
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path))
+    assert len(load_mnist()[0]) == 5
+
+
+def homeless(path):
+    raise RuntimeError("Could not determine home directory.")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (urllib.error.HTTPError("http://x", 404, "Not Found", {}, None), "HTTP 404, it has no such file"),
+        (urllib.error.HTTPError("http://x", 503, "Busy", {}, None), "HTTP 503, Busy"),
+        (urllib.error.HTTPError("http://x", 407, "Auth", {}, None), "HTTP 407, the proxy asks for a password"),
+        (urllib.error.URLError(socket.gaierror(-2, "Name or service not known")), "its name is not known here"),
+        (urllib.error.URLError(ssl.SSLCertVerificationError(1, "self-signed")), r"certificate was .*SSL_CERT_FILE"),
+        (urllib.error.URLError(ConnectionRefusedError(111, "refused")), "is the proxy proxy.local:3128 right?"),
+        (TimeoutError("timed out"), "timed out: is the proxy proxy.local:3128 right?"),
+        (ssl.SSLError(1, "record layer failure"), "record layer failure"),  # 1 is EPERM too
+        (ConnectionResetError(104, "reset by peer"), "reset by peer"),
+    ],
+)
+def test_each_failure_of_the_network_has_its_own_reason(mirrors, monkeypatch, error, message):
+    def fetch(*arguments):
+        raise error
+
+    monkeypatch.setattr(download, "_fetch", fetch)
+    monkeypatch.setenv("https_proxy", "http://user:secret@proxy.local:3128")
+    with pytest.raises(DataNotFound, match=message) as caught:
+        load_mnist()
+    assert str(caught.value).startswith(f"mnist could not be downloaded: {mirrors[0]}: ")
+    assert str(caught.value).endswith(f"or put train-images-idx3-ubyte.gz into {mnist.cache_dir() / 'mnist'}")
+    assert "secret" not in str(caught.value)
 
 
 def test_real_mnist_is_whole(real_data):

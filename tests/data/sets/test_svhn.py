@@ -44,6 +44,15 @@ def test_a_file_is_read_by_its_name_or_from_its_folder(tmp_path, compressed, spl
             assert labels[i] == (0 if y[i, 0] == 10 else y[i, 0])
 
 
+@pytest.mark.parametrize("place", ["", "SVHN"])
+def test_names_in_capital_letters(tmp_path, place):
+    (tmp_path / place).mkdir(exist_ok=True)
+    write(tmp_path / place / "TRAIN_32x32.MAT", count=3)
+    assert len(load_svhn(tmp_path)[0]) == 3
+    with pytest.raises(DataNotFound, match="holds no test_32x32.mat, only TRAIN_32x32.MAT"):
+        load_svhn(tmp_path, split="test")
+
+
 def test_labels_may_be_floating_point_numbers_as_MATLABs_own_are(tmp_path):
     write(tmp_path / "file", y=np.array([[10.0], [3.0]]), count=2)
     assert load_svhn(tmp_path / "file")[1].tolist() == [0, 3]
