@@ -63,10 +63,16 @@ NOTES = {
 }
 
 
-def name_or_folder(text):
-    if text not in NAMES and not os.path.isdir(text):
-        raise argparse.ArgumentTypeError(f"invalid choice: {text!r} (choose from {', '.join(NAMES)}, or a folder)")
-    return text
+class NameOrFolder(argparse.Action):
+    """--data FOLDER is --data-dir FOLDER, as other examples have it."""
+
+    def __call__(self, parser, namespace, value, option=None):
+        if value in NAMES:
+            namespace.data = value
+        elif os.path.isdir(value):
+            namespace.data_dir = value
+        else:
+            parser.error(f"argument --data: invalid choice: {value!r} (choose from {', '.join(NAMES)}, or a folder)")
 
 
 def main():
@@ -81,20 +87,16 @@ def main():
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
-        type=name_or_folder,
+        action=NameOrFolder,
         metavar="NAME|FOLDER",
         default="auto",
-        help="mnist, fashion-mnist, digits, or a folder with idx files; auto: mnist, or the built-in digits if it is "
+        help="mnist, fashion-mnist, digits, or --data-dir's folder; auto: mnist, or the built-in digits if it is "
         "not on this machine and cannot be downloaded",
     )
     data.add_argument("--data-dir", metavar="DIR", help="folder with the idx files, gzipped or not")
     recipes.add_judge(parser, otherwise="nothing is measured")
 
     def check(args):
-        if args.data not in NAMES:
-            if args.data_dir is not None:
-                parser.error(f"--data {args.data} and --data-dir {args.data_dir} both name a folder: give one of them")
-            args.data, args.data_dir = "auto", args.data
         if args.data == "digits" and args.data_dir is not None:
             parser.error("--data digits is built in: leave --data-dir out, or use --data mnist")
 

@@ -10,7 +10,8 @@ from nanogan.games.dcgan import DCGAN
 from nanogan.games.game import option_type
 
 DRY_STEPS = 4
-NO_OPTIONS = ("batches", "when_begun")  # what run notes in args: a step's batches, and what to write at the beginning
+# what run notes in args: a step's batches, what to write at the beginning, and which images a resumed run names anew
+NO_OPTIONS = ("batches", "when_begun", "named_anew")
 RUN_FIXED = ("seed", "drop_last", "batch_size", "amp", "best_by", "dry_run")  # for a run's life, besides the game's
 
 

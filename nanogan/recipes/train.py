@@ -64,6 +64,7 @@ def train(args, game, load_data, progress=None, measure=None):
         raise UserError(f"--best-by compares generated images, and a {game.__name__} generates none: leave it out")
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
     args.batches = game.batches_of(options)  # of a step, for images_needed
+    args.named_anew = getattr(args, "named_anew", [])
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
     if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
         return _nothing_left(args, game, progress)
@@ -74,12 +75,13 @@ def train(args, game, load_data, progress=None, measure=None):
 
 def _train(args, game, options, load_data, progress, measure, device, out, lock):
     """What :func:`train` does once the folder ``out`` is this run's."""
-    name, columns = load_data(args)
+    name, columns = _load(args, load_data, progress)
     columns = columns if isinstance(columns, dict) else {"images": columns}
     images = columns[game.real]
-    facts = resume.facts_of(images, columns.get("labels"), [columns[column] for column in game.unpaired])
+    unpaired = [columns[column] for column in game.unpaired]
+    facts = resume.facts_of(images, columns.get("labels"), unpaired, columns.get("captions"))
     if progress is not None:
-        resume.compare_images(progress, name, facts)
+        resume.compare_images(progress, name, facts, args.named_anew)
     loader = Loader(
         columns,
         batch_size=args.batch_size,
@@ -108,7 +110,7 @@ def _train(args, game, options, load_data, progress, measure, device, out, lock)
         metric=metric,
         measure=None if measure is None else measure(args, columns),
         on_disk_full=args.on_disk_full,
-        options=_options(args) | facts,
+        options=_options(args) | facts | resume.notes(args),
         when_begun=args.when_begun,
         lock=lock,
     )
@@ -119,6 +121,16 @@ def _train(args, game, options, load_data, progress, measure, device, out, lock)
     finally:
         tell_skipped(columns, out)
     return _tell_end(args, out, playing, progress, completed)
+
+
+def _load(args, load_data, progress):
+    """Call ``load_data``; what a resumed run does not find may have moved."""
+    try:
+        return load_data(args)
+    except UserError as error:
+        if progress is None:
+            raise
+        raise type(error)(f"{error}{resume.missing(args)}") from None
 
 
 def _duration(args):

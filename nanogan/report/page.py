@@ -34,6 +34,7 @@ from nanogan.report.what_a_run_left import (
     short,
 )
 
+PRIVATE = ("working_folder",)  # options that the page does not show: it is for others too, and a user's name is in it
 MOST_WARNINGS = 200
 MOST_MEASURES = 200  # rows of measures.csv, the last ones
 COLOURS = ("first", "second", "third", "fourth", "fifth")  # classes of report.css, as many as plots.COLOURS
@@ -69,6 +70,7 @@ def write_report(out, *, max_frames=60):
         curves, labels = OLD_CURVES, OLD_LABELS
     options, frames = read_object(out / "options.json"), read_frames(grids, max_frames)
     warnings = read_warnings(out / "warnings.csv")
+    shown = {name: value for name, value in options.items() if name not in PRIVATE}
     data, folder = options.get("data"), options.get("path")
     folder = Path(folder).name if isinstance(folder, str) else out.resolve().name
     name = short(data if isinstance(data, str) else folder) or "a run"
@@ -80,7 +82,7 @@ def write_report(out, *, max_frames=60):
         _warnings(_diverged(log) + (warnings or []), frames, watched=warnings is not None),
         _curves(log, panels(log, curves, labels), warnings or []),
         _measures(read_log(out / "measures.csv")[0]),
-        _tables({"Options": options, "Machine": read_object(out / "machine.json")}),
+        _tables({"Options": shown, "Machine": read_object(out / "machine.json")}),
     ]
     script = _page_part("report.js")
     page = string.Template(_page_part("report.html")).substitute(

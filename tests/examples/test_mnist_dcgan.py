@@ -179,9 +179,6 @@ def test_a_folder_of_idx_files_is_data_as_in_other_examples(tmp_path):
         assert f"idx files in {folder}: 40 images" in out
         results.append((tmp_path / "run/generator.safetensors").read_bytes())
     assert results[0] == results[1] == results[2]
-    code, _, err = run("--data", "MNIST", "--data-dir", "MNIST/raw", folder=tmp_path)
-    assert code == 2
-    assert "both name a folder: give one of them" in err
 
 
 def test_other_sizes_are_resized_to(tmp_path):
@@ -439,13 +436,21 @@ def test_resuming_what_cannot_be_resumed_gets_one_sentence(tmp_path, whole, smal
     assert "run/checkpoints/epoch_002.safetensors may be whole" in err
 
 
-def test_other_pictures_are_told(tmp_path, whole):
-    shutil.copytree(whole[0], tmp_path / "run")
+def test_other_pictures_are_told(tmp_path):
+    """In their old place; under a new name they are refused."""
+    (tmp_path / "set").mkdir()
     (tmp_path / "others").mkdir()
-    write_idx(tmp_path / "others", 600, seed=1)
-    code, _, err = run("--resume", "run", "--data-dir", "others", "--epochs", 3, folder=tmp_path)
+    write_idx(tmp_path / "set", 40)
+    succeed("--data-dir", "set", *TINY[2:], "--epochs", 1, "--out", "run", folder=tmp_path)
+    for folder in ("set", "others"):
+        write_idx(tmp_path / folder, 40, seed=1)
+    code, _, err = run("--resume", "run", "--data-dir", "others", "--epochs", 2, folder=tmp_path)
+    assert code == 2
+    told = "the images of idx files in {} are not those that run/checkpoints/last.safetensors was trained on: "
+    assert told.format("others") + "give it the same ones" in err
+    code, _, err = run("--resume", "run", "--epochs", 2, folder=tmp_path)
     assert code == 0, err
-    assert "the images of mnist are not those that run/checkpoints/last.safetensors was trained on" in err
+    assert told.format("set") + "going on" in err
 
 
 @pytest.mark.parametrize(
