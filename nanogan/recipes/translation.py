@@ -207,6 +207,7 @@ def translate(args, default):
     network = checkpoint.load_translator(args.checkpoint or default).to(backend.get_device(args.device))
     options = {"size": network.image_size, "channels": network.in_channels}
     folder = PictureFolder(args.translate, progress=progress_bar("listing"), **options)
+    folder[:1]  # raises UserError, before a folder is made, if no image can be read
     out = writable_folder(Path(args.out) / "translated")
     count, written = min(len(folder), 4) if args.dry_run else len(folder), set()
     for start in progress_bar("translating")(range(0, count, BATCH)):

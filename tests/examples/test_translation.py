@@ -35,6 +35,19 @@ def test_grey_and_coloured_digits(script, tmp_path):
     assert (ab.in_channels, ab.out_channels, ba.in_channels, ba.out_channels) == (1, 3, 3, 1)
 
 
+def test_a_refused_translation_leaves_no_folder(folders):
+    starting.succeed("discogan.py", *TWO, "--dry-run", "--out", "run", folder=folders)
+    (folders / "empty").mkdir()
+    (folders / "bad").mkdir()
+    (folders / "bad/1.png").write_bytes(b"nothing")
+    for folder, message in (("empty", "holds no picture"), ("bad", "can be read"), ("nowhere", "check the path")):
+        weights = ("--checkpoint", "run/a_to_b.safetensors")
+        code, _, err = starting.run("discogan.py", "--translate", folder, *weights, "--out", "t", folder=folders)
+        assert code == 2
+        assert message in err
+        assert not (folders / "t").exists()
+
+
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_two_folders_and_what_becomes_of_a_third(script, folders):
     """A resumed run is the uninterrupted one, though the folders are of different lengths; then it translates."""
