@@ -78,10 +78,9 @@ def take_up(out, resume, columns):
     if same:
         _cut_back(out, resume)
     elif source is not None:
-        (out / "samples").mkdir(parents=True, exist_ok=True)
         kept = [path for step, path in samples_in(source) if step <= resume.step]
         for path in [*kept, *source.glob("real.png")]:
-            shutil.copyfile(path, out / path.relative_to(source))
+            copy(path, out / path.relative_to(source), durable=False)
     rows = read_rows(source / "log.csv", resume.step, columns) if source is not None else []
     if len(rows) < resume.step:
         tqdm.write(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
@@ -130,9 +129,21 @@ def samples_in(out):
     return sorted(found)
 
 
-def copy(path, name):
-    """Copy a checkpoint; no link, because overwriting one name would change the other."""
-    with replacing(name, durable=True) as temporary:
+def make_folders(out):
+    """Make the folders of a run's files. Raises UserError if something is in the way, hours before the first file."""
+    for path in (out / "samples", out / LAST.parent):
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UserError(
+                f"cannot make the folder {path} ({error.strerror}): move away what has its name, or choose another "
+                "output folder with --out"
+            ) from None
+
+
+def copy(path, name, *, durable=True):
+    """Copy a file; no link, because overwriting one name would change the other."""
+    with replacing(name, durable=durable) as temporary:
         shutil.copyfile(path, temporary)
 
 

@@ -22,6 +22,7 @@ from nanogan.training.earlier import (
     LAST,
     clear_all_temporaries,
     folder_of,
+    make_folders,
     read_warnings,
     same_folder,
     samples_in,
@@ -101,6 +102,7 @@ class Run:
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
         real = [batch[game.real] for batch in first[:enough]]
         self._real = array_module(real[0]).concatenate(real)[:SHOWN]
+        make_folders(out)
         if resume is None:
             set_aside(out)
             self.progress = checkpoint.Progress(0, 1, 0, plan.steps_per_epoch, 0.0)

@@ -442,3 +442,14 @@ def test_a_file_in_the_place_of_the_folder_for_the_run_before_is_named(tmp_path)
     (tmp_path / "run/previous").write_text("a diary")
     with pytest.raises(UserError, match="cannot be kept in .*previous: File exists.*move that away"):
         run(tmp_path / "run", epochs=1)
+
+
+@pytest.mark.parametrize("place", ["samples", "checkpoints"])
+def test_a_file_in_a_folders_place_is_named_before_the_first_step(tmp_path, place):
+    run(tmp_path / "first")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / place).write_text("a diary")
+    for resume in (None, tmp_path / "first/checkpoints/epoch_002.safetensors"):
+        with pytest.raises(UserError, match=f"cannot make the folder .*{place} .*: move away what has its name"):
+            run(tmp_path / "run", resume=resume)
+    assert [path for path in (tmp_path / "run").rglob("*") if path.is_file()] == [tmp_path / "run" / place]
