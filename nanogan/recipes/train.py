@@ -14,6 +14,7 @@ from nanogan.errors import UserError
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
+from nanogan.text import quoted
 from nanogan.version import __version__
 
 SCORED = 2000  # images that --best-by compares after each epoch
@@ -63,7 +64,7 @@ def train(args, game, load_data, progress=None, measure=None):
     options = game.Options.of(vars(args))  # wrong ones are told before anything is read or written
     args.batches = game.batches_of(options)  # of a step, for images_needed
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
-    out = writable_folder(args.out)
+    out = writable_folder(args.out, results=False)  # Run marks it: until then nothing is changed
     name, columns = load_data(args)
     columns = columns if isinstance(columns, dict) else {"images": columns}
     images = columns[game.real]
@@ -83,6 +84,7 @@ def train(args, game, load_data, progress=None, measure=None):
     metric = None if args.best_by is None else _metric(args, playing, images, device)
 
     _tell_start(name, loader, playing, device)
+    tell_left_out(columns)
     if progress is not None:
         progress = checkpoint.load_training(progress.path, playing)
         _tell_resumed(progress)
@@ -188,16 +190,23 @@ def _tell_end(args, out, game, plan, progress, completed):
     return 0 if completed else 130
 
 
+def tell_left_out(columns):
+    """Say what else a folder of images holds, which nobody asked for."""
+    for column in columns.values():
+        if getattr(column, "left_out", ()):
+            print(f"left out of {column.path}: {'; '.join(column.left_out)}", file=sys.stderr)
+
+
 def tell_skipped(columns, out):
-    """Say which images could not be used; all of them are listed in ``out``/skipped.txt."""
+    """Say which images could not be used; all of them are listed in ``out``/skipped.txt, a line each."""
     skipped = {}
     for column in columns.values():
         skipped |= getattr(column, "skipped", {})
     if not skipped:
         return
+    lines = [f"{quoted(path)}: {reason}" for path, reason in skipped.items()]
     with suppress(OSError), replacing(out / "skipped.txt") as temporary:
-        lines = [f"{path}: {reason}" for path, reason in skipped.items()]
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-    first = "; ".join(f"{path} ({reason})" for path, reason in list(skipped.items())[:3])
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    first = "; ".join(f"{quoted(path)} ({reason})" for path, reason in list(skipped.items())[:3])
     more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     print(f"{len(skipped)} could not be used, see {out / 'skipped.txt'}: {first}{more}", file=sys.stderr)

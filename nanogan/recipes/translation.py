@@ -224,5 +224,6 @@ def _save(image, name, out, written):
     """Write an image below ``out`` as NAME.png and return the path; a second file of a name keeps its suffix too."""
     path = out / name.with_suffix(".png")
     path = path if path not in written else out / f"{name}.png"
-    images.save_png(writable_folder(path.parent) / path.name, image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images.save_png(path, image)
     return path

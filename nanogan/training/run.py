@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nanogan import checkpoint, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
-from nanogan.disk import replacing
+from nanogan.disk import mark_results, replacing
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
@@ -96,6 +96,7 @@ class Run:
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
         real = [batch[game.real] for batch in first[:enough]]
         self._real = array_module(real[0]).concatenate(real)[:SHOWN]
+        mark_results(out)
         if resume is None:
             set_aside(out)
             self.progress = checkpoint.Progress(0, 1, 0, plan.steps_per_epoch, 0.0)
