@@ -192,7 +192,7 @@ def test_a_mark_is_written_once_and_says_who_wrote_it(tmp_path):
     mark_results(tmp_path)
     painted(tmp_path / "walk_1.png", 2)
     assert values(PictureFolder(tmp_path, size=2)[:]) == [1]
-    (tmp_path / disk.MARK).write_bytes(b"\xff" * 9000 + b"\n*")  # damaged: what it says is not trusted with memory
+    (tmp_path / disk.MARK).write_bytes(b"\xff" * 9000 + b"\n*.png")  # damaged: what it says is not trusted with memory
     assert values(PictureFolder(tmp_path, size=2)[:]) == [1, 2]
 
 
