@@ -6,7 +6,7 @@
     python examples/dedupe.py                        how good is it? copies planted among built-in faces, 33 s
     python examples/dedupe.py --data FOLDER          the same among your pictures, of which copies go below --out
 
-FOLDER: JPEG, PNG, WebP, BMP and GIF files, in it or below it. Writes duplicates.csv (group, path, width, height, bytes,
+FOLDER: image files of the usual kinds, in it or below it. Writes duplicates.csv (group, path, width, height, bytes,
 bits, levels; in each group the largest picture first) and duplicates.json, the same. ``bits`` are how many of a code's
 128 differ from the first one's, ``levels`` how far its pixels at 32 x 32 are, root mean square of 255: 0 is the same
 picture, above 30 look before you believe it. Decoded pictures are kept in pictures-32.npy, 3 kB each, for a next run.
@@ -26,16 +26,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from nanogan import backend, cli, images
 from nanogan.analysis.measures import codes, neighbours, planted
 from nanogan.data import PictureFolder
+from nanogan.data.formats.image_files import decode, opened
 from nanogan.data.named import is_set, load_pictures
-from nanogan.data.sets.folder import FORMATS, decode
-from nanogan.disk import replacing, writable_folder
+from nanogan.disk import replacing, results_in, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import experiments
+from nanogan.text import quoted
 
 PICTURES, SHARE = 2000, 0.1  # originals; of them, for each kind of copy
 DRY_PICTURES, DRY_STEPS = 200, 5
@@ -100,7 +100,7 @@ def search(args, device):
     for number, group in enumerate(rows[: args.shown], start=1):
         print(f"group {number}:")
         for row in group[:SHOWN_HIGH]:
-            print(f"    {printable(row['path'])}  {row['width']} x {row['height']}, {row['levels']:.1f} levels")
+            print(f"    {quoted(row['path'])}  {row['width']} x {row['height']}, {row['levels']:.1f} levels")
         if len(group) > SHOWN_HIGH:
             print(f"    and {len(group) - SHOWN_HIGH} more")
     numbers = {"groups": len(rows), "pictures_in_them": sum(map(len, rows)), "largest": max(map(len, rows), default=0)}
@@ -155,7 +155,9 @@ def without(groups, bad):
 def check_outside(out, folder):
     """Raise UserError if what is written would come to lie among the pictures that are searched."""
     real_out, real_folder = Path(out).resolve(), Path(folder).resolve()
-    if real_out == real_folder or real_folder in real_out.parents:
+    names = set(os.listdir(os.fsencode(real_out))) if real_out.is_dir() else None
+    is_ours = names is None or results_in(real_out, names) is None  # PictureFolder leaves such a folder out
+    if real_out == real_folder or (real_folder in real_out.parents and not is_ours):
         raise UserError(
             f"the output folder {out} lies in {folder}, where its pictures would be taken for yours: "
             "choose one elsewhere with --out"
@@ -166,7 +168,7 @@ def tell_skipped(folder, out):
     """Say which pictures cannot be read, and return them; all are listed in skipped.txt."""
     skipped = folder.skipped
     with replacing(out / "skipped.txt") as temporary:
-        lines = [f"{printable(path)}: {reason}\n" for path, reason in skipped.items()]
+        lines = [f"{quoted(path)}: {reason}\n" for path, reason in skipped.items()]
         temporary.write_text("".join(lines), encoding="utf-8")
     if skipped:
         print(f"{len(skipped)} cannot be read and were left out, see {out / 'skipped.txt'}", file=sys.stderr)
@@ -189,7 +191,7 @@ def describe(found):
         rows = []
         for names in files.values():
             _, path, i = min(names)  # a file before a link to it
-            with Image.open(path, formats=FORMATS) as image:
+            with opened(path) as image:
                 width, height = image.size
             rows.append({"path": path, "width": width, "height": height, "bytes": os.path.getsize(path), "index": i})
         if len(rows) < 2:
@@ -232,21 +234,14 @@ def draw(out, rows, shown):
     images.save_grid(path, np.stack(tiles), columns=len(rows), background=255)
 
 
-def printable(text):
-    """The text with what a terminal would obey, or does not know, written as an escape."""
-    text = "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
-    encoding = sys.stdout.encoding or "utf-8"
-    return text.encode(encoding, "backslashreplace").decode(encoding)
-
-
 # --------------------------------------------------------------------------------------------- the measurement of it
 
 
 def measure(args, device):
     """Plant copies in a folder, search it, and compare with what is known."""
     originals = load_originals(args)
-    out = writable_folder(args.out)
-    folder = writable_folder(out / "planted")
+    out = writable_folder(args.out, results=False)  # find marks it
+    folder = writable_folder(out / "planted", results=False)
     planted.clear(folder)
     rng = backend.seeded_rng(args.seed, "planted")
     planted.plant(originals, folder, share=args.share, rng=rng, progress=experiments.progress_bar("planting"))

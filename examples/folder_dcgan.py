@@ -7,10 +7,11 @@
     python examples/folder_dcgan.py --resume                         go on after Ctrl-C, a crash, a power cut
     python examples/folder_dcgan.py --generate 64 --out pictures     draw, with runs/folder_dcgan/generator.safetensors
 
-The paper's 64 x 64 colour network at pytorch/examples' width. JPEG, PNG, WebP, BMP and GIF, in the folder or in folders
-below it; each is turned upright, cropped to the square in its middle and resized. Some hundred pictures of one kind
-are the least that it learns anything from, and then it learns them by heart; ten thousand are good. Times are in the
-README. Prints pytorch/examples' log line every --log-every steps.
+The paper's 64 x 64 colour network at pytorch/examples' width. JPEG, PNG, WebP, GIF, TIFF, BMP, AVIF and PPM, in the
+folder or in folders below it; each is turned upright, cropped to the square in its middle and resized. What cannot be
+read is counted and named; results of nanogan are never read as data. Some hundred images of one kind are the least
+that it learns anything from, and then it learns them by heart; ten thousand are good. Times are in the README. Prints
+pytorch/examples' log line every --log-every steps.
 """
 
 from nanogan import cli, recipes

@@ -32,6 +32,7 @@ from nanogan.disk import Lock, replacing
 from nanogan.errors import UserError
 from nanogan.games.stackgan import StageOne, StageTwo, images_of
 from nanogan.models.stackgan import network_of, stages_of
+from nanogan.text import quoted
 from nanogan.training.earlier import set_aside
 
 COUNT = 20_000  # digits that are coloured
@@ -65,7 +66,7 @@ def load_data(args):
         )
         name = args.data
         for path, reason in list(skipped.items())[:3]:
-            print(f"left out with its caption: {path} ({reason})")
+            print(f"left out with its caption: {quoted(path)} ({reason})")
     pictures = images.resize(pictures, size, progress=recipes.progress_bar("resizing"))
     return name, {**attributes, "images": pictures, "captions": captions}
 

@@ -17,7 +17,17 @@ if WINDOWS:
 else:
     import fcntl
 
+MARK = ".nanogan-results"  # a file that says which files beside it are results, not data
+IMAGES = ("real.png", "losses.png", "training.gif", "generated*.png")  # that runs and --generate write
+RESULTS = (*IMAGES, "samples", "checkpoints", "previous", "translated")  # and folders in which there are more
+RUN = {b"log.csv", b"samples", b"checkpoints"}  # what the folder of a run holds
+MAX_MARK = 1 << 12  # characters
+LOCK_FILE = ".lock"
+LOCKED_BYTE = 1 << 20  # on Windows, where a locked byte cannot be read: one behind the text
+IS_LOCKED = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
+_HELD = set()  # of this process
 
+# numbers of OSErrors
 FULL = (errno.ENOSPC, getattr(errno, "EDQUOT", errno.ENOSPC))
 FORBIDDEN = (errno.EACCES, errno.EPERM, errno.EROFS)
 IN_THE_WAY = (errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ENOTEMPTY)
@@ -101,13 +111,18 @@ def clear_temporaries(path):
         temporary.unlink(missing_ok=True)
 
 
-def writable_folder(path):
-    """Make the folder ``path`` if need be and return it as a Path. Raises UserError if it cannot be written to."""
+def writable_folder(path, *, results=True):
+    """Make the folder ``path`` if need be and return it as a Path. Raises UserError if it cannot be written to.
+
+    ``results``: whether it is marked as a folder of results at once (see :func:`mark_results`).
+    """
     path = Path(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path):
             pass
+        if results:
+            mark_results(path)
     except OSError as error:
         reason = error.strerror or error
         raise UserError(f"cannot write to the output folder {path} ({reason}): choose another with --out") from None
@@ -181,12 +196,6 @@ class Lock:
             os.close(handle)
 
 
-LOCK_FILE = ".lock"
-LOCKED_BYTE = 1 << 20  # on Windows, where a locked byte cannot be read: one behind the text
-IS_LOCKED = (errno.EACCES, errno.EAGAIN, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
-_HELD = set()  # of this process
-
-
 def _open(path):
     options = os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     try:
@@ -233,6 +242,33 @@ def _forget_locks():
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_locks)
+
+
+def mark_results(folder):
+    """Note in ``folder`` that results are in it, so that they are not taken for images to train on.
+
+    In an empty folder that is all that will be in it; in one with files of the user's own, what is called as RESULTS.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / MARK).exists():
+        return
+    is_empty = all(path.name.startswith(".") for path in folder.iterdir())
+    lines = ["# Written by nanogan. What matches a line below is not read as an image of this folder or one above it."]
+    with replacing(folder / MARK) as temporary:
+        temporary.write_text("\n".join([*lines, *(["*"] if is_empty else RESULTS)]) + "\n", encoding="utf-8")
+
+
+def results_in(folder, names):
+    """Return what is a result in ``folder``, which holds ``names`` (bytes): patterns of names, or None for all of it.
+
+    Where :func:`mark_results` left no note, a run of an earlier version is known by what it left.
+    """
+    if MARK.encode() not in names:
+        return None if RUN <= names else ()
+    with open(os.path.join(os.fsencode(folder), MARK.encode()), encoding="utf-8", errors="replace") as file:
+        lines = [line for line in file.read(MAX_MARK).splitlines() if line and not line.startswith("#")]
+    return None if "*" in lines else tuple(lines)
 
 
 def _sync_folder(path):

@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import sys
 import tempfile
 
@@ -61,6 +62,13 @@ def device(request):
 def double(monkeypatch):
     """The strict stand-in for CuPy, in CuPy's place; its devices are "gpu" and "gpu:1"."""
     return strict_cupy.install(monkeypatch)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def ctrl_c_works():
+    """Where the tests run in a shell's background (nohup pytest &), Ctrl-C is ignored, in started processes too."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import subprocess
 import sys
 import warnings
 
@@ -137,6 +138,17 @@ def test_a_traceback_is_raised(script):
     with pytest.raises(ZeroDivisionError):
         starting.run(script("1 / 0"))
     assert starting.run(script("print(2)")).stdout == "2\n", "and what follows is not harmed"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no shell's background there")
+def test_the_tests_pass_as_a_background_job_of_a_shell():
+    """One that presses Ctrl-C in its own process, in a session of pytest that was started with Ctrl-C ignored."""
+    test = "tests/examples/test_one_nn.py::test_ctrl_c_while_the_baseline_trains_leaves_no_table"
+    with starting.ctrl_c():
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", test]
+        result = subprocess.run(command, cwd=starting.ROOT, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stdout
 
 
 def test_ctrl_c_reaches_a_process_where_it_is_ignored_here(script):

@@ -243,9 +243,7 @@ def _fast():
 def _threads():
     dispatch.load("cpu")  # whose fast paths are what the threads are for
     asked, count = os.environ.get("NANOGAN_THREADS"), str(dispatch.settings["threads"]())
-    if not asked:
-        return count
-    return f"{count}, {'by' if asked == count else 'whatever is meant by'} NANOGAN_THREADS={asked}"
+    return f"{count}, by NANOGAN_THREADS={asked}" if asked else count
 
 
 def _data():

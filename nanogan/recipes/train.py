@@ -15,6 +15,7 @@ from nanogan.errors import UserError
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
+from nanogan.text import quoted
 from nanogan.training.earlier import folder_of, same_folder
 from nanogan.version import __version__
 
@@ -68,7 +69,7 @@ def train(args, game, load_data, progress=None, measure=None):
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
     if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
         return _nothing_left(args, game, progress)
-    out = writable_folder(args.out)
+    out = writable_folder(args.out, results=False)  # Run marks it: until then nothing is changed
     with Lock(out) as lock:  # a second run is refused before it reads or trains anything
         return _train(args, game, options, load_data, progress, measure, device, out, lock)
 
@@ -95,6 +96,7 @@ def _train(args, game, options, load_data, progress, measure, device, out, lock)
     metric = None if args.best_by is None else _metric(args, playing, images, device)
 
     _tell_start(name, loader, playing, device)
+    tell_left_out(columns)
     if progress is not None:
         progress = checkpoint.load_training(progress.path, playing)
         _tell_resumed(progress)
@@ -148,7 +150,7 @@ def _nothing_left(args, game, progress):
     print(f"nothing was left to do: {progress.path} is of step {progress.step}, the last one")
     out = folder_of(progress)
     if same_folder(out, Path(args.out)):
-        with Lock(writable_folder(out)):
+        with Lock(writable_folder(out, results=False)):
             training.Run(out).draw_again(game, progress)
         return _tell_end(args, out, game, progress, completed=True)
     _tell_longer(args, progress.path, progress)
@@ -235,16 +237,23 @@ def _tell_longer(args, path, progress):
         print(f"to train longer: {cli.command('--resume', path, '--epochs', more)}")
 
 
+def tell_left_out(columns):
+    """Say what else a folder of images holds, which nobody asked for."""
+    for column in columns.values():
+        if getattr(column, "left_out", ()):
+            print(f"left out of {column.path}: {'; '.join(column.left_out)}", file=sys.stderr)
+
+
 def tell_skipped(columns, out):
-    """Say which images could not be used; all of them are listed in ``out``/skipped.txt."""
+    """Say which images could not be used; all of them are listed in ``out``/skipped.txt, a line each."""
     skipped = {}
     for column in columns.values():
         skipped |= getattr(column, "skipped", {})
     if not skipped:
         return
+    lines = [f"{quoted(path)}: {reason}" for path, reason in skipped.items()]
     with suppress(OSError), replacing(out / "skipped.txt") as temporary:
-        lines = [f"{path}: {reason}" for path, reason in skipped.items()]
-        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8", errors="backslashreplace")
-    first = "; ".join(f"{path} ({reason})" for path, reason in list(skipped.items())[:3])
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    first = "; ".join(f"{quoted(path)} ({reason})" for path, reason in list(skipped.items())[:3])
     more = f"; and {len(skipped) - 3} more" if len(skipped) > 3 else ""
     print(f"{len(skipped)} could not be used, see {out / 'skipped.txt'}: {first}{more}", file=sys.stderr)

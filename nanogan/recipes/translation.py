@@ -19,7 +19,8 @@ from nanogan.errors import UserError
 from nanogan.recipes.datasets import add_data, load_data, load_test
 from nanogan.recipes.flags import images_needed, progress_bar
 from nanogan.recipes.judging import IMAGES, add_judge, can_judge, judge
-from nanogan.recipes.train import run, tell_skipped
+from nanogan.recipes.train import run, tell_left_out, tell_skipped
+from nanogan.text import quoted
 
 MEASURED = 1000  # test images of each domain
 BATCH = 50  # images translated at a time
@@ -217,7 +218,8 @@ def translate(args, default):
                 written.add(_save(image, Path(folder.file(i)).relative_to(args.translate), out, written))
     print(f"{len(written)} images of {network.image_size} x {network.image_size}: {out}")
     for path, reason in folder.skipped.items():
-        print(f"{path} could not be read: {reason}")
+        print(f"{quoted(path)} could not be read: {reason}")
+    tell_left_out({"images": folder})
     return 0
 
 
@@ -225,5 +227,6 @@ def _save(image, name, out, written):
     """Write an image below ``out`` as NAME.png and return the path; a second file of a name keeps its suffix too."""
     path = out / name.with_suffix(".png")
     path = path if path not in written else out / f"{name}.png"
-    images.save_png(writable_folder(path.parent) / path.name, image)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    images.save_png(path, image)
     return path

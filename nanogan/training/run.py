@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from nanogan import checkpoint, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
-from nanogan.disk import Lock, replacing, writable_folder
+from nanogan.disk import Lock, mark_results, replacing, writable_folder
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
@@ -84,7 +84,7 @@ class Run:
 
     def reserved(self):
         """Return a context in which no other run writes into the folder. Raises UserError if one does already."""
-        return Lock(writable_folder(self.out)) if self.lock is None else nullcontext()
+        return Lock(writable_folder(self.out, results=False)) if self.lock is None else nullcontext()
 
     def begin(self, game, loader, plan, seed, resume=None):
         """Start the folder, or take it up where ``resume`` left it; return False if no step is left to do."""
@@ -102,6 +102,7 @@ class Run:
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
         real = [batch[game.real] for batch in first[:enough]]
         self._real = array_module(real[0]).concatenate(real)[:SHOWN]
+        mark_results(out)
         make_folders(out)
         if resume is None:
             set_aside(out)

@@ -212,15 +212,12 @@ def test_a_users_own_pictures_in_the_place_of_planted_ones_are_kept(tmp_path):
     [
         (("nowhere",), "expected a folder of pictures, nowhere is nothing: check the path"),
         (("notes.txt",), "expected a folder of pictures, notes.txt is a file"),
-        (("empty",), "empty holds no picture (.jpg, .png, .webp, .bmp or .gif), itself or below"),
+        (("empty",), "empty holds no image that can be read (such as JPEG or PNG), itself or below"),
         (("one",), "one holds one picture that can be read: near-duplicates expected at least two"),
         (("broken",), "none of the 1 pictures in broken can be read"),
         (("one", "--out", "one"), "the output folder one lies in one, where its pictures would be taken for yours"),
-        (
-            (".",),
-            "the output folder runs/dedupe lies in ., where its pictures would be taken for yours: choose one else",
-        ),
-        (("--data", "."), "the output folder runs/dedupe lies in ., where"),
+        ((".", "--out", "empty"), "the output folder empty lies in ., where its pictures would be taken for yours"),
+        (("--data", "."), "runs/dedupe/planted, which is cleared for a new run, lies in . or holds pictures of it"),
         (("--data", "one"), "planting copies expected at least 7 pictures, one for each kind, got 1"),
         (("one", "--data", "faces"), "give FOLDER or --data, not both"),
         (("one", "--pictures", "2000"), "--pictures and --share are for measuring, without FOLDER: leave them out"),

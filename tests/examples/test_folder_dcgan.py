@@ -56,6 +56,35 @@ def test_a_folder_is_trained_on_and_the_run_goes_on_without_its_name(photos, tmp
         assert drawn.mode == "RGB"
 
 
+@pytest.mark.parametrize("out", [(), ("--out", ".")])
+def test_a_run_among_the_images_it_trains_on_takes_none_of_its_results_for_them(photos, tmp_path, out):
+    """The printed command goes on, a second run trains on the same images, and a run on all folders above it too."""
+    succeed(".", *TINY, "--epochs", "1", *out, folder=photos)
+    told, err = succeed("--resume", "--epochs", "2", *out, folder=photos)
+    assert "resumed at step 4" in told
+    assert "left out of .: results of nanogan (" in err
+    assert "30 images of 16 x 16" in succeed(".", *TINY, "--epochs", "1", *out, folder=photos)[0]
+    trained = ("--checkpoint", f"{out[1] if out else 'runs/folder_dcgan'}/generator.safetensors")
+    succeed("--generate", "3", "--single-files", *trained, *out, folder=photos)
+    assert "30 images of 16 x 16" in succeed(photos.parent, *TINY, "--epochs", "1", "--out", "x", folder=tmp_path)[0]
+
+
+def test_names_with_line_breaks_are_quoted_in_lists_of_names(photos, tmp_path):
+    (photos / "two\nlines\x1b[2J.png").write_text("not an image")
+    _, err = succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
+    (line,) = (tmp_path / "runs/folder_dcgan/skipped.txt").read_text().splitlines()
+    assert line == f"{photos}/two\\nlines\\x1b[2J.png: it is no image"
+    assert line.replace(": it is no image", " (it is no image)") in err
+
+
+def test_what_else_is_in_the_folder_is_told(photos, tmp_path):
+    (photos / "IMG_1.HEIC").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
+    (photos / "names.csv").write_text("a,b\n")
+    _, err = succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
+    phrases = "1 HEIC file, which cannot be read (IMG_1.HEIC): convert to JPEG or PNG; 1 other file (.csv)"
+    assert f"left out of {photos}: {phrases}\n" in err
+
+
 def test_pictures_that_cannot_be_used_are_named_and_do_not_stop_it(photos, tmp_path):
     (photos / "00.jpg").write_bytes((photos / "00.jpg").read_bytes()[:200])
     (photos / "notes.png").write_text("not a picture")
@@ -108,7 +137,7 @@ def test_grey_pictures_and_a_dry_run(photos, tmp_path):
     [
         ((), "name the folder of pictures: folder_dcgan.py PATH"),
         (("nowhere",), "expected a folder of pictures, nowhere is nothing: check the path"),
-        (("empty",), "empty holds no picture (.jpg, .png, .webp, .bmp or .gif), itself or below"),
+        (("empty",), "empty holds no image that can be read (such as JPEG or PNG), itself or below"),
         (("holiday pictures", "--batch-size", "64"), "a batch of 64 was asked for, but there are 30 pictures"),
         (("holiday pictures", "--image-size", "30"), "a DCGAN cannot draw pictures of 30 pixels"),
         (("holiday pictures", "--cache", "photos"), "--cache expected a file that ends in .npy, got photos"),

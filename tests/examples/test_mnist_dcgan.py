@@ -58,7 +58,9 @@ def succeed(*arguments, folder):
 
 
 def files(folder):
-    return sorted(str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(folder)) for path in Path(folder).rglob("*") if path.is_file() and path.name[0] != "."
+    )
 
 
 @pytest.fixture(scope="module")

@@ -64,7 +64,7 @@ def test_from_a_generator_to_a_table(tmp_path):
     options = (*DIGITS, "--mlp-epochs", 0, "--judge", "validation", "--out", "again")
     out = starting.succeed("one_nn.py", *options, folder=tmp_path)
     assert "training" not in out
-    assert sorted(path.name for path in (tmp_path / "again").iterdir()) == ["dcgan.png", "numbers.json"]
+    assert sorted(path.name for path in (tmp_path / "again").glob("[!.]*")) == ["dcgan.png", "numbers.json"]
     assert (tmp_path / "again/dcgan.png").read_bytes() == sheet
     again = numbers_in(tmp_path / "again")
     assert again["judged_by"] == 80
@@ -137,7 +137,7 @@ def test_ctrl_c_while_the_baseline_trains_leaves_no_table(script, monkeypatch, t
     with pytest.raises(KeyboardInterrupt):
         script.start(*SORTED, "--mlp-epochs", 5)
     assert len(steps) == 4, "the step is finished"
-    assert sorted(path.name for path in (tmp_path / "runs/one_nn").iterdir()) == ["mlp"]
+    assert sorted(path.name for path in (tmp_path / "runs/one_nn").glob("[!.]*")) == ["mlp"]
     assert (tmp_path / "runs/one_nn/mlp/checkpoints/last.safetensors").is_file()
 
 

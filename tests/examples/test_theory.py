@@ -10,7 +10,7 @@ from tests.examples.starting import run, succeed
 def test_a_dry_run_goes_the_whole_way(tmp_path):
     succeed("theory.py", "--dry-run", folder=tmp_path)
     out = tmp_path / "runs" / "theory"
-    assert sorted(path.name for path in out.iterdir()) == ["numbers.json", "theory.gif", "theory.png"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["numbers.json", "theory.gif", "theory.png"]
     with Image.open(out / "theory.gif") as animation:
         assert animation.n_frames > 10
         assert animation.size == (900, 300)

@@ -40,7 +40,7 @@ def test_a_refused_translation_leaves_no_folder(folders):
     (folders / "empty").mkdir()
     (folders / "bad").mkdir()
     (folders / "bad/1.png").write_bytes(b"nothing")
-    for folder, message in (("empty", "holds no picture"), ("bad", "can be read"), ("nowhere", "check the path")):
+    for folder, message in (("empty", "empty holds no"), ("bad", "can be read"), ("nowhere", "check the path")):
         weights = ("--checkpoint", "run/a_to_b.safetensors")
         code, _, err = starting.run("discogan.py", "--translate", folder, *weights, "--out", "t", folder=folders)
         assert code == 2
@@ -61,7 +61,7 @@ def test_two_folders_and_what_becomes_of_a_third(script, folders):
         whole, resumed = ((folders / each / f"{name}.safetensors").read_bytes() for each in ("whole", "run"))
         assert whole == resumed
     starting.succeed(script, "--translate", "x", "--checkpoint", "run/b_to_a.safetensors", "--out", "t", folder=folders)
-    assert sorted(path.name for path in (folders / "t/translated").iterdir()) == [f"{i:02}.png" for i in range(9)]
+    assert sorted(path.name for path in (folders / "t/translated").glob("[!.]*")) == [f"{i:02}.png" for i in range(9)]
     code, _, err = starting.run(
         script, "--translate", "x", "--checkpoint", "run/checkpoints/last.safetensors", folder=folders
     )
@@ -89,7 +89,7 @@ def test_images_that_cannot_be_read_are_told(folders):
         (("--a", "x"), "--a and --b name the folders of two domains: give both"),
         ((*TWO, "--pair", "coloured"), "--pair chooses digits, --a and --b folders: leave one of them out"),
         ((*TWO, "--data", "digits"), "--data chooses digits, --a and --b folders: leave one of them out"),
-        (("--a", "x", "--b", "empty"), "empty holds no picture"),
+        (("--a", "x", "--b", "empty"), "empty holds no image that can be read"),
         (("--pair", "coloured", "--channels", 3), "--pair coloured colours grey images: leave --channels 3 out"),
         (("--checkpoint", "x.safetensors"), "names a trained translator: add --translate FOLDER"),
         (("--translate", "x"), "there is no checkpoint runs/cyclegan/a_to_b.safetensors"),

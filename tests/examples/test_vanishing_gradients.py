@@ -18,7 +18,7 @@ def test_two_runs_and_what_is_measured_on_their_networks(tmp_path):
     succeed("lsgan.py", *DIGITS, "--width", 2, "--judge", "runs/vanilla_gan/judge.safetensors", folder=tmp_path)
     succeed("vanishing_gradients.py", *DIGITS, folder=tmp_path)
     out = tmp_path / "runs/vanishing_gradients"
-    assert sorted(path.name for path in out.iterdir()) == ["gradients.png", "numbers.json"]
+    assert sorted(path.name for path in out.glob("[!.]*")) == ["gradients.png", "numbers.json"]
     assert size_of(out / "gradients.png") == (890, 600)
     numbers = json.loads((out / "numbers.json").read_text())
     assert (

@@ -10,7 +10,7 @@ from tests.examples.starting import run, succeed
 def test_a_dry_run_plays_every_game(tmp_path):
     out = succeed("wgan_modes.py", "--dry-run", folder=tmp_path)
     left = tmp_path / "runs" / "wgan_modes"
-    assert sorted(path.name for path in left.iterdir()) == ["numbers.json", "wgan_modes.png"]
+    assert sorted(path.name for path in left.glob("[!.]*")) == ["numbers.json", "wgan_modes.png"]
     with Image.open(left / "wgan_modes.png") as image:
         assert image.size == (900, 600), "a row for each mixture, a column for each bound"
     numbers = json.loads((left / "numbers.json").read_text())

@@ -639,13 +639,26 @@ def test_slices_cover_everything_once():
             assert len(threads.slices(total, parts)) == min(parts, total)
 
 
-@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("0", None), ("many", None)])
+@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("1", 1), ("", None)])
 def test_the_number_of_threads_can_be_set(value, expected, monkeypatch):
+    """BLAS's own threads too: they would go on computing, and waiting in a loop, on cores that were not given."""
     monkeypatch.setenv("NANOGAN_THREADS", value)
     for of_blas in (1, 2):
         monkeypatch.setattr(threads, "_count", None)
         with threadpoolctl.threadpool_limits(of_blas, user_api="blas"):
             assert threads.count() == (expected or of_blas)
+            numbers = {
+                library["num_threads"] for library in threadpoolctl.threadpool_info() if library["user_api"] == "blas"
+            }
+            assert numbers == {expected or of_blas}
+
+
+@pytest.mark.parametrize("value", ["0", "many", "-1", "1.5", "1e9", "100000", "²"])
+def test_another_number_of_threads_gets_one_sentence(value, monkeypatch):
+    monkeypatch.setenv("NANOGAN_THREADS", value)
+    monkeypatch.setattr(threads, "_count", None)
+    with pytest.raises(UserError, match="NANOGAN_THREADS expected an integer from 1 to 1024, got"):
+        threads.count()
 
 
 def test_arrays_start_at_cache_lines_and_workspaces_are_used_again():

@@ -84,7 +84,7 @@ def test_folders_are_domains_of_any_sizes_and_numbers(tmp_path):
 
 def test_a_domain_without_images_gets_one_sentence(tmp_path):
     (tmp_path / "x").mkdir()
-    with pytest.raises(UserError, match="x holds no picture"):
+    with pytest.raises(UserError, match="x holds no image that can be read"):
         translation.load_domains(arguments(tmp_path, a=str(tmp_path / "x"), b=str(tmp_path)))
     images = np.zeros((1, 28, 28), np.uint8)
     np.savez(tmp_path / "one.npz", x_train=images, y_train=[0], x_test=images, y_test=[0])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageEnhance, ImageOps
 
-from nanogan.data.sets.folder import FORMATS, upright
+from nanogan.data.formats.image_files import opened, upright
 from nanogan.errors import UserError
 
 KINDS = ("copied", "recompressed", "resized", "brightened", "shifted", "cropped", "flipped")
@@ -127,7 +127,7 @@ def _listed(path):
 
 
 def _opened(path):
-    with Image.open(path, formats=FORMATS) as image:
+    with opened(path) as image:
         return upright(image, 1 if image.mode == "L" else 3)
 
 

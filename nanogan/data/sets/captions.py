@@ -9,8 +9,10 @@ import numpy as np
 from PIL import Image
 
 from nanogan.backend import seeded_rng
-from nanogan.data.sets.folder import PictureFolder, decode
+from nanogan.data.formats.image_files import decode
+from nanogan.data.sets.folder import PictureFolder
 from nanogan.errors import UserError
+from nanogan.text import quoted
 
 MAX_BYTES = 1 << 26  # of a captions.csv, 64 MiB
 MAX_LENGTH = 32  # words of a caption
@@ -195,7 +197,8 @@ def load_captioned(path, *, size, channels=3, count=None, progress=None):
         except Exception as error:  # Pillow's readers raise many kinds, of which a bad file may cause any
             skipped[file] = " ".join(str(error).split())[:200] or type(error).__name__
     if not kept:
-        raise UserError(f"none of the images in {below} can be read (for one, {next(iter(skipped.items()))})")
+        file, reason = next(iter(skipped.items()))
+        raise UserError(f"none of the images in {below} can be read (for one, {quoted(file)}: {reason})")
     return np.stack(images), captions_of([row["caption"] for row in kept]), _attributes(kept), skipped
 
 

@@ -10,35 +10,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from nanogan.data.formats.image_files import MAX_BYTES, MAX_PIXELS, decode
+from nanogan.data.formats.listing import Listing
 from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
 
-SUFFIXES = (b".jpg", b".jpeg", b".png", b".webp", b".bmp", b".gif")
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "GIF")  # by content: of Pillow's other readers, some start programs
-MAX_PIXELS = 1 << 26  # of a picture, 67 million: 200 MB when decoded; Pillow itself warns from 89 million on
-MAX_BYTES = 1 << 29  # of a picture's file
-BLOCK = 256  # pictures that are decoded, then written, while packing
-TURNED = {  # what undoes the orientation in a picture's EXIF data
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
+BLOCK = 256  # images that are decoded, then written, while packing
 
 
 class PictureFolder:
     """The pictures in a folder and all folders below it, as if they were one array, uint8 (N, size, size, channels).
 
-    JPEG, PNG, WebP, BMP and GIF (its first frame), grey, palette, RGBA, 16-bit or CMYK; sorted by path. Hidden files,
-    hidden folders and other files are ignored; links are followed, each folder is entered once. A picture is turned
-    upright by its EXIF data, cropped to the square in its middle and resized with Pillow's bilinear filter, which
-    averages when shrinking. ``channels`` is 3 (RGB) or 1 (grey); what is transparent is laid on ``background``, 0 to
-    255 (white if not given).
+    JPEG, PNG, WebP, BMP, GIF (its first frame), TIFF, PPM, JPEG 2000 and, where Pillow has it, AVIF; grey, palette,
+    RGBA, 16-bit or CMYK; sorted by path. What a file is, its first bytes say, not its name. Hidden files and folders,
+    and nanogan's own results, are ignored (see :class:`nanogan.data.formats.listing.Listing`); ``folder.left_out`` says
+    what else is there, a list of phrases. An image is turned upright by its EXIF data, cropped to the square in its
+    middle and resized with Pillow's bilinear filter, which averages when shrinking. ``channels`` is 3 (RGB) or 1
+    (grey); what is transparent is laid on ``background``, 0 to 255 (white if not given).
 
     ``folder[i]`` is a picture, ``folder[indices]`` (1-D array or slice) a batch (B, size, size, channels). They are
     decoded by then and not kept, in ``workers`` threads (as many as there are cores, 16 at most, if not given).
@@ -48,17 +37,17 @@ class PictureFolder:
     image which of them it lies in, at whatever depth. If any image lies in the folder itself, ``labels`` is None and
     ``classes`` is empty. A subfolder without images is no class.
 
-    An image that cannot be decoded, or has more than MAX_PIXELS pixels, is left out: the next good one of its class, or
-    of the folder where there are no classes, stands in its place too (after the last comes the first); so its label
-    stays right. In place of a class of which none is good stands the next good image of another: those are named in
-    ``folder.lost_classes``, and a Loader with labels refuses them. ``folder.skipped``, {path: reason}, names the images
-    met so far that were left out.
+    An image that cannot be decoded, or is too large (see :func:`nanogan.data.formats.image_files.decode`), is left out:
+    the next good one of its class, or of the folder where there are no classes, stands in its place too (after the last
+    comes the first); so its label stays right. In place of a class of which none is good stands the next good image of
+    another: those are named in ``folder.lost_classes``, and a Loader with labels refuses them. ``folder.skipped``,
+    {path: reason}, names the images met so far that were left out.
 
     ``cache`` is a file, such as faces-64.npy, from which all is read once :meth:`pack` has written it; beside it,
     faces-64.npy.json tells whether it still fits the folder: if not, the folder is decoded until it is packed again.
     ``progress`` wraps the iteration over the files found while listing (tqdm).
 
-    Raises UserError if there is no such folder or it holds no picture, and, when a batch is asked for, if none is good.
+    Raises UserError if there is no such folder or it holds no image, and, when a batch is asked for, if none is good.
     """
 
     ndim, dtype = 4, np.dtype(np.uint8)
@@ -136,10 +125,10 @@ class PictureFolder:
             found = "a file" if self.path.exists() else "nothing"
             raise UserError(f"expected a folder of pictures, {self.path} is {found}: check the path")
         root, names, starts, digest = os.fsencode(self.path), bytearray(), bytearray(), hashlib.sha256()
-        options = (1, self.size, self.channels, self.background, MAX_PIXELS, MAX_BYTES)  # 1: this decoder's version
+        options = (2, self.size, self.channels, self.background, MAX_PIXELS, MAX_BYTES)  # 2: this decoder's version
         digest.update(repr(options).encode())
-        runs = []
-        for name in progress(self._scan()):
+        runs, listing = [], Listing(self.path)
+        for name in progress(listing):
             top, slash, _ = name.partition(b"/")
             if not runs or runs[-1][0] != (top if slash else None):
                 runs.append([top if slash else None, 0])
@@ -150,34 +139,15 @@ class PictureFolder:
                 with contextlib.suppress(OSError):  # gone meanwhile: decoding will tell
                     status = os.stat(os.path.join(root, name))
                     digest.update(b"%b\0%d %d\0" % (name, status.st_size, status.st_mtime_ns))
+        self._bad.update(listing.unreadable)
+        self.left_out = listing.left_out()
         if not starts:
-            raise DataNotFound(f"{self.path} holds no picture (.jpg, .png, .webp, .bmp or .gif), itself or below")
+            found = f"; it holds {'; '.join(self.left_out)}" if self.left_out else ""
+            raise DataNotFound(
+                f"{self.path} holds no image that can be read (such as JPEG or PNG), itself or below{found}"
+            )
         starts += len(names).to_bytes(8, "little")
         return bytes(names), np.frombuffer(bytes(starts), "<i8"), digest.hexdigest(), runs
-
-    def _scan(self):
-        """Yield each picture's path below the folder, bytes, sorted. A folder's path ends in a slash."""
-        root = os.fsencode(self.path)
-        entered, waiting = set(), [b""]  # folders and files to come, the next one last
-        while waiting:
-            name = waiting.pop()
-            if name and not name.endswith(b"/"):
-                yield name
-                continue
-            folder = os.path.join(root, name)
-            try:
-                status = os.stat(folder)
-                if (status.st_dev, status.st_ino) in entered:  # a link to a folder that was there already
-                    continue
-                entered.add((status.st_dev, status.st_ino))
-                with os.scandir(folder) as entries:
-                    found = [name + item for item in map(_name_if_wanted, entries) if item]
-            except OSError as error:
-                if not name:
-                    raise UserError(f"{self.path} cannot be read ({error.strerror or error})") from None
-                self._bad[os.fsdecode(folder)] = f"the folder cannot be read ({error.strerror or error})"
-                continue
-            waiting += sorted(found, reverse=True)  # with the slashes: all come out as sorted() would have them
 
     def file(self, index):
         """The path of picture number ``index``, from 0 on, whether or not it can be read."""
@@ -298,69 +268,3 @@ def _classes(runs):
 
 def _usable_cores():
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _name_if_wanted(entry):
-    """Return the name of a picture, the name of a folder with a slash, or None for anything else."""
-    name = entry.name
-    if name.startswith(b"."):
-        return None
-    try:
-        if name.lower().endswith(SUFFIXES) and entry.is_file():
-            return name
-        return name + b"/" if entry.is_dir() else None
-    except OSError:  # a link to itself
-        return None
-
-
-def decode(path, size, channels=3, *, background=255):
-    """Return the picture in the file ``path``, uint8 (size, size, channels): upright, cropped to a square, resized.
-
-    Raises ValueError for a file too large, before anything is decoded, and what Pillow raises for one it cannot read.
-    """
-    if os.path.getsize(path) > MAX_BYTES:
-        raise ValueError(f"its file has more than {MAX_BYTES} bytes")
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        raise ValueError(f"it has more than {MAX_PIXELS} pixels") from None
-    with image:
-        if image.width * image.height > MAX_PIXELS:
-            raise ValueError(f"it has more than {MAX_PIXELS} pixels")
-        # A JPEG can be decoded at 1/2, 1/4 or 1/8 of its size; twice what is wanted is left for the filter to average.
-        image.draft("L" if channels == 1 else "RGB", (2 * size, 2 * size))
-        image = upright(image, channels, background=background)
-        W, H = image.size
-        side = min(W, H)
-        left, top = (W - side) // 2, (H - side) // 2
-        if W != H:  # before resizing, which would else average pixels from beyond the edge with those inside
-            image = image.crop((left, top, left + side, top + side))
-        return np.asarray(image.resize((size, size), Image.Resampling.BILINEAR)).reshape(size, size, channels)
-
-
-def upright(image, channels=3, *, background=255):
-    """Return an opened Pillow image as "RGB", or "L" for 1 channel: whole, 8 bits, turned by its EXIF data, opaque."""
-    image.load()
-    orientation = _orientation(image)
-    image = _plain(image, channels, background)
-    return image.transpose(TURNED[orientation]) if orientation in TURNED else image
-
-
-def _orientation(image):
-    try:
-        return image.getexif().get(0x0112)  # EXIF's tag of that name
-    except Exception:  # damaged EXIF data are no reason to lose the picture
-        return None
-
-
-def _plain(image, channels, background):
-    """Return the picture as 8-bit "L" or "RGB", without transparency."""
-    mode = "L" if channels == 1 else "RGB"
-    if image.mode.startswith("I"):  # 16 bits, which convert would clip to 8
-        numbers = np.asarray(image).astype(np.int64).clip(0, 65535)
-        return Image.fromarray(((numbers * 255 + 32767) // 65535).astype(np.uint8)).convert(mode)
-    if image.has_transparency_data:
-        image = image.convert("RGBA")
-        below = Image.new("RGBA", image.size, (background, background, background, 255))
-        image = Image.alpha_composite(below, image)
-    return image if image.mode == mode else image.convert(mode)

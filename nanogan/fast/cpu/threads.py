@@ -21,9 +21,11 @@ import numpy as np
 import threadpoolctl
 
 from nanogan import dispatch
+from nanogan.errors import UserError
 
 LINE = 64  # bytes of a cache line
 LARGE_PAGES = 5 << 20  # bytes
+MOST = 1024  # threads
 
 _local = threading.local()
 _lock = threading.Lock()  # of the helper threads: they serve one operation at a time
@@ -38,7 +40,8 @@ _before = []  # BLAS's numbers of threads before the first of them
 def count():
     """Number of threads: NANOGAN_THREADS, or as many as NumPy's BLAS is set to use (one per core, unless told).
 
-    Asked once, when the process first computes: set BLAS's number before that, or not at all.
+    Asked once, when the process first computes: set BLAS's number before that, or not at all. NANOGAN_THREADS sets it
+    too: BLAS's own threads compute what none of ours do. Raises UserError if it is no integer of at least 1.
     """
     global _count
     if _count is None:
@@ -48,10 +51,19 @@ def count():
                 # threadpoolctl lets one thread of Python set OpenBLAS's number and ignores the others; here whichever
                 # thread computes first sets it, and the last one restores it
                 _blas[:] = [_functions_of(library) for library in libraries]
-                set_by_user = os.environ.get("NANOGAN_THREADS", "")
-                of_blas = max((get() for get, _ in _blas), default=1)
-                _count = int(set_by_user) if set_by_user.isdecimal() and int(set_by_user) > 0 else of_blas
+                asked = _asked()
+                for _, set_number in _blas if asked else ():
+                    set_number(asked)
+                _count = asked or max((get() for get, _ in _blas), default=1)
     return _count
+
+
+def _asked():
+    """What NANOGAN_THREADS asks for; None if it is not set."""
+    text = os.environ.get("NANOGAN_THREADS", "").strip()
+    if text and not (text.isascii() and text.isdecimal() and 1 <= int(text) <= MOST):
+        raise UserError(f"NANOGAN_THREADS expected an integer from 1 to {MOST}, got {text!r}: correct it or unset it")
+    return int(text) if text else None
 
 
 dispatch.settings["threads"] = count

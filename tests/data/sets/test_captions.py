@@ -219,7 +219,7 @@ def test_what_is_missing_or_too_large_gets_one_sentence(tmp_path, monkeypatch):
     with pytest.raises(UserError, match="in UTF-8"):
         load_captioned(tmp_path, size=8)
     (tmp_path / "captions.csv").write_text("file,caption\na.png,cat\n")
-    with pytest.raises(DataNotFound, match="holds no picture"):
+    with pytest.raises(DataNotFound, match="holds no image that can be read"):
         load_captioned(tmp_path, size=8)
     monkeypatch.setattr(captions, "MAX_BYTES", 10)
     with pytest.raises(UserError, match="has more than 10 bytes"):

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image, PngImagePlugin
 
-from nanogan import images
+from nanogan import disk, images
 from nanogan.data import Loader, PictureFolder
+from nanogan.data.formats import image_files
 from nanogan.data.sets import folder
+from nanogan.disk import mark_results
 from nanogan.errors import DataNotFound, UserError
 
 
@@ -48,11 +50,157 @@ def decoded(image, size=4, channels=3, *, name="a.png", tmp_path, **options):
 # ------------------------------------------------------------------------------------------------------- the listing
 
 
+def saved(kind, value=0):
+    """The bytes of a grey image file."""
+    buffer = io.BytesIO()
+    Image.new("RGB", (8, 8), (value,) * 3).save(buffer, kind, **({"quality": 100} if kind == "JPEG" else {}))
+    return buffer.getvalue()
+
+
+def box(*brands):
+    """How a file of the ISO family begins: a HEIC, an AVIF, a film."""
+    body = b"ftyp" + brands[0] + bytes(4) + b"".join(brands)
+    return (len(body) + 4).to_bytes(4, "big") + body + bytes(40)
+
+
+def test_what_is_an_image_by_content_is_read_and_the_rest_is_counted_and_named(tmp_path):
+    files = {
+        "1.jpg": saved("JPEG", 10),
+        "2.jfif": saved("JPEG", 20),
+        "3": saved("JPEG", 30),
+        "4.tif": saved("TIFF", 40),
+        "5.dat": saved("PNG", 50),
+        "6.bak": saved("BMP", 60),
+        "7.jpg~": saved("WEBP", 70),
+        "8.image": saved("GIF", 80),
+        "9.pgm": saved("PPM", 90),
+        "A": saved("PPM", 100),
+        "B.heic": saved("JPEG", 110),
+        "b.heic": box(b"heic", b"mif1"),
+        "a.HEIC": box(b"mif1", b"heic"),
+        "c.psd": b"8BPS" + bytes(60),
+        "d.jxl": b"\xff\x0a" + bytes(60),
+        "e.nef": b"II*\0" + bytes(60),
+        "f.svg": b"<svg xmlns='x'/>",
+        "g.mov": box(b"qt  "),
+        "h": box(b"isom", b"mp42"),
+        "i.txt": b"BM and more of a text that is long enough to be taken for something else",
+        "j.me": b"BM and more of a text that is long enough to be taken for something else",
+        "k.csv": b"a,b",
+        "l": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    pictures = PictureFolder(tmp_path, size=2)
+    np.testing.assert_allclose(values(pictures[:]), range(10, 111, 10), atol=3)
+    assert pictures.skipped == {}
+    assert pictures.left_out == [
+        "2 HEIC files, which cannot be read (a.HEIC, ...): convert to JPEG or PNG",
+        "1 JPEG XL file, which cannot be read (d.jxl): convert to JPEG or PNG",
+        "1 Photoshop file, which cannot be read (c.psd): convert to JPEG or PNG",
+        "1 SVG file, which cannot be read (f.svg): convert to JPEG or PNG",
+        "1 raw camera file, which cannot be read (e.nef): convert to JPEG or PNG",
+        "6 other files (.csv, .mov, .txt)",
+    ]
+    (tmp_path / "1.jpg").write_bytes(box(b"heic"))
+    pictures = PictureFolder(tmp_path, size=2)
+    pictures[:]
+    reason = "it is a HEIC file, which cannot be read: convert it to JPEG or PNG"
+    assert pictures.skipped == {str(tmp_path / "1.jpg"): reason}
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "JPEG2000", "TIFF", "PPM"])
+def test_more_formats_are_decoded_whatever_their_names_say(tmp_path, kind):
+    if kind not in image_files.FORMATS:
+        pytest.skip("Pillow reads no AVIF here")
+    (tmp_path / "a.jpg").write_bytes(saved(kind, 77))
+    (tmp_path / "b").write_bytes(saved(kind, 77))
+    np.testing.assert_allclose(values(PictureFolder(tmp_path, size=2)[:]), [77, 77], atol=1)
+
+
+def test_files_of_other_suffixes_are_not_opened(tmp_path, monkeypatch):
+    for name in ("a.png", "b.jpg", "c.txt", "d.JSON", "e.npy", "f.mp4"):
+        (tmp_path / name).write_bytes(saved("PNG"))
+    monkeypatch.setattr("builtins.open", lambda *a, **k: pytest.fail(f"{a} was opened"))
+    pictures = PictureFolder(tmp_path, size=2)
+    assert (len(pictures), pictures.left_out) == (2, ["4 other files (.json, .mp4, .npy, .txt)"])
+
+
+def test_floating_point_values_of_no_known_range_are_left_out(tmp_path):
+    Image.fromarray(np.full((4, 4), 0.5, np.float32)).save(tmp_path / "a.tif")
+    painted(tmp_path / "b.tif", 9)
+    pictures = PictureFolder(tmp_path, size=2)
+    assert values(pictures[:]) == [9, 9]
+    assert "floating-point" in pictures.skipped[str(tmp_path / "a.tif")]
+
+
+# ------------------------------------------------------------------------------------------- results are never data
+
+
+def run_folder(path, value=200):
+    """What a run leaves, as far as it is images."""
+    for name in ("real.png", "losses.png", "training.gif", "samples/epoch_001_step_000001.png", "previous/real.png"):
+        painted(path / name, value)
+    (path / "checkpoints").mkdir()
+    (path / "log.csv").write_text("epoch,step\n")
+
+
+def test_results_below_a_folder_are_not_its_images(tmp_path):
+    """ "cd photos; folder_dcgan.py ." writes into photos/runs."""
+    numbered(tmp_path, 3)
+    painted(tmp_path / "cats" / "1.png", 3)
+    run_folder(tmp_path / "runs" / "of an earlier version")
+    mark_results(tmp_path / "runs" / "new")
+    painted(tmp_path / "runs" / "new" / "generated_000001.png", 200)
+    painted(tmp_path / "runs" / "mine" / "real.png", 4)  # not every file of that name
+    pictures = PictureFolder(tmp_path, size=2)
+    assert values(pictures[:]) == [0, 1, 2, 3, 4]
+    assert pictures.left_out == ["results of nanogan (runs/new/, runs/of an earlier version/)"]
+
+
+def test_results_among_the_images_of_a_folder_are_not_its_images(tmp_path):
+    """ "cd photos; folder_dcgan.py . --out ." """
+    numbered(tmp_path, 3)
+    mark_results(tmp_path)
+    run_folder(tmp_path)
+    painted(tmp_path / "generated.png", 200)
+    painted(tmp_path / "new" / "epoch_photo.png", 3)  # added later
+    pictures = PictureFolder(tmp_path, size=2)
+    assert values(pictures[:]) == [0, 1, 2, 3]
+    (left_out,) = pictures.left_out[:1]
+    assert left_out == "results of nanogan (checkpoints, generated.png, losses.png, ...)"
+    (tmp_path / disk.MARK).unlink()  # of an earlier version
+    (tmp_path / "generated.png").unlink()
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [0, 1, 2, 3]
+
+
+def test_a_folder_of_generated_images_can_be_asked_for(tmp_path):
+    mark_results(tmp_path / "out")
+    for i in (1, 2):
+        painted(tmp_path / "out" / f"generated_{i:06d}.png", i)
+    assert values(PictureFolder(tmp_path / "out", size=2)[:]) == [1, 2]
+    with pytest.raises(DataNotFound, match=r"it holds results of nanogan \(out/\)"):
+        PictureFolder(tmp_path, size=2)
+
+
+def test_a_mark_is_written_once_and_says_who_wrote_it(tmp_path):
+    painted(tmp_path / "own.png", 1)
+    mark_results(tmp_path)
+    text = (tmp_path / disk.MARK).read_text()
+    assert text.startswith("# Written by nanogan.")
+    (tmp_path / disk.MARK).write_text(text + "walk_*.png\n")  # a user's line
+    mark_results(tmp_path)
+    painted(tmp_path / "walk_1.png", 2)
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [1]
+    (tmp_path / disk.MARK).write_bytes(b"\xff" * 9000 + b"\n*.png")  # damaged: what it says is not trusted with memory
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [1, 2]
+
+
 def test_all_pictures_at_any_depth_in_any_letter_case_sorted_by_path(tmp_path):
     names = ["b.png", "a/z.PNG", "a/y/x.jpg", "a.jpeg", "a-b/c.Webp", "a/k.bmp", "c/d.gif", "C/e.JPG", "zä/ß.png"]
     for i, name in enumerate(names):
         painted(tmp_path / name, 10 * i)
-    for name in ("notes.txt", "png", ".hidden.png", ".git/a.png", "d/.thumbs/b.png", "x.png.part", "movie.tif"):
+    for name in ("notes.txt", "png", ".hidden.png", ".git/a.png", "d/.thumbs/b.png", "x.png.part", "movie.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(b"no picture")
     (tmp_path / "folder.png").mkdir()
@@ -103,7 +251,7 @@ def test_what_is_no_folder_of_pictures_gets_one_sentence(tmp_path):
     for path, error, message in (
         (tmp_path / "none", UserError, "expected a folder of pictures, .*none is nothing"),
         (tmp_path / "file", UserError, "expected a folder of pictures, .*file is a file"),
-        (tmp_path, DataNotFound, "holds no picture"),
+        (tmp_path, DataNotFound, r"holds no image that can be read .*; it holds 1 other file"),
     ):
         with pytest.raises(error, match=message):
             PictureFolder(path, size=8)
@@ -202,9 +350,11 @@ def test_CMYK_and_the_first_frame_of_an_animation(tmp_path):
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp"])
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.webp", "a.tif", "a.avif"])
 def test_EXIF_turns_pictures_upright(tmp_path, orientation, name):
     """Corners of four colours, stored as a camera that was held so would have; the crop is made after the turn."""
+    if name == "a.avif" and "AVIF" not in image_files.FORMATS:
+        pytest.skip("Pillow reads no AVIF here")
     upright = np.zeros((48, 32, 3), np.uint8)
     upright[:24, :16], upright[:24, 16:] = (250, 0, 0), (0, 250, 0)
     upright[24:, :16], upright[24:, 16:] = (0, 0, 250), (250, 250, 250)
@@ -249,7 +399,7 @@ def test_a_bad_picture_is_replaced_by_the_next_good_one_and_named(tmp_path):
         assert pictures.skipped == {}, "what nobody asked for is not looked at"
         assert values(pictures[np.array([7, 3, 0, 4, 1])]) == [1, 5, 1, 5, 1]
         assert list(pictures.skipped) == [str(tmp_path / f"{i:03d}.png") for i in (0, 3, 4, 7)]
-        assert all("cannot identify image file" in reason for reason in pictures.skipped.values())
+        assert set(pictures.skipped.values()) == {"it is no image"}
         assert values(pictures[:]) == [1, 1, 2, 5, 5, 5, 6, 1]
 
 
@@ -262,7 +412,7 @@ def test_a_picture_known_to_be_bad_is_not_tried_again(tmp_path, monkeypatch):
 
 def test_if_none_is_good_it_is_told(tmp_path):
     pictures = PictureFolder(numbered(tmp_path, 3, bad=(0, 1, 2)), size=2)
-    with pytest.raises(UserError, match=r"none of the 3 pictures .* can be read \(for one, .*000.png: cannot identify"):
+    with pytest.raises(UserError, match=r"none of the 3 pictures .* can be read \(for one, .*000.png: it is no image"):
         pictures[np.array([1])]
     with pytest.raises(UserError, match="none of the 3 pictures"):
         list(Loader(pictures, batch_size=2).epoch(1))
@@ -276,7 +426,7 @@ def test_truncated_and_other_files_are_left_out(tmp_path, rng):
         (tmp_path / name).write_bytes(buffer.getvalue()[: len(buffer.getvalue()) // 2])
     (tmp_path / "f.png").write_bytes(b"")
     (tmp_path / "g.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n")
-    noise.save(tmp_path / "h.gif", "TIFF")
+    noise.save(tmp_path / "h.gif", "TGA")  # of a format that is not read
     painted(tmp_path / "i.jpg", 5, format="PNG")  # a good one, whatever its name says
     pictures = PictureFolder(tmp_path, size=2)
     assert values(pictures[:]) == [5] * 9
@@ -305,10 +455,55 @@ def test_pictures_with_any_byte_changed_are_decoded_or_left_out(tmp_path, rng):
     assert all("\n" not in reason for reason in pictures.skipped.values())
 
 
+def test_a_large_JPEG_is_decoded_small(tmp_path, monkeypatch):
+    """Phones make 100 million pixels and more; here the limits are a thousandth, the ways the same."""
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 67_000)
+    monkeypatch.setattr(image_files, "MAX_JPEG", 268_000)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 89_000)  # Pillow's own limit: beyond twice that it raises
+    for name, size, options in (
+        ("a.jpg", (400, 300), {}),  # 12000 x 9000
+        ("b.jpg", (516, 387), {}),  # 200 million: Pillow would refuse to open it
+        ("c.jpg", (400, 300), {"progressive": True}),  # all of it would be in memory
+        ("d.jpg", (600, 450), {}),  # too many however small it is decoded
+        ("e.png", (400, 300), {}),
+    ):
+        image = Image.new("L", size, 40)
+        image.paste(200, (size[0] // 4, size[1] // 4, 3 * size[0] // 4, 3 * size[1] // 4))
+        image.save(tmp_path / name, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        pictures = PictureFolder(tmp_path, size=8, workers=1)
+        seen = pictures[:]
+    for shown in seen:
+        np.testing.assert_allclose(shown[[0, 0, 7, 7], [0, 7, 0, 7], 0], 40, atol=9)
+        np.testing.assert_allclose(shown[3:5, 3:5, 0], 200, atol=9)
+    left_out = {os.path.basename(path): reason for path, reason in pictures.skipped.items()}
+    assert left_out == dict.fromkeys(["c.jpg", "d.jpg", "e.png"], "it has more than 67000 pixels")
+    large = PictureFolder(tmp_path, size=300, workers=1)  # 1/8 or 1/2 would be less than twice what is wanted
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with pytest.raises(UserError, match="none of the 5"):
+            large[:]
+
+
+def test_a_JPEG_of_several_scans_is_decoded_whole_so_it_counts_whole(tmp_path, monkeypatch):
+    """Progressive or not, if its colours come one after the other, all of it must be in memory."""
+    Image.new("RGB", (400, 300), (90, 120, 30)).save(tmp_path / "a.jpg", quality=90)
+    data = bytearray((tmp_path / "a.jpg").read_bytes())
+    at = data.index(b"\xff\xda") + 4
+    assert data[at] == 3
+    assert image_files._is_one_scan(tmp_path / "a.jpg")
+    data[at] = 1
+    (tmp_path / "b.jpg").write_bytes(data)
+    assert not image_files._is_one_scan(tmp_path / "b.jpg")
+    (tmp_path / "c.jpg").write_bytes(data[:30])
+    assert not image_files._is_one_scan(tmp_path / "c.jpg")
+
+
 def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
     painted(tmp_path / "a.png", 1, size=(100, 101))
     painted(tmp_path / "b.png", 2, size=(100, 100))
-    monkeypatch.setattr(folder, "MAX_PIXELS", 10_000)
+    monkeypatch.setattr(image_files, "MAX_PIXELS", 10_000)
     loaded = []
     original = PngImagePlugin.PngImageFile.load
     monkeypatch.setattr(PngImagePlugin.PngImageFile, "load", lambda self: loaded.append(self.size) or original(self))
@@ -322,7 +517,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, monkeypa
     pictures = PictureFolder(tmp_path, size=2)
     assert values(pictures[:]) == [2, 2]
     assert list(pictures.skipped.values()) == ["it has more than 10000 pixels"]
-    monkeypatch.setattr(folder, "MAX_BYTES", 10)
+    monkeypatch.setattr(image_files, "MAX_BYTES", 10)
     with pytest.raises(UserError, match="its file has more than 10 bytes"):
         PictureFolder(tmp_path, size=2)[:]
 
@@ -389,9 +584,7 @@ def test_a_class_without_a_good_image_is_refused_where_labels_are_used(tmp_path)
     (batch,) = Loader(pictures, batch_size=4, shuffle=False).epoch(1)
     assert set(batch) == {"images"}
     pictures = PictureFolder(tmp_path, size=2)
-    with pytest.raises(
-        UserError, match="none of the images of class 'b' can be read .*: cannot identify .* remove its"
-    ):
+    with pytest.raises(UserError, match="none of the images of class 'b' can be read .*: it is no image.* remove its"):
         list(Loader(pictures, labels=pictures.labels, batch_size=4).epoch(1))
     last = PictureFolder(classed(tmp_path / "last", ["a/0.png", "b/0.png"], bad=("b/0.png",)), size=2)
     assert values(last[:]) == [0, 0], "after the last comes the first"
