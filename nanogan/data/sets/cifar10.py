@@ -1,12 +1,11 @@
 """CIFAR-10 from its author's binary archive, packed or unpacked."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 
 from nanogan.data.formats import cifar
-from nanogan.data.sets.download import download_file, usual_folders
+from nanogan.data.sets.download import data_dir, download_file, usual_folders
 from nanogan.errors import DataNotFound, UserError
 
 PAGE = "https://www.cs.toronto.edu/~kriz/cifar.html"
@@ -51,8 +50,7 @@ def load_cifar10(path=None, *, split="train", download=True):
 
 def _usual_path(split, download):
     """Return the first of the usual places that holds CIFAR-10, or the archive, downloaded."""
-    shared = os.environ.get("NANOGAN_DATA")
-    folders = usual_folders("cifar10") + ([Path(shared)] if shared else [])
+    folders = usual_folders("cifar10") + ([] if data_dir() is None else [data_dir()])
     path = next((folder for folder in folders if _find(folder, split)), None)
     if path is not None:
         return path

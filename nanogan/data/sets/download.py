@@ -40,29 +40,50 @@ def cache_dir():
         raise DataNotFound(f"there is no cache folder, since {base} names no home folder: {ELSEWHERE}") from None
 
 
+def data_dir():
+    """Return the folder that NANOGAN_DATA names, in which ``~`` is the home folder; None if it is not set."""
+    shared = os.environ.get("NANOGAN_DATA")
+    return Path(os.path.expanduser(shared)) if shared else None
+
+
 def usual_folders(name):
     """Return the folders where data set ``name`` may be: below $NANOGAN_DATA, if that is set, and below the cache.
 
     $NANOGAN_DATA may also be the folder of this set itself, and torchvision's folder raw in it.
     """
-    shared = os.environ.get("NANOGAN_DATA")
-    if shared and not os.path.isdir(shared):
-        raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
-    folders = folders_named(shared, name) if shared else []
-    if shared and any(plain(each) == plain(name) for each in Path(os.path.abspath(shared)).parts[-2:]):
-        folders.append(Path(shared))
-    with suppress(DataNotFound):  # who has no cache may have the data elsewhere
-        folders.append(cache_dir() / name)
+    shared, folders = data_dir(), []
+    if shared is not None:
+        if not shared.is_dir():
+            raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
+        if not _is_readable(shared):
+            raise UserError(f"NANOGAN_DATA names {shared}, which this user may not read: correct it or unset it")
+        folders += folders_named(shared, name)
+        if any(plain(each) == plain(name) for each in Path(os.path.abspath(shared)).parts[-2:]):
+            folders.append(shared)
+    with suppress(DataNotFound):  # who has no cache, or another user's, may have the data elsewhere
+        folders += [cache_dir() / name] if _is_readable(cache_dir() / name) else []
     return folders
 
 
 def folders_named(folder, name):
-    """Return the folders in ``folder`` of a set's name, however it is written: fashion-mnist, FashionMNIST, ..."""
+    """Return the folders in ``folder`` of a set's name, however it is written: fashion-mnist, FashionMNIST, ...
+
+    Raises UserError for one that may not be read.
+    """
     try:
         names = sorted(os.listdir(folder), key=lambda each: (each != name, each))
     except OSError:
-        return []  # what cannot be listed holds nothing for us
-    return [Path(folder) / each for each in names if plain(each) == plain(name) and (Path(folder) / each).is_dir()]
+        return []  # no folder
+    found = [Path(folder) / each for each in names if plain(each) == plain(name)]
+    found = [each for each in found if os.path.isdir(each)]
+    for each in found:
+        if not _is_readable(each):
+            raise UserError(f"the folder {each} may not be read by this user: change its permissions")
+    return found
+
+
+def _is_readable(folder):
+    return os.access(folder, os.R_OK | os.X_OK)
 
 
 def plain(name):

@@ -281,6 +281,26 @@ def test_a_cache_that_cannot_be_written_is_the_reason_and_not_the_network(mirror
     assert len(fetched) == ("space" in reason)
 
 
+@pytest.mark.parametrize("place", ["", "mnist"])
+def test_a_folder_that_may_not_be_read_is_named_but_for_the_cache(tmp_path, monkeypatch, no_network, place):
+    """Of the cache, which may be another user's, nobody said that the data are there."""
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path / "shared"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("LOCALAPPDATA", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    closed, access = tmp_path / "shared" / place, os.access
+    write_set(tmp_path / "shared/mnist")
+    write_set(mnist.cache_dir() / "mnist")
+    monkeypatch.setattr(os, "access", lambda path, mode: path != closed and access(path, mode))
+    with pytest.raises(UserError, match=f"{re.escape(str(closed))}.* may not .*read"):
+        load_mnist()
+    monkeypatch.delenv("NANOGAN_DATA")
+    assert len(load_mnist()[0]) == 5
+    closed = mnist.cache_dir() / "mnist"
+    with pytest.raises(DataNotFound, match="mnist is not on this machine"):
+        load_mnist(download=False)
+
+
 @pytest.mark.skipif(os.name == "nt" or sys.platform == "darwin", reason="they have other caches")
 def test_without_a_home_the_data_may_be_elsewhere(tmp_path, monkeypatch, no_network):
     for name in ("XDG_CACHE_HOME", "NANOGAN_DATA"):
