@@ -37,7 +37,7 @@ def cache_dir():
     try:
         return Path(base).expanduser() / "nanogan"
     except RuntimeError:
-        raise DataNotFound(f"there is no cache folder, since {base} names no home folder: {ELSEWHERE}") from None
+        raise DataNotFound(f"no home folder is known, and so no cache folder {base}/nanogan: {ELSEWHERE}") from None
 
 
 def data_dir():
