@@ -21,9 +21,9 @@ DATA = ("data", "path", "data_dir", "a", "b")  # options that name images, or wh
 PATHS = (*DATA, *FILES, "cache", "stage1")
 FOLDER = "working_folder"  # from which relative paths count
 FACTS = (  # of a run's options, what no flag says
-    *("pictures", "pictures_crc32", "labels_crc32", "captions_crc32", "judge_crc32", "best_by_crc32", "nanogan"),
-    *("numpy", FOLDER),
-)
+    "pictures", "pictures_crc32", "labels_crc32", "captions_crc32", "judge_crc32", "best_by_crc32", FOLDER, "nanogan",
+    "numpy",
+)  # fmt: skip
 
 
 def resume(parser, args, fixed=()):
