@@ -135,6 +135,32 @@ def test_a_lock_file_that_its_last_holder_removed_is_not_taken_for_the_folders(t
         Lock(tmp_path)
 
 
+@pytest.mark.skipif(os.name == "nt", reason="Windows removes no open file")
+def test_a_lock_file_that_somebody_removed_is_not_the_next_ones(tmp_path):
+    first = Lock(tmp_path)
+    (tmp_path / ".lock").unlink()
+    with Lock(tmp_path):
+        first.release()  # its own file is gone
+        with pytest.raises(UserError, match="is being written by"):
+            Lock(tmp_path)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
+def test_another_users_lock_file_can_be_locked_too(tmp_path, monkeypatch):
+    """In a folder of a group: it can be read alone."""
+    (tmp_path / ".lock").write_text("process 1 on elsewhere since 2020-01-01 00:00")
+    opened = os.open
+
+    def open_(path, flags, *mode):
+        if flags & os.O_RDWR and str(path).endswith(".lock"):
+            raise PermissionError(errno.EACCES, "Permission denied")
+        return opened(path, flags, *mode)
+
+    monkeypatch.setattr(disk.os, "open", open_)
+    with Lock(tmp_path), pytest.raises(UserError, match="is being written by"):
+        Lock(tmp_path)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_without_locks_work_goes_on(tmp_path, monkeypatch, number):

@@ -34,11 +34,14 @@ PRODUCTS = (
 )  # and the networks that curves.json names
 SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of which there are many
 LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))
-MAX_NAMES = 1 << 20  # bytes of a curves.json
+MAX_JSON = 1 << 20  # bytes of a curves.json or options.json
 
 
 def set_aside(out):
-    """Move what an earlier run left in ``out`` to ``out``/previous, so that all files in ``out`` are of one run."""
+    """Move what an earlier run left in ``out`` to ``out``/previous, so that all files in ``out`` are of one run.
+
+    A dry run does not take the place of a whole one there: its files are removed.
+    """
     clear_all_temporaries(out)
     earlier = _products(out)
     if not earlier:
@@ -48,6 +51,11 @@ def set_aside(out):
     for path in (*earlier, *_products(previous)):
         if path.is_dir():
             raise UserError(f"{cannot}: {path} is a folder where a file was expected; move it away, or {remedy}")
+    if _is_dry_run(out) and _products(previous) and not _is_dry_run(previous):
+        for path in earlier:
+            path.unlink()
+        tqdm.write(f"the dry run in {out} is removed; the run before it stays in {previous}")
+        return
     with Lock(previous) if previous.is_dir() else nullcontext():  # it may be going on there
         try:
             _move(earlier, out, previous)
@@ -177,13 +185,19 @@ def _products(out):
 
 def _exported(out):
     """The files of networks that the run in ``out`` says to have written, plain names of .safetensors files alone."""
+    names = _read_json(out / "curves.json").get("exports")
+    names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+    return [name for name in names if re.fullmatch(r"\w[\w.-]*\.safetensors", name)]
+
+
+def _is_dry_run(out):
+    return _read_json(out / "options.json").get("dry_run") is True
+
+
+def _read_json(path):
+    """The dictionary in a JSON file; an empty one if there is none that can be read."""
     try:
-        text = (
-            (out / "curves.json").read_text(encoding="utf-8")
-            if (out / "curves.json").stat().st_size < MAX_NAMES
-            else ""
-        )
-        names = json.loads(text)["exports"]
-        return [name for name in names if re.fullmatch(r"\w[\w.-]*\.safetensors", name)]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
-        return []
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < MAX_JSON else {}
+    except (OSError, ValueError, RecursionError):
+        found = {}
+    return found if isinstance(found, dict) else {}

@@ -453,3 +453,26 @@ def test_a_file_in_a_folders_place_is_named_before_the_first_step(tmp_path, plac
         with pytest.raises(UserError, match=f"cannot make the folder .*{place} .*: move away what has its name"):
             run(tmp_path / "run", resume=resume)
     assert {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()} == {place, MARK}
+
+
+def test_a_dry_run_does_not_push_a_run_out_of_previous(tmp_path, capsys):
+    """The second of two dry runs in a folder removed the long run that was there before them."""
+
+    def start(**options):
+        train(game_of(), loader_of(), Run(tmp_path / "run", options=options), epochs=1)
+
+    start(dry_run=False)
+    log = (tmp_path / "run/log.csv").read_bytes()
+    start(dry_run=True)
+    assert (tmp_path / "run/previous/log.csv").read_bytes() == log
+    start(dry_run=True)
+    start(dry_run=False)
+    assert (tmp_path / "run/previous/log.csv").read_bytes() == log
+    assert "the dry run in" in capsys.readouterr().out
+    last = (tmp_path / "run/log.csv").read_bytes()
+    start(dry_run=True)
+    assert (tmp_path / "run/previous/log.csv").read_bytes() == last, "a real run is kept as ever"
+    for text in ("[1]", "{", '{"dry_run": 1}', "[" * 100_000):
+        (tmp_path / "run/options.json").write_text(text)
+        start(dry_run=True)
+        assert (tmp_path / "run/previous/options.json").read_text() == text
