@@ -12,7 +12,7 @@ from nanogan.data.sets.digits import builtin_digits
 from nanogan.data.sets.download import folders_named, plain
 from nanogan.data.sets.faces import builtin_faces
 from nanogan.data.sets.folder import PictureFolder
-from nanogan.data.sets.mnist import holds_idx, load_mnist
+from nanogan.data.sets.mnist import folder_of_idx, holds_idx, load_mnist
 from nanogan.data.sets.svhn import files_in, load_svhn, split_of
 from nanogan.errors import UserError
 
@@ -93,6 +93,7 @@ def _holds_cifar10(path):
 
 def _idx(path):
     """The function of ``split`` that loads the idx files in a folder, or in torchvision's MNIST/raw in it, or None."""
+    path = folder_of_idx(path)
     if holds_idx(path):
         return lambda split: load_mnist(data_dir=path, split=split)
     names = [name for name in ("mnist", "fashion-mnist") if any(map(holds_idx, folders_named(path, name)))]

@@ -113,6 +113,14 @@ def test_a_folder_of_idx_files(tmp_path, below):
             assert labels.shape == (count,)
 
 
+def test_the_file_of_mnists_images_is_its_folder(tmp_path):
+    write_set(tmp_path, 5)
+    write_set(tmp_path, 3, infix="first3-")
+    assert len(load_pictures(tmp_path / "train-images-idx3-ubyte.gz", size=28, channels=1)[0]) == 5
+    for name in ("train-first3-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz"):
+        assert not is_set(tmp_path / name), "another file would be taken"
+
+
 def test_a_folder_of_two_sets_is_not_guessed_at(tmp_path):
     write_set(tmp_path / "MNIST")
     write_set(tmp_path / "FashionMNIST")

@@ -7,6 +7,7 @@ from pathlib import Path
 from nanogan.data.formats.idx import read_idx
 from nanogan.data.formats.npz import load_npz
 from nanogan.data.sets.download import cache_dir as cache_dir  # its callers know it from here
+from nanogan.data.sets.download import data_dir as shared_dir
 from nanogan.data.sets.download import download_file, folders_named, usual_folders
 from nanogan.errors import DataNotFound, UserError
 
@@ -80,6 +81,12 @@ def _names(split):
     return f"{part}-images-idx3-ubyte", f"{part}-labels-idx1-ubyte"
 
 
+def folder_of_idx(path):
+    """Return the folder of MNIST's train images, if ``path`` is their file; else ``path``."""
+    path = Path(path)
+    return path.parent if os.path.isfile(path) and _file(path.parent, "train", "images") == path else path
+
+
 def holds_idx(folder):
     """Whether a folder, or torchvision's folder raw in it, holds images in idx files."""
     return any(_file(each, part, "images") for each in _with_raw([Path(folder)]) for part in ("train", "t10k"))
@@ -100,7 +107,8 @@ def _find(name, split, data_dir):
             return found
         if (folder / f"{name}.npz").is_file():
             return [folder / f"{name}.npz"]
-    return None
+    shared = None if data_dir is not None else shared_dir()
+    return [shared / f"{name}.npz"] if shared is not None and (shared / f"{name}.npz").is_file() else None
 
 
 def _with_raw(folders):

@@ -131,13 +131,17 @@ def test_the_names_in_Kaggles_archive(tmp_path, in_folders):
     np.testing.assert_array_equal(load_mnist(data_dir=tmp_path)[0][..., 0], images)
 
 
-def test_the_file_of_Keras(tmp_path):
+def test_the_file_of_Keras(tmp_path, monkeypatch, no_network):
     x = np.random.default_rng(0).integers(0, 256, (7, 28, 28)).astype(np.uint8)
     np.savez(tmp_path / "mnist.npz", x_train=x[:4], y_train=np.arange(4), x_test=x[4:], y_test=np.arange(3))
     for split, part in (("train", x[:4]), ("test", x[4:])):
         images, labels = load_mnist(data_dir=tmp_path, split=split)
         np.testing.assert_array_equal(images[..., 0], part)
         assert labels.tolist() == list(range(len(part)))
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path))
+    np.testing.assert_array_equal(load_mnist(download=False)[0][..., 0], x[:4])
+    with pytest.raises(DataNotFound):
+        load_mnist("fashion-mnist", download=False)
 
 
 def test_the_whole_set_comes_before_a_part_of_it(tmp_path):
