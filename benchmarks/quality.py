@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmarks import machine, torch_dcgan
 from nanogan import backend, images
@@ -27,6 +26,7 @@ from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.models import dcgan
 from nanogan.optim import Adam
+from nanogan.progress import bar
 from nanogan.training import adversarial_step, sample
 
 SHAPE = {"image_size": 28, "channels": 1, "width": 32}  # the example's network, batch and learning rate
@@ -132,10 +132,12 @@ def main():
         losses = {}
         for library in ("nanogan", "torch"):
 
-            def bar(steps, label=f"seed {seed}, {library}"):
-                return tqdm(steps, desc=label, leave=False, disable=None)
+            def progress(steps, label=f"seed {seed}, {library}"):
+                return bar(steps, desc=label, leave=False)
 
-            g, losses[library] = train(library, pictures, seed, epochs=args.epochs, max_steps=args.steps, progress=bar)
+            g, losses[library] = train(
+                library, pictures, seed, epochs=args.epochs, max_steps=args.steps, progress=progress
+            )
             found[library, seed] = score(g, classifier, real, seed)
             steps = len(losses[library])
             print(f"seed {seed}, {library}: {found[library, seed]}", flush=True)

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nanogan import cli
 from nanogan.data.named import NAMES
 from nanogan.disk import replacing
+from nanogan.progress import bar
 
 
 def parser(description, *, out, data="digits", checkpoint=None):
@@ -32,7 +31,7 @@ def parser(description, *, out, data="digits", checkpoint=None):
 
 def progress_bar(label, total=None):
     """Return what wraps an iteration to show how far it is."""
-    return lambda items: tqdm(items, desc=label, total=total, leave=False, disable=None)
+    return lambda items: bar(items, desc=label, total=total, leave=False)
 
 
 def write_numbers(path, numbers):

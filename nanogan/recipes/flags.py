@@ -3,11 +3,10 @@
 import argparse
 import dataclasses
 
-from tqdm import tqdm
-
 from nanogan import cli
 from nanogan.games.dcgan import DCGAN
 from nanogan.games.game import option_type
+from nanogan.progress import bar
 
 DRY_STEPS = 4
 NO_OPTIONS = ("batches", "when_begun")  # what run notes in args: a step's batches, and what to write at the beginning
@@ -172,7 +171,7 @@ def as_flag(name, value):
 
 def progress_bar(label):
     """Return what wraps an iteration to show how far it is."""
-    return lambda items: tqdm(items, desc=label, leave=False, disable=None)
+    return lambda items: bar(items, desc=label, leave=False)
 
 
 def images_needed(args):

@@ -2,13 +2,11 @@
 
 import dataclasses
 import json
-import sys
 import time
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from nanogan import checkpoint, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
@@ -16,6 +14,7 @@ from nanogan.disk import replacing
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
+from nanogan.progress import bar, say, warn
 from nanogan.report import write_report
 from nanogan.training.earlier import (
     BEST,
@@ -127,7 +126,7 @@ class Run:
         self.writer = Writer(out, progress, self.on_disk_full)
         self.checkpoints = Checkpoints(self.writer, self.game, self.log, self.checkpoint_minutes, self.keep)
         self.health, self._warned = Health(self.log.columns), read_warnings(out, progress.step)
-        self.bar = tqdm(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True, disable=None)
+        self.bar = bar(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True)
 
     def _write_json(self, name, content):
         with replacing(self.out / name) as temporary:
@@ -212,7 +211,7 @@ class Run:
     def _print(self, at):
         row = self.log.fetch()
         text = self.game.line({name: row[name] for name in self.game.fields()})
-        tqdm.write(log_line(row, self.plan.epochs, self.plan.steps_per_epoch, text))
+        say(log_line(row, self.plan.epochs, self.plan.steps_per_epoch, text))
 
     def _warn(self, at, samples=None):
         new = self.health.check(self.log.rows, samples, self._real)
@@ -220,13 +219,13 @@ class Run:
             self._warned = [*(self._warned or []), *((at.step, message) for message in new)]
             self.writer.write(self.out / "warnings.csv", write_warnings, self.out, self._warned)
         for message in new:
-            tqdm.write(f"warning: {message}", file=sys.stderr)
+            warn(f"warning: {message}")
 
     def _is_best(self, value):
         """Print a metric's value and note it in ``progress`` if it is the lowest so far."""
         lowest = self.progress.best
         best = "" if lowest is None else f", best {lowest:.6g}"
-        tqdm.write(f"metric after epoch {self.progress.epoch}: {value:.6g}{best}")
+        say(f"metric after epoch {self.progress.epoch}: {value:.6g}{best}")
         if not np.isfinite(value) or (lowest is not None and value >= lowest):
             return False
         self.progress.best = value
