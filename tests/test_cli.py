@@ -1,0 +1,217 @@
+"""Scripts under all kinds of standard streams: a notebook's, closed ones, those of other encodings; paths with ~."""
+
+import argparse
+import contextlib
+import io
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nanogan import cli, progress
+from nanogan.errors import UserError
+from tests import starting
+from tests.starting import ROOT
+
+NAME = "图片\x1b[31m\n" + os.fsdecode(b"\xe9")
+
+
+class Notebook(io.StringIO):
+    """A notebook's standard error: no terminal, no number, no reconfigure."""
+
+    __module__ = "ipykernel.iostream"
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def closed(stream):
+    stream.close()
+    return stream
+
+
+def finish(main):
+    """The exit status of a script that calls ``main``."""
+    with pytest.raises(SystemExit) as end:
+        cli.run(main)
+    return end.value.code
+
+
+# ------------------------------------------------------------------------------------------------- standard streams
+
+
+def test_a_script_runs_where_the_output_is_a_string():
+    with contextlib.redirect_stdout(io.StringIO()) as out:
+        assert finish(lambda: print("epoch 1")) is None
+    assert out.getvalue() == "epoch 1\n"
+
+
+@pytest.mark.parametrize(
+    ("stream", "shown"),
+    [
+        (Terminal(), True),
+        (Notebook(), True),
+        (io.StringIO(), False),
+        (io.TextIOWrapper(io.BytesIO()), False),
+        (None, False),
+        (closed(Terminal()), False),
+        (closed(Notebook()), False),
+    ],
+)
+def test_progress_is_shown_where_somebody_looks_on(monkeypatch, stream, shown):
+    monkeypatch.setattr(sys, "stderr", stream)
+    assert sum(progress.bar([1, 2, 3], desc="counting", leave=False)) == 6
+    assert progress.is_watched(stream) is shown
+    if isinstance(stream, io.StringIO) and not stream.closed:
+        assert ("counting:   0%" in stream.getvalue()) is shown
+
+
+def test_lines_between_bars_go_to_their_own_stream_or_nowhere(monkeypatch, capsys):
+    progress.say("to be read")
+    progress.warn("to be noticed")
+    assert capsys.readouterr() == ("to be read\n", "to be noticed\n")
+    monkeypatch.setattr(sys, "stderr", None)
+    progress.warn("nobody sees this")
+    assert capsys.readouterr().out == ""
+    monkeypatch.setattr(sys, "stdout", None)
+    progress.say("nor this")
+
+
+@pytest.mark.parametrize("closing", [">&-", "2>&-", ">&- 2>&- <&-"])
+def test_closed_streams_harm_neither_the_run_nor_its_files(tmp_path, closing):
+    """The first file that is opened would have the number of the closed stream, and what Ctrl-C says would go there."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import os\n"
+        "from nanogan import cli, progress\n"
+        "from nanogan.training.interrupt import stop_between_steps\n"
+        "def main():\n"
+        "    file = open('file', 'wb', buffering=0)\n"
+        "    with stop_between_steps() as stop:\n"
+        "        os.kill(os.getpid(), 2)\n"
+        "        print('out'); progress.say('out'); progress.warn('err')\n"
+        "        os.write(1, b'out'); os.write(2, b'err')\n"
+        "        return 7 if stop() else 1\n"
+        "cli.run(main)\n",
+        encoding="utf-8",
+    )
+    with starting.ctrl_c():
+        command = f"{shlex.quote(sys.executable)} script.py {closing}"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, timeout=60, env=os.environ | {"PYTHONPATH": str(ROOT)})
+    assert (done.returncode, (tmp_path / "file").read_bytes()) == (7, b"")
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp932", "ascii", "utf-8"])
+def test_users_text_is_printed_in_every_encoding(monkeypatch, encoding):
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2))
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+
+    def main():
+        print("é 图片 ガン", os.fsdecode(b"\xe9"))
+        raise UserError(f"no folder {NAME}")
+
+    assert finish(main) == 2
+    out.flush()
+    printed = [stream.buffer.getvalue() for stream in (out, err)]
+    expected = {"cp1252": b"\xe9", "utf-8": b"\xc3\xa9"}.get(encoding, rb"\xe9")
+    assert printed[0].startswith(expected + b" ")
+    assert printed[0].endswith(b" \\udce9\n")
+    assert printed[1].endswith(b"\\x1b[31m\\n\\udce9\n"), "one line, without what a terminal would obey"
+    assert printed[1].count(b"\n") == 1
+
+
+def test_a_command_prints_a_name_that_the_encoding_lacks(tmp_path):
+    (tmp_path / "图片").mkdir()
+    (tmp_path / "图片" / "log.csv").write_text("epoch,step,loss_d\n1,1,0.5\n", encoding="utf-8")
+    variables = {"PYTHONIOENCODING": "cp1252", "PYTHONPATH": str(ROOT)}
+    with starting.process("nanogan.report", "图片", folder=tmp_path, **variables) as done:
+        out, err = done.communicate(timeout=60)
+    assert (done.returncode, out, err) == (0, f"\\u56fe\\u7247{os.sep}report.html\n", "")
+
+
+def test_nobody_reads_either_stream_any_more(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys\nfrom nanogan import cli\ndef main():\n    while True: print('a line')\ncli.run(main)\n", "utf-8"
+    )
+    command = f"({shlex.quote(sys.executable)} script.py; echo $? >status) 2>&1 | head -1"
+    subprocess.run(
+        command, shell=True, cwd=tmp_path, timeout=60, check=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+    )
+    assert (tmp_path / "status").read_text("utf-8") == "1\n"
+
+
+# ------------------------------------------------------------------------------------------------ the command line
+
+
+@pytest.mark.parametrize(
+    ("orig_argv", "argv", "expected"),
+    [
+        (["py", "-u", "a.py", "--x"], ["a.py", "--x"], "py -u a.py --resume"),
+        (["py", "a.py"], ["a.py"], "py a.py --resume"),
+        (["py", "-m", "pack", "--x"], ["/pack/__main__.py", "--x"], "py -m pack --resume"),
+        (["py", "-m", "ipykernel_launcher", "-f", "k.json"], ["a.py"], "python a.py --resume"),
+        (["py", "-m", "ipykernel_launcher", "-f", "k.json"], ["a.py", "--out", "b", "--x"], "python a.py --resume"),
+    ],
+)
+def test_the_command_to_go_on_is_one_that_starts_the_script(monkeypatch, orig_argv, argv, expected):
+    monkeypatch.setattr(sys, "orig_argv", orig_argv)
+    monkeypatch.setattr(sys, "argv", argv)
+    assert cli.command("--resume") == expected
+
+
+@pytest.mark.skipif(os.name == "nt", reason="a command of bash")
+def test_the_command_to_go_on_names_every_file():
+    word = NAME + "'\\ 1"
+    done = subprocess.run(["bash", "-c", f"printf '%s|' {cli.command(word)}"], capture_output=True, check=True)
+    assert done.stdout.endswith(b"|" + os.fsencode(word) + b"|")
+    assert cli.command(word).isprintable()
+
+
+# ----------------------------------------------------------------------------------------------------------- paths
+
+
+def test_a_path_starts_at_the_home_folder_where_it_says_so(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    assert cli.path("~/x") == "/home/me/x"
+    assert cli.path("~") == "/home/me"
+    assert cli.path("./~") == "./~"
+    assert cli.path("runs/a~b") == "runs/a~b"
+    assert cli.path("mnist") == "mnist"
+
+
+@pytest.mark.parametrize("text", ["", " "])
+def test_an_empty_path_is_not_the_working_folder(text):
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a path or a name, got an empty text"):
+        cli.path(text)
+
+
+def test_a_home_folder_that_is_not_known_is_no_folder_named_tilde(monkeypatch):
+    monkeypatch.setattr(os.path, "expanduser", lambda text: text)
+    with pytest.raises(argparse.ArgumentTypeError, match="no home folder is known"):
+        cli.path("~/x")
+
+
+# ------------------------------------------------------------------------------------------------- another nanogan
+
+
+def test_a_script_beside_another_nanogan_says_whose_code_runs(tmp_path, capsys, monkeypatch):
+    (tmp_path / "nanogan").mkdir()
+    (tmp_path / "nanogan" / "__init__.py").touch()
+    monkeypatch.setattr(sys, "argv", [str(tmp_path / "examples" / "mnist_dcgan.py")])
+    assert finish(lambda: 0) == 0
+    expected = f"mnist_dcgan.py: nanogan runs from {Path(cli.__file__).parent}, not from {tmp_path / 'nanogan'} beside"
+    err = capsys.readouterr().err
+    assert err.startswith(expected)
+    assert err.endswith(f"pip install -e {tmp_path}\n")
+    assert err.count("\n") == 1
+    monkeypatch.setattr(sys, "argv", [str(ROOT / "examples" / "mnist_dcgan.py")])
+    assert finish(lambda: 0) == 0
+    assert capsys.readouterr().err == ""
