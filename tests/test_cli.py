@@ -1,6 +1,7 @@
 """Scripts under all kinds of standard streams: a notebook's, closed ones, those of other encodings; paths with ~."""
 
 import argparse
+import ast
 import contextlib
 import io
 import os
@@ -11,11 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from nanogan import cli, progress
-from nanogan.errors import UserError
+from nanogan import cli, info, progress
+from nanogan.data import load_mnist
+from nanogan.data.sets import download
+from nanogan.errors import DataNotFound, UserError
 from tests import starting
-from tests.starting import ROOT
+from tests.data.sets.test_mnist import write_set
+from tests.starting import EXAMPLES, ROOT
 
+EMPTY = "expected a path or a name, got an empty text: for the working folder write ."
+SCRIPT = EXAMPLES / "mnist_dcgan.py"
 NAME = "图片\x1b[31m\n" + os.fsdecode(b"\xe9")
 
 
@@ -189,7 +195,7 @@ def test_a_path_starts_at_the_home_folder_where_it_says_so(monkeypatch):
 
 @pytest.mark.parametrize("text", ["", " "])
 def test_an_empty_path_is_not_the_working_folder(text):
-    with pytest.raises(argparse.ArgumentTypeError, match="expected a path or a name, got an empty text"):
+    with pytest.raises(argparse.ArgumentTypeError, match=EMPTY):
         cli.path(text)
 
 
@@ -197,6 +203,88 @@ def test_a_home_folder_that_is_not_known_is_no_folder_named_tilde(monkeypatch):
     monkeypatch.setattr(os.path, "expanduser", lambda text: text)
     with pytest.raises(argparse.ArgumentTypeError, match="no home folder is known"):
         cli.path("~/x")
+
+
+PATHS = {
+    "FILE",
+    "FILE.npy",
+    "DIR",
+    "FOLDER",
+    "PATH",
+    "NAME|PATH",
+    "NAME|FOLDER",
+    "CLASSIFIER",
+    "RUN_FOLDER",
+    "IN",
+    "OUT",
+}
+
+
+@pytest.mark.parametrize("pattern", ["nanogan/**/*.py", "examples/*.py", "benchmarks/*.py"])
+def test_every_flag_that_takes_a_path_knows_the_home_folder(pattern):
+    for file in ROOT.glob(pattern):
+        for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call):
+                options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+                if options.get("metavar", "").strip("'") in PATHS:
+                    assert options.get("type", "").endswith("path"), f"{file}, line {call.lineno}"
+
+
+def test_a_run_below_the_home_folder_is_resumed(tmp_path):
+    def run(*arguments):
+        home, command = str(tmp_path), ("--dry-run", "--batch-size=8", "--width=4", *arguments)
+        done = starting.run(SCRIPT, *command, folder=tmp_path / "here", HOME=home, USERPROFILE=home)
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    (tmp_path / "here").mkdir()
+    write_set(tmp_path / "data", 32)
+    run("--data-dir=~/data", "--out=~/run")
+    assert (tmp_path / "run" / "log.csv").is_file()
+    assert "resumed at step 4" in run("--resume=~/run")
+    assert "resumed at step 4" in run("--resume", "--out=~/run", "--data-dir=~/data")
+    assert list((tmp_path / "here").iterdir()) == [], "no folder named ~"
+
+
+@pytest.mark.parametrize(
+    ("script", "flags"),
+    [
+        ("mnist_dcgan.py", ["--data-dir", "--out", "--resume", "--checkpoint", "--judge", "--best-by"]),
+        ("acgan.py", ["--data"]),
+        ("cyclegan.py", ["--translate", "--a", "--data"]),
+        ("folder_dcgan.py", ["--cache"]),
+        ("nearest.py", ["--unseen", "--discriminator", "--data", "--checkpoint"]),
+    ],
+)
+def test_an_empty_path_gets_one_sentence(tmp_path, script, flags):
+    for flag in flags:
+        done = starting.run(EXAMPLES / script, flag, "", "--dry-run", folder=tmp_path)
+        assert done.returncode == 2
+        assert done.stderr.endswith(f"argument {flag}: {EMPTY}\n")
+        assert list(tmp_path.iterdir()) == []
+
+
+def test_NANOGAN_DATA_may_start_at_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("USERPROFILE", str(tmp_path))
+    monkeypatch.setenv("NANOGAN_DATA", "~/data")
+    (tmp_path / "data" / "mnist").mkdir(parents=True)
+    assert download.usual_folders("mnist") == [tmp_path / "data" / "mnist"]
+    assert info.report()["data"]["NANOGAN_DATA"][0] == str(tmp_path / "data")
+
+
+def test_without_a_home_folder_data_is_still_found_below_NANOGAN_DATA(tmp_path, monkeypatch):
+    def unknown(path):
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "expanduser", unknown)
+    with pytest.raises(DataNotFound, match="no home folder is known"):
+        load_mnist()
+    assert "no home folder is known" in info.report()["data"]["cache"]
+    monkeypatch.setenv("NANOGAN_DATA", str(tmp_path))
+    (tmp_path / "mnist").mkdir()
+    assert download.usual_folders("mnist") == [tmp_path / "mnist"]
 
 
 # ------------------------------------------------------------------------------------------------- another nanogan

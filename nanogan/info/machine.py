@@ -12,7 +12,7 @@ import threadpoolctl
 
 from nanogan import backend, dispatch
 from nanogan.backend.diagnosis import several_cupys
-from nanogan.data.sets.mnist import cache_dir
+from nanogan.data.sets.download import cache_dir, data_dir
 from nanogan.errors import DeviceError
 from nanogan.version import __version__
 
@@ -249,10 +249,9 @@ def _threads():
 
 
 def _data():
-    shared = os.environ.get("NANOGAN_DATA")
     result = {"NANOGAN_DATA": "not set"}
-    if shared:
-        result["NANOGAN_DATA"] = told(lambda: _sets(Path(shared)))
+    if data_dir() is not None:
+        result["NANOGAN_DATA"] = told(lambda: _sets(data_dir()))
     result["cache"] = told(lambda: _sets(cache_dir()))
     return result
 

@@ -19,12 +19,17 @@ def parser(description, *, out, data="digits", checkpoint=None):
     result.add_argument(
         "--data",
         default=data,
+        type=cli.path,
         metavar="NAME|PATH",
         help=f"{', '.join(NAMES)}, a folder, CIFAR-10's or SVHN's own file, an .npz",
     )
     if checkpoint is not None:
         result.add_argument(
-            "--checkpoint", default=checkpoint, metavar="FILE", help="a saved generator, or a run's checkpoint"
+            "--checkpoint",
+            default=checkpoint,
+            type=cli.path,
+            metavar="FILE",
+            help="a saved generator, or a run's checkpoint",
         )
     return result
 

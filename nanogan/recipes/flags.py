@@ -85,7 +85,8 @@ def add_checkpoints(parser):
     group.add_argument(
         "--resume",
         nargs="?",
-        const="",
+        const=True,  # the last one in --out
+        type=cli.path,
         metavar="FILE",
         help="go on from a checkpoint, or from the last one in --out; of its options --epochs, --lr and those that "
         "change no result may be given anew",
@@ -107,6 +108,7 @@ def add_checkpoints(parser):
     )
     group.add_argument(
         "--best-by",
+        type=cli.path,
         metavar="CLASSIFIER",
         help="a file of examples/train_classifier.py: checkpoints/best.safetensors is the epoch whose samples are "
         "nearest to the images in its features (Fréchet distance)",
@@ -127,6 +129,7 @@ def add_generating(parser, game, out):
     )
     group.add_argument(
         "--checkpoint",
+        type=cli.path,
         metavar="FILE",
         help=f"a saved generator or a run's checkpoint (default: {out}/{next(iter(game.exports), 'generator')})",
     )

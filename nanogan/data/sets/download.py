@@ -1,5 +1,6 @@
 """Files of data sets: where they are kept on this machine, and how they come here. Checksums are always verified."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -23,15 +24,31 @@ def cache_dir():
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "nanogan"
+    try:
+        return Path(base).expanduser() / "nanogan"
+    except RuntimeError:
+        raise DataNotFound(
+            f"no home folder is known, and so no cache folder {base}/nanogan: set HOME, or set NANOGAN_DATA to the "
+            "folder that contains the data set's folder"
+        ) from None
+
+
+def data_dir():
+    """Return the folder that NANOGAN_DATA names, in which ``~`` is the home folder; None if it is not set."""
+    shared = os.environ.get("NANOGAN_DATA")
+    return Path(os.path.expanduser(shared)) if shared else None
 
 
 def usual_folders(name):
     """Return the folders where data set ``name`` may be: below $NANOGAN_DATA, if that is set, and below the cache."""
-    shared = os.environ.get("NANOGAN_DATA")
-    if shared and not Path(shared).is_dir():
-        raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
-    return ([Path(shared) / name] if shared else []) + [cache_dir() / name]
+    shared, folders = data_dir(), []
+    if shared is not None:
+        if not shared.is_dir():
+            raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
+        folders.append(shared / name)
+    with contextlib.suppress(DataNotFound):  # without a home folder there is no cache
+        folders.append(cache_dir() / name)
+    return [folder for folder in folders if os.path.isdir(folder)]  # not one that this user may not look into
 
 
 def download_file(name, file, *, mirrors, md5, max_bytes):
