@@ -9,10 +9,12 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from unittest import mock
 
+import numpy as np
 import pytest
 
-from nanogan import cli, info, progress
+from nanogan import cli, dispatch, info, ops, progress
 from nanogan.data import load_mnist
 from nanogan.data.sets import download
 from nanogan.errors import DataNotFound, UserError
@@ -303,3 +305,50 @@ def test_a_script_beside_another_nanogan_says_whose_code_runs(tmp_path, capsys, 
     monkeypatch.setattr(sys, "argv", [str(ROOT / "examples" / "mnist_dcgan.py")])
     assert finish(lambda: 0) == 0
     assert capsys.readouterr().err == ""
+
+
+# -------------------------------------------------------------------------------------------------- what computes
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_a_run_says_before_its_first_line_what_fast_paths_compute(tmp_path, fast):
+    with mock.patch.object(dispatch, "FAST", fast):
+        done = starting.run(SCRIPT, "--data=digits", "--dry-run", "--out=run", folder=tmp_path)
+    said, first = done.stdout.splitlines()[2:4]
+    if fast:
+        assert said == (
+            "computed by nanogan/fast: conv2d, conv_transpose2d; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)"
+        )
+    else:
+        assert said == "computed by nanogan/ops alone"
+    assert first.startswith("[1/1][1/4]  Loss_D: ")
+    assert "computed" not in "".join(done.stdout.splitlines()[3:])
+
+
+def test_the_books_own_code_is_no_fast_path(rng):
+    """nanogan/fast/cpu/small.py runs nanogan.ops: a change there has its effect."""
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((1, 2, 4, 4), (3, 2, 4, 4)))
+    with dispatch.watch() as ran:
+        dispatch.dispatch(ops.conv2d_forward, ops.conv2d_backward, x, w, stride=2, padding=1)
+    assert ran == ["nanogan.fast.cpu.small.conv2d_forward"]
+    paths = dispatch.fast_paths("cpu")
+    assert ran[0] not in paths
+    assert paths["nanogan.fast.cpu.winograd.conv2d_forward"] == "conv2d"
+
+
+def test_watching_ends_for_the_one_who_stops_watching(rng):
+    x = rng.standard_normal((1, 2)).astype(np.float32)
+    with dispatch.watch() as outer:
+        with dispatch.watch() as inner:  # equal to the outer one so far
+            dispatch.dispatch(ops.relu_forward, ops.relu_backward, x)
+        dispatch.dispatch(ops.tanh_forward, ops.tanh_backward, x)
+    assert inner == outer[:1]
+    assert len(outer) == 2
+
+
+def test_info_names_the_operations_that_have_fast_paths(monkeypatch):
+    found = info.report()["settings"]["fast paths"]
+    assert found[0] == "on; NANOGAN_FAST=0 leaves all to nanogan/ops"
+    assert "cpu: batchnorm, conv2d, conv_transpose2d, leaky_relu, linear, relu, tanh" in found
+    monkeypatch.setattr(dispatch, "FAST", False)
+    assert info.report()["settings"]["fast paths"].startswith("off, by")

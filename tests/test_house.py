@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "checkpoint": {"models", "optim", "layers", "backend", "disk"},
     "report": {"images", "disk", "cli"},
     "info": {"data", "dispatch", "backend", "cli"},
-    "training": {"games", "checkpoint", "report", "info", "data", "images", "optim", "backend", "disk"},
+    "training": {"games", "checkpoint", "report", "info", "data", "images", "optim", "dispatch", "backend", "disk"},
     "analysis": {"games", "checkpoint", "data", "images", "models", "optim", "layers", "ops", "backend", "disk"},
     "gradcheck": {"games", "models", "optim", "layers", "ops", "backend", "cli"},
     "convert": {"checkpoint", "disk", "cli"},

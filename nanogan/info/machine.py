@@ -38,7 +38,7 @@ def report():
         "CPU": {"processor": told(_processor), "cores": told(_cores), "memory": told(_memory)},
         "GPU": told_all(_gpus),
         "settings": {
-            "fast paths": told(_fast),
+            "fast paths": told(_fast_operations),
             "threads": told(_threads),
             "products on a GPU": told(backend.matmul_precision),
         },
@@ -238,6 +238,15 @@ def _fast():
     if dispatch.FAST:
         return "on"
     return f"off, by NANOGAN_FAST={asked}" if asked == "0" else "off, by the program (nanogan.dispatch.FAST)"
+
+
+def _fast_operations():
+    """Say which operations have fast paths, each taken where it serves the shapes."""
+    if not dispatch.FAST:
+        return _fast()
+    kinds = ["cpu"] + (["gpu"] if usable("gpu") == "works" else [])
+    lines = [f"{kind}: {', '.join(sorted(set(dispatch.fast_paths(kind).values())))}" for kind in kinds]
+    return ["on; NANOGAN_FAST=0 leaves all to nanogan/ops", *lines]
 
 
 def _threads():

@@ -3,12 +3,12 @@
 import dataclasses
 import json
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from nanogan import checkpoint, images
+from nanogan import checkpoint, dispatch, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
 from nanogan.disk import replacing
 from nanogan.errors import TrainingDiverged, UserError
@@ -126,6 +126,8 @@ class Run:
         self.writer = Writer(out, progress, self.on_disk_full)
         self.checkpoints = Checkpoints(self.writer, self.game, self.log, self.checkpoint_minutes, self.keep)
         self.health, self._warned = Health(self.log.columns), read_warnings(out, progress.step)
+        self._watching = ExitStack()
+        self._ran = self._watching.enter_context(dispatch.watch())  # until the first step is done
         self.bar = bar(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True)
 
     def _write_json(self, name, content):
@@ -143,12 +145,24 @@ class Run:
         self.bar.update()
         if at.step == 1:
             self.writer.write(self.out / "real.png", images.save_grid, self.out / "real.png", self._real)
+        if at.step == self._first + 1:
+            self._tell_what_computes()
         if at.step % self._read_every == 0 or at.step % self.log_every == 0:
             self._read()
         if at.step % self.log_every == 0 or at.step == self._first + 1:
             self._print(at)
         if at.step % self.log_every == 0:
             self._warn(at)
+
+    def _tell_what_computes(self):
+        """Say which operations fast paths computed in the first step: a change in nanogan/ops does nothing to them."""
+        self._watching.close()
+        operations = dispatch.fast_paths(get_device(self.game.device).kind)
+        fast = ", ".join(dict.fromkeys(operations[name] for name in self._ran if name in operations))
+        if fast:
+            say(f"computed by nanogan/fast: {fast}; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)")
+        elif self._ran:
+            say("computed by nanogan/ops alone")
 
     def samples_are_due(self, at):
         """Whether ``sample_every`` asks for a grid after this step."""
@@ -253,6 +267,7 @@ class Run:
                 raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
             raise
         finally:
+            self._watching.close()
             self.bar.close()
             self.log.close()
 
