@@ -161,8 +161,6 @@ class Run:
         fast = ", ".join(dict.fromkeys(operations[name] for name in self._ran if name in operations))
         if fast:
             say(f"computed by nanogan/fast: {fast}; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)")
-        elif self._ran:
-            say("computed by nanogan/ops alone")
 
     def samples_are_due(self, at):
         """Whether ``sample_every`` asks for a grid after this step."""
