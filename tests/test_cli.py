@@ -271,7 +271,7 @@ def test_NANOGAN_DATA_may_start_at_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("NANOGAN_DATA", "~/data")
     (tmp_path / "data" / "mnist").mkdir(parents=True)
-    assert download.usual_folders("mnist") == [tmp_path / "data" / "mnist"]
+    assert download.usual_folders("mnist")[0] == tmp_path / "data" / "mnist"
     assert info.report()["data"]["NANOGAN_DATA"][0] == str(tmp_path / "data")
 
 
