@@ -31,6 +31,7 @@ from nanogan.disk import replacing
 from nanogan.errors import UserError
 from nanogan.games.stackgan import StageOne, StageTwo, images_of
 from nanogan.models.stackgan import network_of, stages_of
+from nanogan.text import quoted
 from nanogan.training.earlier import set_aside
 
 COUNT = 20_000  # digits that are coloured
@@ -64,7 +65,7 @@ def load_data(args):
         )
         name = args.data
         for path, reason in list(skipped.items())[:3]:
-            print(f"left out with its caption: {path} ({reason})")
+            print(quoted(f"left out with its caption: {path} ({reason})"))
     pictures = images.resize(pictures, size, progress=recipes.progress_bar("resizing"))
     return name, {**attributes, "images": pictures, "captions": captions}
 
@@ -138,7 +139,9 @@ def asked(network, caption):
         first.buffers["shown"] = encode(caption, first.words, shown.shape[1])[None]
     else:
         network.classes = len(shown)  # a column of the grid for each
-        print("asked for, one after the other:", *(text_of(numbers, first.words) for numbers in shown), sep="\n  ")
+        print(
+            "asked for, one after the other:", *(quoted(text_of(numbers, first.words)) for numbers in shown), sep="\n  "
+        )
     return network
 
 

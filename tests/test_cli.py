@@ -4,6 +4,7 @@ import argparse
 import ast
 import contextlib
 import io
+import json
 import os
 import shlex
 import subprocess
@@ -13,6 +14,7 @@ from unittest import mock
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from nanogan import cli, dispatch, info, ops, progress
 from nanogan.data import load_mnist
@@ -141,6 +143,20 @@ def test_a_command_prints_a_name_that_the_encoding_lacks(tmp_path):
     with starting.process("nanogan.report", "图片", folder=tmp_path, **variables) as done:
         out, err = done.communicate(timeout=60)
     assert (done.returncode, out, err) == (0, f"\\u56fe\\u7247{os.sep}report.html\n", "")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a name that other systems refuse")
+def test_a_run_on_a_folder_of_any_name_is_told_and_shown(tmp_path):
+    folder = tmp_path / NAME
+    folder.mkdir()
+    for i in range(4):
+        Image.new("RGB", (32, 32), (i, i, i)).save(folder / f"{i}.png")
+    flags = "--dry-run", "--image-size=32", "--width=2", "--batch-size=2", "--out=run"
+    done = starting.run(EXAMPLES / "folder_dcgan.py", NAME, *flags, folder=tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0] == "图片\\x1b[31m\\n\\udce9: 4 images of 32 x 32, on cpu"
+    assert json.loads((tmp_path / "run" / "options.json").read_text(encoding="utf-8"))["path"] == NAME
+    assert "图片" in (tmp_path / "run" / "report.html").read_text(encoding="utf-8")
 
 
 def test_nobody_reads_either_stream_any_more(tmp_path):

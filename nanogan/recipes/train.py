@@ -14,6 +14,7 @@ from nanogan.errors import UserError
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
+from nanogan.text import quoted
 from nanogan.version import __version__
 
 SCORED = 2000  # images that --best-by compares after each epoch
@@ -160,7 +161,7 @@ def _choose_precision(args, device):
 def _tell_start(name, loader, game, device):
     _, H, W = loader.shapes[game.real]
     counts = [len(column) for key, column in loader.columns.items() if key in (game.real, *game.unpaired)]
-    print(f"{name}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
+    print(f"{quoted(name)}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
     print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(game)))
 
 

@@ -20,6 +20,7 @@ from nanogan.recipes.datasets import add_data, load_data, load_test
 from nanogan.recipes.flags import images_needed, progress_bar
 from nanogan.recipes.judging import IMAGES, add_judge, can_judge, judge
 from nanogan.recipes.train import run, tell_skipped
+from nanogan.text import quoted
 
 MEASURED = 1000  # test images of each domain
 BATCH = 50  # images translated at a time
@@ -221,7 +222,7 @@ def translate(args, default):
                 written.add(_save(image, Path(folder.file(i)).relative_to(args.translate), out, written))
     print(f"{len(written)} images of {network.image_size} x {network.image_size}: {out}")
     for path, reason in folder.skipped.items():
-        print(f"{path} could not be read: {reason}")
+        print(quoted(f"{path} could not be read: {reason}"))
     return 0
 
 
