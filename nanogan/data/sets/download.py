@@ -47,8 +47,9 @@ def usual_folders(name):
             raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
         folders.append(shared / name)
     with contextlib.suppress(DataNotFound):  # without a home folder there is no cache
-        folders.append(cache_dir() / name)
-    return [folder for folder in folders if os.path.isdir(folder)]  # not one that this user may not look into
+        cache = cache_dir() / name
+        folders += [cache] if os.path.isdir(cache) else []  # False too if this user may not look into it
+    return folders
 
 
 def download_file(name, file, *, mirrors, md5, max_bytes):
