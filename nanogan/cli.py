@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import io
 import os
 import shlex
 import subprocess
@@ -146,7 +147,14 @@ def _open_closed_streams():
         os.close(number)
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))
+            setattr(sys, name, _Nowhere())
+
+
+class _Nowhere(io.TextIOBase):
+    """The standard stream of a process that was started without."""
+
+    def write(self, text):
+        return len(text)
 
 
 def _abandon(stream):

@@ -61,6 +61,18 @@ def test_a_script_runs_where_the_output_is_a_string():
     assert out.getvalue() == "epoch 1\n"
 
 
+def test_a_script_runs_without_standard_streams(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)
+    monkeypatch.setattr(sys, "stderr", None)
+
+    def main():
+        print("nobody", file=sys.stdout)
+        print("reads", file=sys.stderr, flush=True)
+        raise UserError("this")
+
+    assert finish(main) == 2
+
+
 @pytest.mark.parametrize(
     ("stream", "shown"),
     [
@@ -365,3 +377,14 @@ def test_info_names_the_operations_that_have_fast_paths(monkeypatch):
     assert "cpu: batchnorm, conv2d, conv_transpose2d, leaky_relu, linear, relu, tanh" in found
     monkeypatch.setattr(dispatch, "FAST", False)
     assert info.report()["settings"]["fast paths"].startswith("off, by")
+
+
+def test_the_fast_paths_of_a_gpu_are_named_where_it_works(double, tmp_path):
+    assert "gpu: adam, batchnorm, leaky_relu, relu, sigmoid, tanh" in info.report()["settings"]["fast paths"]
+    flags = "--data=digits", "--dry-run", "--width=4", "--device=gpu", "--out=run"
+    done = starting.run(SCRIPT, *flags, folder=tmp_path)
+    said = [line for line in done.stdout.splitlines() if line.startswith("computed by ")]
+    assert said == [
+        "computed by nanogan/fast: leaky_relu, batchnorm, relu, tanh, adam; the rest by nanogan/ops (all of it with "
+        "NANOGAN_FAST=0)"
+    ]
