@@ -75,7 +75,7 @@ def _start():
     """The interpreter, its options, and the script, as they stood on the command line; without one, what would do."""
     script, *arguments = sys.argv
     start = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
-    if [*start, *arguments] == sys.orig_argv and (start[-1] == script or start[-2:-1] == ["-m"]):
+    if [*start, *arguments] == sys.orig_argv and (start[-1:] == [script] or start[-2:-1] == ["-m"]):
         return start
     return ["python", script]  # a notebook's %run, or a program that calls main()
 
