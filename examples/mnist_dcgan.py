@@ -77,7 +77,7 @@ def main():
         default="auto",
         help="auto: mnist, or the built-in digits if it is not on this machine and cannot be downloaded",
     )
-    data.add_argument("--data-dir", metavar="DIR", help="folder with the idx files, gzipped or not")
+    data.add_argument("--data-dir", type=cli.path, metavar="DIR", help="folder with the idx files, gzipped or not")
     recipes.add_judge(parser, otherwise="nothing is measured")
 
     def check(args):

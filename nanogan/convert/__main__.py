@@ -28,8 +28,8 @@ def main():
         description="Convert networks from PyTorch's .pth to safetensors, or back. Nothing in a file is executed.",
         allow_abbrev=False,
     )
-    parser.add_argument("source", metavar="IN", help="a .safetensors file, or torch's (.pth, .pt, ...)")
-    parser.add_argument("target", metavar="OUT", help="ends in .safetensors, .pth or .pt")
+    parser.add_argument("source", type=cli.path, metavar="IN", help="a .safetensors file, or torch's (.pth, .pt, ...)")
+    parser.add_argument("target", type=cli.path, metavar="OUT", help="ends in .safetensors, .pth or .pt")
     parser.add_argument("--key", help="name of the state dict in a checkpoint, as model, models.netG or g")
     parser.add_argument(
         "--rename", metavar="OLD=NEW", type=_renaming, action="append", default=[],

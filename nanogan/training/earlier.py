@@ -8,11 +8,11 @@ from contextlib import suppress
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from nanogan import checkpoint
 from nanogan.disk import clear_temporaries, replacing
 from nanogan.errors import UserError
+from nanogan.progress import say
 from nanogan.training.log import read_rows
 
 PRODUCTS = (
@@ -50,7 +50,7 @@ def set_aside(out):
         target = previous / path.relative_to(out)
         target.parent.mkdir(parents=True, exist_ok=True)
         path.replace(target)
-    tqdm.write(f"the earlier run in {out} is kept in {previous}")
+    say(f"the earlier run in {out} is kept in {previous}")
 
 
 def take_up(out, resume, columns):
@@ -72,7 +72,7 @@ def take_up(out, resume, columns):
             shutil.copyfile(path, out / path.relative_to(source))
     rows = read_rows(source / "log.csv", resume.step, columns) if source is not None else []
     if len(rows) < resume.step:
-        tqdm.write(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
+        say(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
     return rows, [path for _, path in samples_in(out)]
 
 

@@ -3,9 +3,9 @@
 import csv
 
 import numpy as np
-from tqdm import tqdm
 
 from nanogan.disk import replacing
+from nanogan.progress import say
 from nanogan.report.what_a_run_left import read_log
 
 
@@ -23,7 +23,7 @@ class Measures:
         """Measure ``game`` after the step of ``progress``, and print the numbers."""
         numbers = {name: float(value) for name, value in self.measure(game).items()}
         told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        tqdm.write(f"measured after epoch {progress.epoch}: {told}")
+        say(f"measured after epoch {progress.epoch}: {told}")
         where = {"epoch": progress.epoch, "step": progress.step, "seconds": round(progress.seconds, 3)}
         self.rows.append(where | numbers)
 

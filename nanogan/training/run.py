@@ -2,20 +2,19 @@
 
 import dataclasses
 import json
-import sys
 import time
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from nanogan import checkpoint, images
+from nanogan import checkpoint, dispatch, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
 from nanogan.disk import mark_results, replacing
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
+from nanogan.progress import bar, say, warn
 from nanogan.report import write_report
 from nanogan.training.earlier import (
     BEST,
@@ -128,7 +127,9 @@ class Run:
         self.writer = Writer(out, progress, self.on_disk_full)
         self.checkpoints = Checkpoints(self.writer, self.game, self.log, self.checkpoint_minutes, self.keep)
         self.health, self._warned = Health(self.log.columns), read_warnings(out, progress.step)
-        self.bar = tqdm(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True, disable=None)
+        self._watching = ExitStack()
+        self._ran = self._watching.enter_context(dispatch.watch())  # until the first step is done
+        self.bar = bar(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True)
 
     def _write_json(self, name, content):
         with replacing(self.out / name) as temporary:
@@ -145,12 +146,22 @@ class Run:
         self.bar.update()
         if at.step == 1:
             self.writer.write(self.out / "real.png", images.save_grid, self.out / "real.png", self._real)
+        if at.step == self._first + 1:
+            self._tell_what_computes()
         if at.step % self._read_every == 0 or at.step % self.log_every == 0:
             self._read()
         if at.step % self.log_every == 0 or at.step == self._first + 1:
             self._print(at)
         if at.step % self.log_every == 0:
             self._warn(at)
+
+    def _tell_what_computes(self):
+        """Say which operations fast paths computed in the first step: a change in nanogan/ops does nothing to them."""
+        self._watching.close()
+        operations = dispatch.fast_paths(get_device(self.game.device).kind)
+        fast = ", ".join(dict.fromkeys(operations[name] for name in self._ran if name in operations))
+        if fast:
+            say(f"computed by nanogan/fast: {fast}; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)")
 
     def samples_are_due(self, at):
         """Whether ``sample_every`` asks for a grid after this step."""
@@ -213,7 +224,7 @@ class Run:
     def _print(self, at):
         row = self.log.fetch()
         text = self.game.line({name: row[name] for name in self.game.fields()})
-        tqdm.write(log_line(row, self.plan.epochs, self.plan.steps_per_epoch, text))
+        say(log_line(row, self.plan.epochs, self.plan.steps_per_epoch, text))
 
     def _warn(self, at, samples=None):
         new = self.health.check(self.log.rows, samples, self._real)
@@ -221,13 +232,13 @@ class Run:
             self._warned = [*(self._warned or []), *((at.step, message) for message in new)]
             self.writer.write(self.out / "warnings.csv", write_warnings, self.out, self._warned)
         for message in new:
-            tqdm.write(f"warning: {message}", file=sys.stderr)
+            warn(f"warning: {message}")
 
     def _is_best(self, value):
         """Print a metric's value and note it in ``progress`` if it is the lowest so far."""
         lowest = self.progress.best
         best = "" if lowest is None else f", best {lowest:.6g}"
-        tqdm.write(f"metric after epoch {self.progress.epoch}: {value:.6g}{best}")
+        say(f"metric after epoch {self.progress.epoch}: {value:.6g}{best}")
         if not np.isfinite(value) or (lowest is not None and value >= lowest):
             return False
         self.progress.best = value
@@ -255,6 +266,7 @@ class Run:
                 raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
             raise
         finally:
+            self._watching.close()
             self.bar.close()
             self.log.close()
 

@@ -1,5 +1,6 @@
 """Files of data sets: where they are kept on this machine, and how they come here. Checksums are always verified."""
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -8,10 +9,9 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
+from nanogan.progress import bar
 
 TIMEOUT = 10  # seconds without an answer
 
@@ -24,15 +24,32 @@ def cache_dir():
         base = "~/Library/Caches"
     else:
         base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "nanogan"
+    try:
+        return Path(base).expanduser() / "nanogan"
+    except RuntimeError:
+        raise DataNotFound(
+            f"no home folder is known, and so no cache folder {base}/nanogan: set HOME, or set NANOGAN_DATA to the "
+            "folder that contains the data set's folder"
+        ) from None
+
+
+def data_dir():
+    """Return the folder that NANOGAN_DATA names, in which ``~`` is the home folder; None if it is not set."""
+    shared = os.environ.get("NANOGAN_DATA")
+    return Path(os.path.expanduser(shared)) if shared else None
 
 
 def usual_folders(name):
     """Return the folders where data set ``name`` may be: below $NANOGAN_DATA, if that is set, and below the cache."""
-    shared = os.environ.get("NANOGAN_DATA")
-    if shared and not Path(shared).is_dir():
-        raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
-    return ([Path(shared) / name] if shared else []) + [cache_dir() / name]
+    shared, folders = data_dir(), []
+    if shared is not None:
+        if not shared.is_dir():
+            raise UserError(f"NANOGAN_DATA names {shared}, which is no folder: correct it or unset it")
+        folders.append(shared / name)
+    with contextlib.suppress(DataNotFound):  # without a home folder there is no cache
+        cache = cache_dir() / name
+        folders += [cache] if os.path.isdir(cache) else []  # False too if this user may not look into it
+    return folders
 
 
 def download_file(name, file, *, mirrors, md5, max_bytes):
@@ -65,7 +82,7 @@ def _fetch(url, path, max_bytes):
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
         label = url.rsplit("/", 1)[-1]
-        with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        with bar(desc=label, total=total, unit="B", unit_scale=True, leave=False) as shown:
             received = 0
             while block := response.read(1 << 16):
                 received += len(block)
@@ -73,5 +90,5 @@ def _fetch(url, path, max_bytes):
                     raise ValueError(f"more than the {max_bytes} bytes that were expected at most")
                 digest.update(block)
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
     return digest.hexdigest()
