@@ -35,8 +35,12 @@ def main():
         "--rename", metavar="OLD=NEW", type=_renaming, action="append", default=[],
         help="rename a layer or an array; may be repeated",
     )  # fmt: skip
+    parser.add_argument(
+        "--drop", metavar="NAME", action="append", default=[],
+        help="leave out a layer or an array on which the output does not depend; may be repeated",
+    )  # fmt: skip
     args = parser.parse_args()
-    for note in convert(args.source, args.target, key=args.key, renames=dict(args.rename)):
+    for note in convert(args.source, args.target, key=args.key, renames=dict(args.rename), drop=args.drop):
         print(note)
     return 0
 
