@@ -173,12 +173,15 @@ def read_training(path):
     Files of older formats are returned as if they were of the newest. Raises UserError unless the file is whole and
     every number is one that a run can have. Whether it fits a game is not known here: see :func:`load_training`.
     """
-    if os.path.isfile(path) and is_torchs(start_of(path)):  # which no conversion makes a run of
-        raise UserError(
-            f"{path} looks like one of torch.save's, and a run is resumed from nanogan's checkpoints alone: name one "
-            "of the files that a run left in its folder checkpoints"
-        )
-    arrays, metadata = read_file(path)
+    try:
+        arrays, metadata = read_file(path)
+    except UserError:
+        if is_torchs(start_of(path)):  # no conversion would make a run of it
+            raise UserError(
+                f"{path} looks like one of torch.save's, and a run is resumed from nanogan's checkpoints alone: name "
+                "one of the files that a run left in its folder checkpoints"
+            ) from None
+        raise
     if KEY not in metadata:
         raise UserError(
             f"{path} holds no training that could be resumed, only networks: "
