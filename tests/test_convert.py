@@ -19,7 +19,7 @@ from nanogan.convert import torch_files
 from nanogan.data import load_mnist
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Sigmoid, Tanh
-from nanogan.models import dcgan
+from nanogan.models import cyclegan, dcgan
 from nanogan.optim import Adam
 from nanogan.training import sample
 from tests import starting
@@ -213,6 +213,22 @@ def test_one_of_several_state_dicts_is_asked_for(tmp_path):
     same_pictures(checkpoint.load_generator(tmp_path / "g.safetensors"), g)
 
 
+def test_the_translators_of_a_cyclegans_run_are_named_one_by_one(tmp_path):
+    network = cyclegan.generator(image_size=16, in_channels=1, out_channels=1, width=2, blocks=1)
+
+    class Run:
+        def state_dict(self):
+            return {"translators": {"ab": network.state_dict(), "ba": network.state_dict()}, "d_a": their_weights}
+
+    their_weights = dcgan.discriminator(image_size=8, channels=1, width=2).state_dict()
+    checkpoint.save_training(tmp_path / "c.safetensors", Run(), checkpoint.Progress(1, 1, 1, 1, 0.0))
+    text = refused(tmp_path / "c.safetensors", "choose one of its networks with", target=tmp_path / "ab.pth")
+    assert text.endswith("--key d_a, --key translators.ab, --key translators.ba")
+    notes = convert.convert(tmp_path / "c.safetensors", tmp_path / "ab.safetensors", key="translators.ab")
+    assert "it holds a CycleGAN's translator, as cyclegan.py trains" in notes
+    assert checkpoint.load_translator(tmp_path / "ab.safetensors").image_size == 16
+
+
 def test_an_unusual_key_has_to_be_named(tmp_path):
     torch.save({"frobnicated": their_g().state_dict()}, tmp_path / "c.pth")
     refused(tmp_path / "c.pth", "--key frobnicated")
@@ -377,6 +393,7 @@ def test_truncated_and_damaged_files_get_one_sentence(tmp_path, new_format):
         ({"w": torch.ones(2, dtype=torch.complex64)}, "w is of torch.complex64"),
         ({"w": torch.ones(2, device="meta")}, "w is on the device meta"),
         ({"w": torch.ones(2), "scale": 0.5}, "holds no state dict, only w, scale"),
+        ({3: torch.ones(2), None: {"a": {4: torch.ones(1)}}}, "holds no state dict, only 3, None"),
         ({"__metadata__": torch.ones(2)}, "keeps the name"),
         ({"a\n\x1b[31m": torch.eye(2).to_sparse()}, r"'a\n\x1b[31m' is of layout"),
     ],
@@ -401,7 +418,7 @@ def test_paths_that_cannot_be(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.pth")
     refused(tmp_path / "nothing.pth", "there is no file")
     refused(tmp_path / "nothing.safetensors", "there is no file", target=tmp_path / "x2.pth")
-    refused(tmp_path, "is a folder, and a file was expected: name one in it")
+    refused(tmp_path, f"is a folder, and a file was expected: name one in it, as {tmp_path / 'x.pth'}")
     for name in ("out.npz", "out"):
         refused(tmp_path / "x.pth", "ends in .safetensors or .pth", target=tmp_path / name)
     (tmp_path / "folder.pth").mkdir()

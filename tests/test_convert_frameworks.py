@@ -5,6 +5,7 @@ import re
 import shlex
 import shutil
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -83,6 +84,7 @@ FILES = {  # name: (content, --key that the user picks where several are offered
     "UPPER.PTH": (lambda: named("", G), None),
     "best.pth.tar": (lambda: {"epoch": 3, "state_dict": named("", G), "best": 0.1}, None),
     "with its optimizer.pth": (lambda: {"model": named("", G), "optimizer": adam(), "scaler": {"scale": 1.0}}, None),
+    "with numbers among it.pth": (lambda: named("", G) | {"epoch": 3, "args": {"lr": 1e-3}}, None),
     "with an embedding.pth": (lambda: named("", G) | {"embed.weight": torch.ones(10, 5)}, None),
 }  # fmt: skip
 SAFETENSORS = {
@@ -168,8 +170,10 @@ def test_the_command_tells_which_networks_it_wrote_together(tmp_path, monkeypatc
         (lambda: {"netG": G, "netD": D, "epoch": 3}, "netG"),
         (lambda: lightning(named("generator.", G)) | {"hyper_parameters": argparse.Namespace(lr=1)}, None),
         (lambda: {"netG": named("", G), "epoch": np.int64(3), "best": np.float64(0.5)}, None),
+        (lambda: named("", G) | {"options": argparse.Namespace(lr=1)}, None),
+        (lambda: OrderedDict(named("", G) | {"options": argparse.Namespace(lr=1)}), None),
     ],
-    ids=["module", "modules", "options", "numpy scalars"],
+    ids=["module", "modules", "options", "numpy scalars", "options among arrays", "ordered"],
 )
 def test_what_is_recommended_for_a_file_with_programs_works(tmp_path, monkeypatch, content, key):
     torch.save(content(), tmp_path / "x.pth")

@@ -120,8 +120,11 @@ def _check_formats(path, formats):
 # -------------------------------------------------------------------------------------------- why a file was not read
 
 
-def check_is_file(path, kind="checkpoint"):
-    """Raise UserError unless there is a file ``path``; for a folder, name files in it. ``kind``: what it should be."""
+def check_is_file(path, kind="checkpoint", suffixes=(".safetensors",)):
+    """Raise UserError unless there is a file ``path``. For a folder, name the files in it that end in ``suffixes``.
+
+    ``kind``: what an error calls it.
+    """
     try:
         mode = os.stat(path).st_mode
     except PermissionError:
@@ -130,19 +133,16 @@ def check_is_file(path, kind="checkpoint"):
         advice = "train one first, or check the path" if kind == "checkpoint" else "check the path"
         raise UserError(f"there is no {kind} {path}: {advice}") from None
     if stat.S_ISDIR(mode):
-        inside = ", ".join(str(file) for file in networks_in(path)[:SHOWN])
+        inside = ", ".join(str(file) for file in _networks_in(path, suffixes)[:SHOWN])
         raise UserError(f"{path} is a folder, and a file was expected: name one in it{inside and f', as {inside}'}")
     if not stat.S_ISREG(mode):
         raise UserError(f"{path} is not a regular file: name the file of weights")
 
 
-def networks_in(folder):
-    """The .safetensors files of a folder, those that a run exported and then its checkpoints, newest last."""
-    folder = Path(folder)
-    try:
-        return sorted(folder.glob("*.safetensors")) + sorted(folder.glob("checkpoints/*.safetensors"))
-    except OSError:
-        return []
+def _networks_in(folder, suffixes):
+    """The files of networks in a folder, those that a run exported and then its checkpoints, newest last."""
+    files = [*sorted(Path(folder).glob("*")), *sorted(Path(folder).glob("checkpoints/*"))]
+    return [file for file in files if file.suffix in suffixes]
 
 
 def start_of(path):

@@ -69,7 +69,7 @@ def convert(source, target, *, key=None, renames=None, drop=()):
         raise UserError(f"OUT expected a name that ends in .safetensors or .pth, got {target}")
     if target.is_dir():
         raise UserError(f"OUT expected the name of a file, got the folder {target}")
-    check_is_file(source, "file")
+    check_is_file(source, "file", (".safetensors", ".pth", ".pt", ".bin", ".ckpt"))
     if target.exists() and os.path.samefile(source, target):
         raise UserError(f"IN and OUT are the same file, {target}: choose another name")
     if suffix != ".safetensors":
@@ -146,8 +146,7 @@ def read_safetensors(path, key=None):
     state, metadata, widened = read_and_widen(path)
     notes = []
     if checkpoint.KEY in metadata and key is None:
-        networks = sorted({_member(name) for name in state if not name.startswith("opt")})  # no optimiser's
-        choices = ", ".join(f"--key {told(name)}" for name in networks[:8])
+        choices = ", ".join(f"--key {told(name)}" for name in _networks(state)[:8])
         raise UserError(f"{path} is a training checkpoint: choose one of its networks with {choices}")
     if key is not None:
         if not any(name.startswith(f"{key}.") for name in state):
@@ -163,6 +162,17 @@ def read_safetensors(path, key=None):
     state, taken_off = _unwrapped(state)
     notes += [*taken_off, *_widened(list(widened.values()))]
     return {name: state[name] for name in sorted(state, key=natural)}, notes
+
+
+def _networks(state):
+    """The names of the networks in a training checkpoint's arrays, without its optimisers."""
+    networks = []
+    for member in sorted({_member(name) for name in state if not name.startswith("opt")}):
+        group = checkpoint.safetensors_files.below(f"{member}.", state)
+        parts = sorted({name.partition(".")[0] for name in group})
+        parts = [part for part in parts if known(checkpoint.safetensors_files.below(f"{part}.", group))]
+        networks += [f"{member}.{part}" for part in parts] or [member]  # "translators.ab" of a CycleGAN
+    return networks
 
 
 def _member(name):
@@ -231,7 +241,8 @@ def _saving(path):
         return 'torch.save(m.state_dict(), "weights.pth")'
     return (
         'm = {k: v.state_dict() if hasattr(v, "state_dict") else v for k, v in m.items()}, then torch.save({k: v for k,'
-        ' v in m.items() if isinstance(v, dict) and all(map(torch.is_tensor, v.values()))}, "weights.pth")'
+        " v in m.items() if torch.is_tensor(v) or isinstance(v, dict) and all(map(torch.is_tensor, v.values()))},"
+        ' "weights.pth")'
     )
 
 
@@ -240,7 +251,7 @@ def _is_dictionary(path):
     with contextlib.suppress(Exception), zipfile.ZipFile(path) as archive:
         name = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
         with archive.open(name) as file:
-            return file.read(3)[2:] == b"}"
+            return file.read(30)[2:].startswith((b"}", b"ccollections\nOrderedDict\n"))
     return False
 
 
@@ -271,6 +282,9 @@ def _chosen(torch, content, key, path):
             return _below(unwrapped(state)[0], f"{key}.", left)
     if not found and key is None and {"state", "param_groups"} <= content.keys():
         raise UserError(f"{path} holds the state of an optimizer and no network: name the file of the network")
+    arrays = {n: array for n, array in content.items() if isinstance(n, str) and isinstance(array, torch.Tensor)}
+    if not found and key is None and any("." in name for name in arrays):  # a state dict with other things among it
+        return arrays, [f"left out: {_some(name for name in content if name not in arrays)}"]
     if not found:
         wanted = f"nothing named {told(key)}" if key else "no state dict"
         raise UserError(f"{path} holds {wanted}, only {_some(content) or 'nothing'}: save network.state_dict()")
