@@ -162,7 +162,7 @@ def _instead(path, state, kind, name, of_a_run):
     """What a file holds in place of ``name``, a network ``kind``, and what to do about it."""
     among = f"--key {kind[0]}" if of_a_run else ""
     found, can_be_mended = recognise(state), name == f"DCGAN {kind}" and not known(state)
-    if can_be_mended and found.renames and found.kind == kind:
+    if can_be_mended and found.renames and found.kind == kind and "".join(found.renames).isprintable():
         return f"it holds {found}: {_mended(path, joined(among, rename_flags(found.renames)))}"
     if can_be_mended and not found.fits:
         wanted = [(beginning, part) for beginning, part in networks_in(state).items() if part.kind == kind]
@@ -173,7 +173,7 @@ def _instead(path, state, kind, name, of_a_run):
             command = convert_command(path, flags)
             return f"it holds more than a {kind}; {names} in it are {part}: take it out with {command}"
     text = f"it holds {described(state)}"
-    if can_be_mended and found.extra and found.kind == kind:
+    if can_be_mended and found.extra and found.kind == kind and "".join(found.extra).isprintable():
         drops = " ".join(f"--drop {shlex.quote(name)}" for name in found.extra[:8])
         return f"{text}; if its output does not depend on them: {_mended(path, joined(among, drops))}"
     if found.fits or known(state):

@@ -145,6 +145,8 @@ def networks_in(state):
     for beginning, group in sorted(groups.items(), key=lambda item: item[0].count(".")):
         if any(beginning.startswith(f"{outer}.") for outer in found) or len(found) >= LISTED:
             continue
+        if not beginning.isprintable():  # it would stand in a command
+            continue
         recognition = recognise(unwrapped(group)[0])
         if recognition.fits or (recognition.renames and not alone):
             found[beginning] = recognition

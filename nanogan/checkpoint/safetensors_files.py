@@ -10,6 +10,7 @@ import safetensors
 import safetensors.numpy
 
 from nanogan.backend import to_numpy
+from nanogan.checkpoint.recognition import told
 from nanogan.disk import replacing
 from nanogan.errors import UserError
 
@@ -110,9 +111,8 @@ def _decoded(path):
 def _check_formats(path, formats):
     for name, code in formats.items():
         if code not in NUMPY and code not in WIDER:
-            name = name if name.isprintable() and len(name) <= 80 else f"{name[:80]!r}"
             raise UserError(
-                f"{path} has the array {name} of format {code}, which nanogan does not read: in torch, save real "
+                f"{path} has the array {told(name)} of format {code}, which nanogan does not read: in torch, save real "
                 "values as float32, array.float()"
             )
 
@@ -187,7 +187,7 @@ def foreign(start):
             "it is JSON text, as the index of a network in several files is, or a configuration; name the file of the "
             "weights (several files: load them in torch and save one)"
         )
-    if start.startswith(b"PK") and b".npy" in start:
+    if start.startswith(b"PK") and start[30 : 30 + int.from_bytes(start[26:28], "little")].endswith(b".npy"):
         return "it is an archive of NumPy's (.npz); name a file of weights that safetensors or torch.save wrote"
     for magic, noun in FOREIGN.items():
         if start.startswith(magic):

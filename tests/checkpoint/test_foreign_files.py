@@ -12,6 +12,7 @@ from benchmarks import torch_dcgan
 from nanogan import checkpoint, convert
 from nanogan.analysis.judges.classifier import Classifier, load_classifier
 from nanogan.checkpoint import safetensors_files
+from nanogan.checkpoint.recognition import known
 from nanogan.errors import UserError
 from nanogan.models import conditional, dcgan, discogan, vanilla
 from nanogan.training import sample
@@ -256,6 +257,24 @@ def test_a_network_given_for_another_is_called_by_its_name(tmp_path, name):
     if name != "classifier":
         with pytest.raises(UserError, match=f"train one with python examples/train_classifier.py; .* holds {words}"):
             load_classifier(tmp_path / f"{name}.safetensors")
+
+
+def test_a_dcgan_is_taken_for_no_other_network_of_nanogans():
+    for size in (8, 16, 28, 32, 64):
+        sizes = {"image_size": size, "channels": 3, "width": 2}
+        networks = dcgan.discriminator(**sizes), dcgan.generator(latent=5, **sizes)
+        assert [known(network.state_dict()) for network in networks] == [None, None]
+
+
+@pytest.mark.parametrize("name", ["a\nb.main.", "\x1b[31m.", "main.0.x\ny."])
+def test_no_name_out_of_a_file_breaks_a_message_in_two(tmp_path, name):
+    state = {name + key: np.array(array, order="C") for key, array in generator().state_dict().items()}
+    for more in ({}, {"other.weight": np.ones(3)}):
+        safetensors.numpy.save_file(state | more, tmp_path / "g.safetensors")
+        for load in (checkpoint.load_generator, checkpoint.load_discriminator):
+            with pytest.raises(UserError) as caught:
+                load(tmp_path / "g.safetensors")
+            assert str(caught.value).isprintable()
 
 
 def test_a_run_without_a_generator_is_told_by_its_networks(tmp_path):
