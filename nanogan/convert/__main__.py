@@ -4,9 +4,9 @@
     python -m nanogan.convert runs/64/generator.safetensors netG.pth
 
 IN's content says what it is, OUT's ending what is written. A file of torch's is read by
-``torch.load(weights_only=True)`` alone, which executes nothing of it, and may hold a state dict or a checkpoint with one
-in it. A training checkpoint of nanogan's gives the network that ``--key`` names, as ``--key g`` its generator. Files of
-torch's need torch, as nothing else in nanogan does: ``pip install "nanogan[torch]"``.
+``torch.load(weights_only=True)`` alone, which executes nothing of it, and may hold a state dict or a checkpoint with
+one in it. A training checkpoint of nanogan's gives the network that ``--key`` names, as ``--key g`` its generator.
+Files of torch's need torch, as nothing else in nanogan does: ``pip install "nanogan[torch]"``.
 """
 
 import argparse
