@@ -122,10 +122,15 @@ def load_generator(path):
     """Return the generator in a file, of one stage or of both."""
     if not Path(path).exists():
         raise UserError(f"there is no checkpoint {path}: train one with python examples/stackgan.py, or check the path")
+    state = checkpoint.read(path)
     try:
-        network = network_of(checkpoint.read(path))
+        network = network_of(state)
     except UserError as error:
-        raise UserError(f"{path} cannot be used: {error}; train one with python examples/stackgan.py") from None
+        raise UserError(
+            f"{path} cannot be used: {error}; train one with python examples/stackgan.py: the file holds "
+            f"{checkpoint.described(state)}"
+        ) from None
+    stages_of(network)[0].path = path
     if not all(np.isfinite(array).all() for array in network.state_dict().values()):
         raise UserError(f"{path} cannot be used: its weights are not finite numbers")
     return network

@@ -48,7 +48,10 @@ def judge(args, columns):
     device = backend.get_device(args.device)
     if args.judge is not None:
         network = load_classifier(args.judge).to(device)
-        network.check(np.empty((0, channels, size, size)))
+        try:
+            network.check(np.empty((0, channels, size, size)))
+        except UserError as error:
+            raise UserError(f"{error}, or leave --judge out") from None
         classes = 0 if labels is None else int(np.max(labels)) + 1
         if network.classes < classes:
             raise UserError(

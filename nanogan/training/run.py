@@ -30,7 +30,7 @@ from nanogan.training.earlier import (
 )  # fmt: skip
 from nanogan.training.health import FEWEST, Health
 from nanogan.training.log import Log, columns, columns_of, log_line, read_rows
-from nanogan.training.measures import Measures
+from nanogan.training.measures import Measures, as_number
 from nanogan.training.saving import Checkpoints, Writer
 
 SHOWN = 64  # real images in real.png, and those that samples are compared with
@@ -42,9 +42,9 @@ class Run:
     Below ``out``: report.html, which shows all of it, real.png, samples/*.png (after every epoch and every
     ``sample_every`` steps), log.csv, losses.png, training.gif, warnings.csv (see :mod:`nanogan.training.health`),
     measures.csv (what ``measure(game)``, a function that returns {name: number}, finds after each epoch, if you give
-    one), options.json (``options``, a dictionary that JSON can hold, which checkpoints hold too), curves.json,
-    machine.json, and the networks of the game's ``exports``. Those of an earlier run are moved to ``out``/previous
-    first. Every ``log_every`` steps a line is printed.
+    one), options.json (``options``, a dictionary that JSON can hold, which checkpoints hold too: paths become text,
+    NumPy's numbers Python's), curves.json, machine.json, and the networks of the game's ``exports``. Those of an
+    earlier run are moved to ``out``/previous first. Every ``log_every`` steps a line is printed.
 
     Checkpoints, from which a run goes on as if it had never stopped, are in ``out``/checkpoints:
     last.safetensors        written every ``checkpoint_minutes``, after each epoch, and at the end. If that took more
@@ -59,6 +59,8 @@ class Run:
 
     on_disk_full: "stop" raises OSError at the first file that cannot be written; "continue" trains on, says so, and
     tries again when the next file is due. Any other failure to write raises OSError.
+
+    Raises UserError for options that JSON cannot hold, and before a run begins if a checkpoint cannot hold the game.
     """
 
     def __init__(
@@ -67,10 +69,14 @@ class Run:
     ):  # fmt: skip
         if on_disk_full not in ("stop", "continue"):
             raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
+        for name, function in (("metric", metric), ("measure", measure)):
+            if function is not None and not callable(function):
+                raise UserError(f"{name} expected a function of the game, got {function!r:.80}")
         self.out, self.log_every, self.sample_every = Path(out), log_every, sample_every
         self.checkpoint_minutes, self.keep, self.metric = checkpoint_minutes, keep, metric
         self.measure = measure
-        self.on_disk_full, self.options, self.when_begun = on_disk_full, options, when_begun
+        self.on_disk_full, self.when_begun = on_disk_full, when_begun
+        self.options = None if options is None else checkpoint.as_json(options)
         self._networks_of = None  # the step that the exported networks are of
         self._checked = None  # the step after which all was finite
 
@@ -79,6 +85,7 @@ class Run:
     def begin(self, game, loader, plan, seed, resume=None):
         """Start the folder, or take it up where ``resume`` left it; return False if no step is left to do."""
         out, self.game, self.plan, columns = self.out, game, plan, columns_of(game.fields())
+        checkpoint.checked_state(game)  # what cannot be saved is told now and not at the first checkpoint
         if resume is not None and resume.steps_per_epoch != plan.steps_per_epoch:
             raise UserError(
                 f"{resume.path} cannot be resumed with these batches: it had {resume.steps_per_epoch} in an epoch, "
@@ -193,11 +200,17 @@ class Run:
             self._check(at)
         if due and ends_epoch:
             names.append(f"epoch_{at.epoch:03d}.safetensors")
-        if self.measures is not None and (ends_epoch or at.step == self.plan.total):
-            self.measures.take(self.game, self.progress)
-            self.writer.write(self.measures.path, self.measures.save)
-        if ends_epoch and self.metric is not None and self._is_best(float(self.metric(self.game))):
-            names.append(BEST.name)
+        try:
+            if self.measures is not None and (ends_epoch or at.step == self.plan.total):
+                self.measures.take(self.game, self.progress)
+                self.writer.write(self.measures.path, self.measures.save)
+            if ends_epoch and self.metric is not None and self._is_best(as_number(self.metric(self.game), "metric")):
+                names.append(BEST.name)
+        except Exception:  # a wrong measure costs no training
+            if due:
+                with suppress(OSError):  # do not let this hide the original error
+                    self.checkpoints.save([*names, LAST.name])
+            raise
         if due or names:
             self.checkpoints.save([*names, LAST.name])
 
