@@ -1,8 +1,7 @@
 """``python -m benchmarks`` is ``python -m benchmarks.step``, the whole training step."""
 
-import sys
-
 from benchmarks.step import main
+from nanogan import cli
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

@@ -19,6 +19,7 @@ from pathlib import Path
 from benchmarks import machine
 from benchmarks.scaling import TORCH
 from benchmarks.step import NETWORKS, measure
+from nanogan import cli
 from nanogan.cli import at_least
 
 CONTENDERS = {  # name: contender of benchmarks.step, variables
@@ -63,7 +64,7 @@ def main():
     parser = argparse.ArgumentParser(description="A training step's time beside other busy programs.")
     parser.add_argument("--rounds", type=at_least(int, 1), default=10, help="windows of steps (default: 10)")
     parser.add_argument("--programs", type=at_least(int, 0), nargs="+", default=[0, 1, 3], help="default: 0 1 3")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -87,4 +88,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -23,7 +23,7 @@ import torch
 from benchmarks import machine, torch_dcgan
 from benchmarks.clock import Target
 from benchmarks.step import BETAS, GPU_FORMS, LATENT, LR, TINY, Form, reason, say
-from nanogan import backend, images
+from nanogan import backend, cli, images
 from nanogan.cli import at_least
 from nanogan.data import Loader, builtin_digits, load_mnist
 from nanogan.errors import UserError
@@ -164,7 +164,7 @@ def main():
     parser.add_argument("--pictures", type=count, default=60_000, help="in an epoch (default: 60000, as MNIST)")
     parser.add_argument("--rounds", type=count, default=3, help="epochs of each, in alternation (default: 3)")
     parser.add_argument("--budget", type=count, metavar="SECONDS", help="leave out what does not fit")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
     try:
         target = Target(args.device)
@@ -226,4 +226,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ import sys
 from pathlib import Path
 
 from benchmarks import machine
+from nanogan import cli
 from nanogan.cli import at_least
 from nanogan.disk import writable_folder
 from nanogan.errors import UserError
@@ -61,8 +62,8 @@ def main():
     )
     parser.add_argument("name", metavar="NAME", help="of an example: acgan is examples/acgan.py")
     parser.add_argument("--seeds", type=at_least(int, 0), nargs="+", default=[0, 1, 2], help="default: 0 1 2")
-    parser.add_argument("--runs", default="runs/games", metavar="FOLDER", help="default: runs/games")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--runs", default="runs/games", type=cli.path, metavar="FOLDER", help="default: runs/games")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     own, flags = sys.argv[1:], []
     if "--" in own:
         own, flags = own[: own.index("--")], own[own.index("--") + 1 :]
@@ -89,4 +90,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -16,6 +16,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from nanogan import cli
 from nanogan.cli import at_least
 
 ROOT = Path(__file__).parents[1]
@@ -85,7 +86,7 @@ def main():
     parser = argparse.ArgumentParser(description="The tests and benchmarks that want a GPU, within a time.")
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N; cpu shows that it works (default: gpu)")
     parser.add_argument("--budget", type=at_least(int, 30), default=540, metavar="SECONDS", help="default: 540")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the output")
+    parser.add_argument("--out", required=True, type=cli.path, metavar="DIR", help="folder of the output")
     parser.add_argument("--only", action="append", metavar="PART", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="less of each: for --budget 240")
     args = parser.parse_args()
@@ -114,4 +115,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

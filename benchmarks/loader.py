@@ -19,6 +19,7 @@ import numpy as np
 from PIL import Image
 
 from benchmarks import machine
+from nanogan import cli
 from nanogan.cli import at_least
 from nanogan.data import Loader, PictureFolder
 
@@ -88,12 +89,14 @@ def row(label, pictures, args):
 
 def main():
     parser = argparse.ArgumentParser(description="Pictures a second out of folders, decoded and packed.")
-    parser.add_argument("folders", nargs="*", metavar="FOLDER", help=f"default: {MADE} JPEGs made for this")
+    parser.add_argument(
+        "folders", nargs="*", type=cli.path, metavar="FOLDER", help=f"default: {MADE} JPEGs made for this"
+    )
     parser.add_argument("--size", type=at_least(int, 1), default=64, help="of the pictures that come out; default: 64")
     parser.add_argument("--batch-size", type=at_least(int, 1), default=64, help="default: 64")
     parser.add_argument("--step-ms", type=at_least(float, 0), default=5.0, help="of training on a batch; default: 5")
     parser.add_argument("--seconds", type=at_least(float, 0.1), default=3.0, help="for each figure; default: 3")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
 
     lines = [f"- {line}" for line in machine.describe()]
@@ -121,4 +124,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from benchmarks import machine
-from nanogan import ops
+from nanogan import cli, ops
 from nanogan.backend import channels_last
 from nanogan.ops.batchnorm import example as batchnorm
 from nanogan.ops.examples import Example, constant, integers, normal, probabilities
@@ -106,7 +106,7 @@ def errors(case, draws=3):
 
 def main():
     parser = argparse.ArgumentParser(description="The float32 error of each operation, nanogan beside torch.")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
     lines = ["| operation | result | nanogan | torch |", "|---|---|---|---|"]
     for case in CASES:
@@ -127,4 +127,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -24,7 +24,7 @@ import torch.nn.functional as F
 from benchmarks import machine, torch_dcgan
 from benchmarks.clock import Target
 from benchmarks.step import LARGE, NETWORKS, TINY, reason, say
-from nanogan import backend, layers
+from nanogan import backend, cli, layers
 from nanogan.cli import at_least
 from nanogan.data import Loader
 from nanogan.errors import UserError
@@ -264,7 +264,7 @@ def main():
     parser.add_argument("--network", choices=networks, help="default: 64; on a GPU 64-b128")
     parser.add_argument("--rounds", type=at_least(int, 1), default=15, help="default: 15")
     parser.add_argument("--budget", type=at_least(int, 1), metavar="SECONDS", help="leave out what does not fit")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
     try:
         target = Target(args.device)
@@ -308,4 +308,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

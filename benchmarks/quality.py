@@ -14,10 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from benchmarks import machine, torch_dcgan
-from nanogan import backend, images
+from nanogan import backend, cli, images
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.measures import scores
 from nanogan.cli import at_least
@@ -27,6 +26,7 @@ from nanogan.disk import writable_folder
 from nanogan.errors import UserError
 from nanogan.models import dcgan
 from nanogan.optim import Adam
+from nanogan.progress import bar
 from nanogan.training import adversarial_step, sample
 
 SHAPE = {"image_size": 28, "channels": 1, "width": 32}  # the example's network, batch and learning rate
@@ -104,13 +104,15 @@ def steps_that_agree(losses, others, tolerance=0.01):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     count = at_least(int, 1)
-    parser.add_argument("--classifier", default="runs/classifier/classifier.safetensors", metavar="FILE")
-    parser.add_argument("--data", default="mnist", help="a data set with a test split, 28 x 28, grey (default: mnist)")
+    parser.add_argument("--classifier", default="runs/classifier/classifier.safetensors", type=cli.path, metavar="FILE")
+    parser.add_argument(
+        "--data", type=cli.path, default="mnist", help="a data set with a test split, 28 x 28, grey (default: mnist)"
+    )
     parser.add_argument("--seeds", type=at_least(int, 0), nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument("--epochs", type=count, default=5, help="default: 5, the example's")
     parser.add_argument("--steps", type=count, help="stop after so many")
     parser.add_argument("--samples", type=at_least(int, 64), default=5000, help="that are scored (default: 5000)")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
     try:
         if args.out:
@@ -132,10 +134,12 @@ def main():
         losses = {}
         for library in ("nanogan", "torch"):
 
-            def bar(steps, label=f"seed {seed}, {library}"):
-                return tqdm(steps, desc=label, leave=False, disable=None)
+            def progress(steps, label=f"seed {seed}, {library}"):
+                return bar(steps, desc=label, leave=False)
 
-            g, losses[library] = train(library, pictures, seed, epochs=args.epochs, max_steps=args.steps, progress=bar)
+            g, losses[library] = train(
+                library, pictures, seed, epochs=args.epochs, max_steps=args.steps, progress=progress
+            )
             found[library, seed] = score(g, classifier, real, seed)
             steps = len(losses[library])
             print(f"seed {seed}, {library}: {found[library, seed]}", flush=True)
@@ -148,4 +152,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from benchmarks import machine
 from benchmarks.step import NETWORKS, measure
+from nanogan import cli
 from nanogan.cli import at_least
 
 TORCH = "torch channels_last, D frozen"
@@ -44,7 +45,7 @@ def run(network, threads, rounds):
 def main():
     parser = argparse.ArgumentParser(description="A training step's time by batch, width and threads.")
     parser.add_argument("--rounds", type=at_least(int, 1), default=5, help="default: 5")
-    parser.add_argument("--out", metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     parser.add_argument("--child", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
@@ -75,4 +76,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

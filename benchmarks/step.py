@@ -30,7 +30,7 @@ import torch
 
 from benchmarks import machine, torch_dcgan
 from benchmarks.clock import Target
-from nanogan import backend, dispatch
+from nanogan import backend, cli, dispatch
 from nanogan.cli import at_least
 from nanogan.errors import UserError
 from nanogan.models import dcgan
@@ -445,7 +445,12 @@ def main():
     parser.add_argument("--budget", type=count, metavar="SECONDS", help="leave out what does not fit (GPU: 360)")
     parser.add_argument("--quick", action="store_true", help="two minutes: --budget 120 --no-compile --no-memory")
     parser.add_argument(
-        "--out", metavar="FILE", nargs="?", const=AUTOMATIC, help=f"write the table there too (default: {AUTOMATIC})"
+        "--out",
+        type=cli.path,
+        metavar="FILE",
+        nargs="?",
+        const=AUTOMATIC,
+        help=f"write the table there too (default: {AUTOMATIC})",
     )
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--only-table", action="store_true", help=argparse.SUPPRESS)
@@ -496,4 +501,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.run(main)

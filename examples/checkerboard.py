@@ -65,7 +65,9 @@ def main():
         data="faces",
     )
     count = cli.at_least(int, 1, high=1_000_000)
-    parser.add_argument("--checkpoint", nargs="+", metavar="FILE", help="measure these generators, and train none")
+    parser.add_argument(
+        "--checkpoint", nargs="+", type=cli.path, metavar="FILE", help="measure these generators, and train none"
+    )
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS[:2]), help="that are trained")
     parser.add_argument("--seeds", type=count, default=1, help="trainings of each kind, from --seed on")
     parser.add_argument("--steps", type=count, default=600, help="of each training")
@@ -74,7 +76,9 @@ def main():
     parser.add_argument("--width", type=count, default=16, help="channels of the largest map")
     parser.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=5e-4, help="Adam's")
     parser.add_argument("--samples", type=cli.at_least(int, 16, high=100_000), default=500, help="that are measured")
-    parser.add_argument("--classifier", metavar="FILE", help="of examples/train_classifier.py: for Fréchet distances")
+    parser.add_argument(
+        "--classifier", type=cli.path, metavar="FILE", help="of examples/train_classifier.py: for Fréchet distances"
+    )
     args = parser.parse_args()
     if args.dry_run:
         args.steps, args.samples, args.batch_size, args.width = 3, min(args.samples, 32), 8, 4

@@ -54,7 +54,9 @@ def main():
         data=None,
     )
     count = cli.at_least(int, 1, high=10_000_000)
-    parser.add_argument("folder", metavar="FOLDER", nargs="?", help="whose pictures are compared with each other")
+    parser.add_argument(
+        "folder", type=cli.path, metavar="FOLDER", nargs="?", help="whose pictures are compared with each other"
+    )
     parser.add_argument(
         "--distance",
         type=cli.at_least(int, 0, high=codes.BITS),

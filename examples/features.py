@@ -11,7 +11,7 @@ Of every picture, D's activations in all layers, max-pooled to 4 x 4 each and la
 linear L2-SVM is taught with. Two protocols: all labels, the paper's for CIFAR-10; and 100 labels of each class, drawn
 many times, its own for SVHN. Beside it, with the same SVM: D with its weights untrained, raw pixels, and k-means
 features. --train plays the game first, on all pictures without their labels, and saves D for --checkpoint. Prints the
-test errors, writes them to numbers.json. Needs scikit-learn: pip install ".[analysis]"
+test errors, writes them to numbers.json. Needs scikit-learn: pip install -e ".[analysis]"
 """
 
 import copy

@@ -52,7 +52,11 @@ def main():
     )
     data = parser.add_argument_group("data")
     data.add_argument(
-        "path", metavar="PATH", nargs="?", help="the folder; CIFAR-10's or SVHN's own file; with --resume the run's"
+        "path",
+        type=cli.path,
+        metavar="PATH",
+        nargs="?",
+        help="the folder; CIFAR-10's or SVHN's own file; with --resume the run's",
     )
     data.add_argument("--channels", type=int, choices=(1, 3), default=3, help="3 for colour, 1 for grey")
     data.add_argument(
@@ -63,7 +67,9 @@ def main():
         help="what shows through transparent pictures, 0 (black) to 255 (white)",
     )
     data.add_argument("--workers", type=cli.at_least(int, 1, high=256), help="threads that decode; as many as cores")
-    data.add_argument("--cache", metavar="FILE.npy", help="pack the decoded pictures into this file, once, and read it")
+    data.add_argument(
+        "--cache", type=cli.path, metavar="FILE.npy", help="pack the decoded pictures into this file, once, and read it"
+    )
 
     def check(args):
         if args.path is None and args.resume is None and args.generate is None:

@@ -130,15 +130,26 @@ def parser():
     )
     count = cli.at_least(int, 1, high=20_000)
     add = result.add_argument
-    add("--checkpoint", default=CHECKPOINT, metavar="FILE", help="a saved generator, or a run's checkpoint")
+    add(
+        "--checkpoint",
+        default=CHECKPOINT,
+        type=cli.path,
+        metavar="FILE",
+        help="a saved generator, or a run's checkpoint",
+    )
     add(
         "--property",
         metavar="NAME",
         help=f"{', '.join(ATTRIBUTES)}, if the checkpoint draws built-in faces (of the default one: glasses); or a "
         "class of --classifier",
     )
-    add("--classifier", metavar="FILE", help="that judges classes: what examples/train_classifier.py wrote")
-    add("--boxes", metavar="FILE", help="boxes drawn by hand, see the head of this script")
+    add(
+        "--classifier",
+        type=cli.path,
+        metavar="FILE",
+        help="that judges classes: what examples/train_classifier.py wrote",
+    )
+    add("--boxes", type=cli.path, metavar="FILE", help="boxes drawn by hand, see the head of this script")
     add(
         "--negatives",
         choices=("elsewhere", "without"),

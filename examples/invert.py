@@ -37,7 +37,9 @@ def main():
     )
     count = cli.at_least(int, 1, high=100_000)
     weight = cli.at_least(float, 0, high=1e6)
-    parser.add_argument("--unseen", metavar="NAME|PATH", help="pictures not trained on (default: --data's test split)")
+    parser.add_argument(
+        "--unseen", type=cli.path, metavar="NAME|PATH", help="pictures not trained on (default: --data's test split)"
+    )
     parser.add_argument("--pictures", type=count, default=64, help="of each kind")
     parser.add_argument("--steps", type=count, default=300, help="of Adam")
     parser.add_argument("--restarts", type=count, default=4, help="random z that are tried for each picture")
@@ -45,7 +47,9 @@ def main():
     parser.add_argument("--prior", type=weight, default=0.0, help="weight of the mean of z^2 in the loss")
     parser.add_argument("--feature-weight", type=weight, default=0.0, help="weight of the discriminator's features")
     parser.add_argument("--layer", type=cli.at_least(int, 0), help="whose (default: the last before the logit)")
-    parser.add_argument("--discriminator", metavar="FILE", help="(default: the one saved with --checkpoint)")
+    parser.add_argument(
+        "--discriminator", type=cli.path, metavar="FILE", help="(default: the one saved with --checkpoint)"
+    )
     args = parser.parse_args()
     if args.dry_run:
         args.pictures, args.steps, args.restarts = min(args.pictures, 3), min(args.steps, 3), min(args.restarts, 2)

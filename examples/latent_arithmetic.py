@@ -49,6 +49,7 @@ def main():
     parser.add_argument(
         "--checkpoint",
         default="runs/faces_dcgan/generator.safetensors",
+        type=cli.path,
         metavar="FILE",
         help="a saved generator, or a run's checkpoint",
     )

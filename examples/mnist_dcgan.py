@@ -87,13 +87,14 @@ def main():
     data = parser.add_argument_group("data")
     data.add_argument(
         "--data",
+        type=cli.path,
         action=NameOrFolder,
         metavar="NAME|FOLDER",
         default="auto",
         help="mnist, fashion-mnist, digits, or --data-dir's folder; auto: mnist, or the built-in digits if it is "
         "not on this machine and cannot be downloaded",
     )
-    data.add_argument("--data-dir", metavar="DIR", help="folder with the idx files, gzipped or not")
+    data.add_argument("--data-dir", type=cli.path, metavar="DIR", help="folder with the idx files, gzipped or not")
     recipes.add_judge(parser, otherwise="nothing is measured")
 
     def check(args):

@@ -36,7 +36,9 @@ def parse_args():
         checkpoint="runs/mnist_dcgan/generator.safetensors",
     )
     count = cli.at_least(int, 1, high=1_000_000)
-    parser.add_argument("--unseen", metavar="NAME|PATH", help="pictures not trained on (default: --data's test split)")
+    parser.add_argument(
+        "--unseen", type=cli.path, metavar="NAME|PATH", help="pictures not trained on (default: --data's test split)"
+    )
     parser.add_argument("--samples", type=count, default=1000, help="that are drawn, and as many unseen pictures")
     parser.add_argument("--shown", type=count, default=10, help="samples in the picture")
     parser.add_argument("--neighbours", type=count, default=4, help="of each, in pixels and in features")
@@ -47,7 +49,9 @@ def parse_args():
         metavar="LEVELS",
         help="near-duplicates differ by at most this, root mean square, of 255; 0: only equal pictures",
     )
-    parser.add_argument("--discriminator", metavar="FILE", help="(default: the one saved with --checkpoint)")
+    parser.add_argument(
+        "--discriminator", type=cli.path, metavar="FILE", help="(default: the one saved with --checkpoint)"
+    )
     args = parser.parse_args()
     if args.dry_run:
         args.samples = min(args.samples, 20)

@@ -145,7 +145,7 @@ def _parser():
         default="test",
         help="real images to be classified: the test set, or the sixth of the training set that was not trained on",
     )
-    parser.add_argument("--classifier", metavar="FILE", help="what examples/train_classifier.py wrote")
+    parser.add_argument("--classifier", type=cli.path, metavar="FILE", help="what examples/train_classifier.py wrote")
     return parser
 
 

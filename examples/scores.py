@@ -42,6 +42,7 @@ def main():
     parser.add_argument(
         "--classifier",
         default="runs/classifier/classifier.safetensors",
+        type=cli.path,
         metavar="FILE",
         help="what examples/train_classifier.py wrote",
     )

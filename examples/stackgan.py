@@ -66,7 +66,7 @@ def load_data(args):
         )
         name = args.data
         for path, reason in list(skipped.items())[:3]:
-            print(f"left out with its caption: {quoted(path)} ({reason})")
+            print(quoted(f"left out with its caption: {path} ({reason})"))
     pictures = images.resize(pictures, size, progress=recipes.progress_bar("resizing"))
     return name, {**attributes, "images": pictures, "captions": captions}
 
@@ -123,10 +123,15 @@ def load_generator(path):
     """Return the generator in a file, of one stage or of both."""
     if not Path(path).exists():
         raise UserError(f"there is no checkpoint {path}: train one with python examples/stackgan.py, or check the path")
+    state = checkpoint.read(path)
     try:
-        network = network_of(checkpoint.read(path))
+        network = network_of(state)
     except UserError as error:
-        raise UserError(f"{path} cannot be used: {error}; train one with python examples/stackgan.py") from None
+        raise UserError(
+            f"{path} cannot be used: {error}; train one with python examples/stackgan.py: the file holds "
+            f"{checkpoint.described(state)}"
+        ) from None
+    stages_of(network)[0].path = path
     if not all(np.isfinite(array).all() for array in network.state_dict().values()):
         raise UserError(f"{path} cannot be used: its weights are not finite numbers")
     return network
@@ -140,7 +145,9 @@ def asked(network, caption):
         first.buffers["shown"] = encode(caption, first.words, shown.shape[1])[None]
     else:
         network.classes = len(shown)  # a column of the grid for each
-        print("asked for, one after the other:", *(text_of(numbers, first.words) for numbers in shown), sep="\n  ")
+        print(
+            "asked for, one after the other:", *(quoted(text_of(numbers, first.words)) for numbers in shown), sep="\n  "
+        )
     return network
 
 
@@ -164,6 +171,7 @@ def parser_of(stage):
     data.add_argument(
         "--data",
         default="auto",
+        type=cli.path,
         metavar="NAME|FOLDER",
         help="mnist or digits: their digits, coloured and captioned; auto: mnist, or built-in digits if it is not on "
         "this machine and could not be downloaded; or a folder with a captions.csv",
@@ -171,6 +179,7 @@ def parser_of(stage):
     data.add_argument("--stage", type=int, choices=(1, 2), help="train this stage alone; both if not given")
     data.add_argument(
         "--stage1",
+        type=cli.path,
         metavar="FILE",
         help="stage I's generator, for --stage 2 (default: DIR/stage1/generator.safetensors)",
     )
@@ -204,9 +213,9 @@ def where(args, is_elsewhere):
     stage, out = args.stage or 1, Path(args.out)
     if args.resume is None:
         return stage, None, folder_of(stage, out)
-    path = Path(args.resume or out)
-    path = path / training.LAST if args.resume == "" or path.is_dir() else path
-    if args.resume == "" and not path.is_file():
+    path = out if args.resume is True else Path(args.resume)
+    path = path / training.LAST if args.resume is True or path.is_dir() else path
+    if args.resume is True and not path.is_file():
         path = out / FIRST / training.LAST  # it was stopped in stage I
     if path.is_file():
         stage = checkpoint.read_training(path)[0].options.get("stage")

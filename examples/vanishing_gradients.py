@@ -57,7 +57,11 @@ def main():
     )
     for name, script in (("vanilla", "vanilla_gan"), ("lsgan", "lsgan")):
         parser.add_argument(
-            f"--{name}", default=f"runs/{script}", metavar="FOLDER", help=f"a run of examples/{script}.py"
+            f"--{name}",
+            default=f"runs/{script}",
+            type=cli.path,
+            metavar="FOLDER",
+            help=f"a run of examples/{script}.py",
         )
     parser.add_argument(
         "--steps", type=cli.at_least(int, EVERY, high=1_000_000), default=300, help="that one network takes alone"

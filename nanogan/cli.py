@@ -1,12 +1,16 @@
 """What all scripts share: the common flags, and exits that say in one sentence what went wrong."""
 
 import argparse
+import contextlib
+import io
 import os
 import shlex
 import subprocess
 import sys
+from pathlib import Path
 
 from nanogan.errors import TrainingDiverged, UserError
+from nanogan.text import quoted
 
 
 def parser(description, *, out):
@@ -14,7 +18,9 @@ def parser(description, *, out):
     result = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
     result.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N for one of several")
     result.add_argument("--seed", type=at_least(int, 0), default=0, help="same seed, same machine: same result")
-    result.add_argument("--out", default=out, metavar="DIR", help="output folder; a run in it is kept in DIR/previous")
+    result.add_argument(
+        "--out", type=path, default=out, metavar="DIR", help="output folder; a run in it is kept in DIR/previous"
+    )
     result.add_argument("--dry-run", action="store_true", help="a few steps of the real thing, in seconds")
     return result
 
@@ -46,11 +52,45 @@ def at_least(kind, low, *, above=False, high=None):
     return convert
 
 
+def path(text):
+    """An argparse type: the path of a file or a folder, or a data set's name; ``~`` is the home folder, as in a shell.
+
+    A shell expands ``--out ~/x`` itself, but neither ``--out='~/x'`` nor what a notebook or a program hands over.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a path or a name, got an empty text: for the working folder write .")
+    expanded = os.path.expanduser(text)
+    if expanded == text and (text == "~" or text.startswith(("~/", f"~{os.sep}"))):
+        raise argparse.ArgumentTypeError(f"{text!r} names no folder, as no home folder is known: write the whole path")
+    return expanded
+
+
 def command(*arguments):
     """Return the command line, quoted for the shell, that starts this script as it was started, with ``arguments``."""
-    start = sys.orig_argv[: len(sys.orig_argv) - len(sys.argv) + 1]  # the interpreter, its options, the script
-    words = [*start, *map(str, arguments)]
-    return subprocess.list2cmdline(words) if os.name == "nt" else shlex.join(words)
+    words = [*_start(), *map(str, arguments)]
+    return subprocess.list2cmdline(words) if os.name == "nt" else " ".join(map(_shell_word, words))
+
+
+def _start():
+    """The interpreter, its options, and the script, as they stood on the command line; without one, what would do."""
+    script, *arguments = sys.argv
+    start = sys.orig_argv[: len(sys.orig_argv) - len(arguments)]
+    if [*start, *arguments] == sys.orig_argv and (start[-1:] == [script] or start[-2:-1] == ["-m"]):
+        return start
+    return ["python", script]  # a notebook's %run, or a program that calls main()
+
+
+def _shell_word(word):
+    """Quote a word for the shell, with escapes for what a terminal would obey or cannot show."""
+    if quoted(word) == word:
+        return shlex.quote(word)
+    harmless = {letter for letter in word if quoted(letter) == letter and letter not in "'\\"}
+    escaped = "".join(letter if letter in harmless else _bytes_of(letter) for letter in word)
+    return f"$'{escaped}'"
+
+
+def _bytes_of(letter):
+    return "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
 def run(main):
@@ -59,8 +99,9 @@ def run(main):
     Errors that a user can mend, full disks and exhausted memory are reported in one sentence, without a traceback.
     """
     name = sys.argv[0].rsplit("/", 1)[-1]
-    sys.stdout.reconfigure(line_buffering=True)  # a log in a file can be followed, and is whole if the run is killed
+    _prepare_streams()
     try:
+        _warn_of_another_nanogan(name)
         status = main()
         sys.stdout.flush()
         sys.exit(status)
@@ -69,7 +110,7 @@ def run(main):
     except TrainingDiverged as error:
         code, message = 1, f"error: {error}"
     except BrokenPipeError:  # the reader of our output, such as head, has gone
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains once more at its end
+        _abandon(sys.stdout)
         code, message = 1, "error: nobody reads the output any more: stopped"
     except OSError as error:
         code, message = 1, f"error: {error}"
@@ -81,8 +122,57 @@ def run(main):
         if not type(error).__module__.startswith(("cupy", "cupy_backends")):
             raise
         code, message = 1, _gpu_failed(error)
-    print(f"{name}: {message}", file=sys.stderr)
+    try:
+        print(f"{name}: {quoted(message)}", file=sys.stderr, flush=True)
+    except OSError:  # its reader has gone too
+        _abandon(sys.stderr)
     sys.exit(code)
+
+
+def _prepare_streams():
+    """Make standard output and error fit for any text, even where they are closed, or a notebook's."""
+    _open_closed_streams()
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):  # a file, a pipe, a terminal
+            stream.reconfigure(errors="backslashreplace")  # of letters that its encoding lacks
+    if hasattr(sys.stdout, "reconfigure"):
+        sys.stdout.reconfigure(line_buffering=True)  # a log in a file can be followed, and is whole after a kill
+
+
+def _open_closed_streams():
+    """Open what the process was started without (``>&-``), else the next file would get its number and its output."""
+    if None in (sys.stdout, sys.stderr):
+        while (number := os.open(os.devnull, os.O_RDWR)) <= 2:  # always the lowest that is free
+            pass
+        os.close(number)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, _Nowhere())
+
+
+class _Nowhere(io.TextIOBase):
+    """The standard stream of a process that was started without."""
+
+    def write(self, text):
+        return len(text)
+
+
+def _abandon(stream):
+    """Lead a stream that nobody reads nowhere, else Python complains once more at its end."""
+    with contextlib.suppress(OSError, ValueError):  # a notebook's has no number
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def _warn_of_another_nanogan(name):
+    """Say if the script stands in a checkout whose nanogan is not the one that runs: changes there would do nothing."""
+    checkout = Path(sys.argv[0]).resolve().parent.parent
+    beside, running = checkout / "nanogan", Path(__file__).parent
+    if (beside / "__init__.py").is_file() and not beside.samefile(running):
+        print(
+            f"{name}: nanogan runs from {quoted(running)}, not from {quoted(beside)} beside this script, "
+            f"where changes have no effect: pip install -e {quoted(checkout)}",
+            file=sys.stderr,
+        )
 
 
 def _out_of_memory(error):

@@ -39,17 +39,18 @@ class Path(NamedTuple):
     backward: Callable | None
     priority: int
     precisions: tuple | None  # those of nanogan.backend.set_matmul_precision that it knows; None: all
+    by_the_book: bool  # it runs the operation's own code, in other surroundings
 
 
-def register(kind, function, forward, backward=None, *, serves, priority=0, precisions=None):
+def register(kind, function, forward, backward=None, *, serves, priority=0, precisions=None, by_the_book=False):
     """Offer ``forward`` and ``backward`` in place of an operation of the book, with the same signatures.
 
     kind: "cpu" or "gpu". function: the operation's forward, or an update of :mod:`nanogan.ops.updates`, which has no
     backward. Of several paths that serve, the one of highest ``priority`` is taken. ``precisions``: names of the
-    precisions of products that it computes in, all if not given.
+    precisions of products that it computes in, all if not given. ``by_the_book``: whether it runs the operation itself.
     """
     paths = _paths.setdefault((kind, function), [])
-    paths.append(Path(serves, forward, backward, priority, precisions))
+    paths.append(Path(serves, forward, backward, priority, precisions, by_the_book))
     paths.sort(key=lambda path: -path.priority)
 
 
@@ -71,7 +72,7 @@ def dispatch(forward, backward, *args, **options):
     if path is not None:
         forward, backward = path.forward, path.backward
     for ran in _watching:
-        ran.append(f"{forward.__module__}.{forward.__name__}")
+        ran.append(_full_name(forward))
     y, cache = forward(*args, **options)
     return y, (backward, cache)
 
@@ -88,7 +89,7 @@ def elementwise(update, groups, **options):
     if path is not None:
         update = path.forward
     for ran in _watching:
-        ran.append(f"{update.__module__}.{update.__name__}")
+        ran.append(_full_name(update))
     walk = _walks.get(kind, _one_by_one) if FAST else _one_by_one
     walk(partial(update, **options) if options else update, groups)
 
@@ -101,7 +102,24 @@ def watch():
     try:
         yield ran
     finally:
-        _watching.remove(ran)
+        _watching[:] = [watching for watching in _watching if watching is not ran]  # others may be equal to it
+
+
+def fast_paths(kind):
+    """Return {function as :func:`watch` names it: operation that it computes, as "conv2d"} of a device's fast paths.
+
+    Without those that run the book's own code; empty if fast paths are turned off.
+    """
+    if not FAST:
+        return {}
+    if kind not in _loaded:
+        load(kind)
+    return {
+        _full_name(path.forward): function.__name__.removesuffix("_forward").removesuffix("_update")
+        for (of, function), paths in _paths.items()
+        for path in paths
+        if of == kind and not path.by_the_book
+    }
 
 
 def kind_of(array):
@@ -125,6 +143,10 @@ def _path(kind, function, args, options):
         if (path.precisions is None or matmul_precision() in path.precisions) and path.serves(*args, **options):
             return path
     return None
+
+
+def _full_name(function):
+    return f"{function.__module__}.{function.__name__}"
 
 
 def _one_by_one(update, groups):

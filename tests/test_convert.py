@@ -19,7 +19,7 @@ from nanogan.convert import torch_files
 from nanogan.data import load_mnist
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm2d, Conv2d, ConvTranspose2d, Flatten, LeakyReLU, ReLU, Sequential, Sigmoid, Tanh
-from nanogan.models import dcgan
+from nanogan.models import cyclegan, dcgan
 from nanogan.optim import Adam
 from nanogan.training import sample
 from tests import starting
@@ -213,6 +213,22 @@ def test_one_of_several_state_dicts_is_asked_for(tmp_path):
     same_pictures(checkpoint.load_generator(tmp_path / "g.safetensors"), g)
 
 
+def test_the_translators_of_a_cyclegans_run_are_named_one_by_one(tmp_path):
+    network = cyclegan.generator(image_size=16, in_channels=1, out_channels=1, width=2, blocks=1)
+
+    class Run:
+        def state_dict(self):
+            return {"translators": {"ab": network.state_dict(), "ba": network.state_dict()}, "d_a": their_weights}
+
+    their_weights = dcgan.discriminator(image_size=8, channels=1, width=2).state_dict()
+    checkpoint.save_training(tmp_path / "c.safetensors", Run(), checkpoint.Progress(1, 1, 1, 1, 0.0))
+    text = refused(tmp_path / "c.safetensors", "choose one of its networks with", target=tmp_path / "ab.pth")
+    assert text.endswith("--key d_a, --key translators.ab, --key translators.ba")
+    notes = convert.convert(tmp_path / "c.safetensors", tmp_path / "ab.safetensors", key="translators.ab")
+    assert "it holds a CycleGAN's translator, as cyclegan.py trains" in notes
+    assert checkpoint.load_translator(tmp_path / "ab.safetensors").image_size == 16
+
+
 def test_an_unusual_key_has_to_be_named(tmp_path):
     torch.save({"frobnicated": their_g().state_dict()}, tmp_path / "c.pth")
     refused(tmp_path / "c.pth", "--key frobnicated")
@@ -309,7 +325,9 @@ def test_a_program_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how, 
     text = refused(path)
     assert not (tmp_path / "executed").exists()
     if suffix == ".pth" and how in ("zip", "legacy"):
-        assert f"m = torch.load({str(path)!r}, weights_only=False), then torch.save(m.state_dict()" in text
+        of_a_dictionary = deep and how == "zip"
+        saving = "m = {k: v.state_dict() if" if of_a_dictionary else "torch.save(m.state_dict()"
+        assert f"m = torch.load({str(path)!r}, weights_only=False), then {saving}" in text
         torch.load(path, weights_only=False)
         assert (tmp_path / "executed").exists(), "the trap works"
 
@@ -375,6 +393,7 @@ def test_truncated_and_damaged_files_get_one_sentence(tmp_path, new_format):
         ({"w": torch.ones(2, dtype=torch.complex64)}, "w is of torch.complex64"),
         ({"w": torch.ones(2, device="meta")}, "w is on the device meta"),
         ({"w": torch.ones(2), "scale": 0.5}, "holds no state dict, only w, scale"),
+        ({3: torch.ones(2), None: {"a": {4: torch.ones(1)}}}, "holds no state dict, only 3, None"),
         ({"__metadata__": torch.ones(2)}, "keeps the name"),
         ({"a\n\x1b[31m": torch.eye(2).to_sparse()}, r"'a\n\x1b[31m' is of layout"),
     ],
@@ -398,8 +417,8 @@ def test_dictionaries_without_end(tmp_path):
 def test_paths_that_cannot_be(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.pth")
     refused(tmp_path / "nothing.pth", "there is no file")
-    refused(tmp_path / "nothing.safetensors", "there is no checkpoint", target=tmp_path / "x2.pth")
-    refused(tmp_path, "there is no file")
+    refused(tmp_path / "nothing.safetensors", "there is no file", target=tmp_path / "x2.pth")
+    refused(tmp_path, f"is a folder, and a file was expected: name one in it, as {tmp_path / 'x.pth'}")
     for name in ("out.npz", "out"):
         refused(tmp_path / "x.pth", "ends in .safetensors or .pth", target=tmp_path / name)
     (tmp_path / "folder.pth").mkdir()
@@ -565,7 +584,7 @@ def without(state, ending):
         (
             lambda s: s.update({"embed.weight": np.zeros((10, 7))}),
             "generator",
-            ["embed.weight (10, 7): nanogan's has no such array"],
+            ["embed.weight of shape (10, 7): nanogan's has no such array"],
         ),
         (lambda s: s.update({"main.9.weight": np.zeros((5, 3, 4, 4))}), None, ["do not make a row"]),
         (lambda s: without(s, "weight"), None, ["it holds no convolutions"]),
@@ -709,7 +728,7 @@ def test_a_strangers_discriminator_of_another_depth(weights, real_data, tmp_path
         expected = file["csinva_netD_out_t10k_first200"]
     np.testing.assert_allclose(got[:, 0], expected, atol=1e-5)
 
-    with pytest.raises(UserError, match="it holds a DCGAN discriminator .*: load_discriminator opens it"):
+    with pytest.raises(UserError, match="it holds a DCGAN discriminator .*; name the file of a DCGAN generator"):
         checkpoint.load_generator(path)
     ours = checkpoint.load_discriminator(path)  # of just these shapes, at another size of picture
     with pytest.raises(UserError, match=r"expected pictures of shape \(N, 1, 32, 32\)"):

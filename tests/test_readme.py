@@ -57,3 +57,14 @@ def test_every_flag_in_the_readme_exists():
     options = {f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(DCGAN.Options)}
     for flag in set(re.findall(r"(?<= )--[a-z-]+", README)) - {"--help"}:
         assert flag in options or f'"{flag}"' in source, flag
+
+
+def test_every_install_of_a_clone_is_editable():
+    """After ``pip install .`` the copy in site-packages runs, and a change in the clone has no effect."""
+    files = [ROOT / "README.md", ROOT / ".ci/run", *(ROOT / "docs").rglob("*.md")]
+    files += [path for folder in ("nanogan", "examples", "benchmarks") for path in (ROOT / folder).rglob("*.py")]
+    commands = [line for path in files for line in re.findall(r"pip install .*", path.read_text(encoding="utf-8"))]
+    installs = [command for command in commands if re.search(r"""\s["']?\.(\[|["'\s]|$)""", command)]
+    assert installs
+    for command in installs:
+        assert re.search(r"\s-e\s", command), command

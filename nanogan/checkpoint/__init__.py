@@ -13,6 +13,7 @@ A training checkpoint is one such file with all that a run's future depends on:
 """
 
 from nanogan.checkpoint.networks import (
+    copy_state,
     generator_loader,
     load,
     load_conditional,
@@ -21,12 +22,18 @@ from nanogan.checkpoint.networks import (
     load_translator,
     save,
 )
-from nanogan.checkpoint.runs import Progress, load_training, read_training, save_training
-from nanogan.checkpoint.safetensors_files import KEY, read
+from nanogan.checkpoint.recognition import described
+from nanogan.checkpoint.runs import Progress, as_json, checked_state, load_training, read_training, save_training
+from nanogan.checkpoint.safetensors_files import KEY, check_is_file, read
 
 __all__ = [
     "KEY",
     "Progress",
+    "as_json",
+    "check_is_file",
+    "checked_state",
+    "copy_state",
+    "described",
     "generator_loader",
     "load",
     "load_conditional",

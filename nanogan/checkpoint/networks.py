@@ -1,9 +1,25 @@
 """Networks in files: safetensors with PyTorch's parameter names, so that torch opens them and nothing is executed."""
 
+import shlex
+from pathlib import Path
+
 import numpy as np
 
-from nanogan.checkpoint.recognition import recognise, rename_flags, renames_between
-from nanogan.checkpoint.safetensors_files import KEY, below, read_file, write_arrays
+from nanogan.checkpoint.recognition import (
+    COUNTERS,
+    described,
+    joined,
+    key_flag,
+    known,
+    listed,
+    networks_in,
+    recognise,
+    rename_flags,
+    renames_between,
+    told,
+    unwrapped,
+)
+from nanogan.checkpoint.safetensors_files import KEY, below, convert_command, read_file, write_arrays
 from nanogan.errors import UserError
 from nanogan.models import conditional, cyclegan, dcgan, discogan
 
@@ -14,23 +30,51 @@ def save(path, network):
 
 
 def load(path, network):
-    """Copy the arrays in the file ``path`` into ``network`` and return it. Raises UserError if they do not fit."""
+    """Copy the arrays in the file ``path`` into ``network`` and return it. Raises UserError if they do not fit.
+
+    Counters, on which no output depends, may be missing or too many.
+    """
     state, metadata = read_file(path)
     try:
-        network.load_state_dict(state)
+        copy_state(state, network)
     except UserError as error:
         if KEY in metadata:
             hint = "it is a training checkpoint, which load_generator and load_discriminator open"
         elif renames := renames_between(state, network.state_dict()):
             hint = f"nothing but names differs: {_mended(path, rename_flags(renames))}"
         else:
-            hint = f"the file holds {recognise(state)}"
+            hint = f"the file holds {described(state)}"
         raise UserError(f"{path}: {error}; {hint}") from None
     return network
 
 
+def copy_state(state, network):
+    """Copy a state dict into ``network``, whose dtype and device stay; what no output depends on need not fit."""
+    own = network.state_dict()
+    if not own.keys() <= state.keys():
+        state, _ = unwrapped(state)
+    fitted = {name: array for name, array in state.items() if name in own or not _is_counter(name)}
+    for name, array in own.items():
+        if _is_counter(name) and getattr(fitted.get(name), "size", None) != 1:
+            fitted[name] = np.zeros(array.shape, np.int64)
+        elif _is_counter(name):
+            fitted[name] = fitted[name].reshape(array.shape)
+    with np.errstate(over="ignore", invalid="ignore"):  # of float64 that is too large; whoever needs it looks
+        network.load_state_dict(fitted)
+
+
+def _is_counter(name):
+    return name.rpartition(".")[2] in COUNTERS
+
+
+def _check_finite(path, name, network):
+    """Raise UserError unless all floating-point weights are finite, as they are now, in the network's dtype."""
+    if not all(np.isfinite(array).all() for array in network.state_dict().values()):
+        raise UserError(f"{path} is not a {name}: its weights are not finite numbers")
+
+
 def _mended(path, flags):
-    return f"python -m nanogan.convert {path} NEW.safetensors {flags} mends that"
+    return f"mend that with {convert_command(path, flags)}"
 
 
 def load_generator(path):
@@ -77,15 +121,14 @@ def load_translator(path):
     for models in (cyclegan, discogan):
         try:
             network = models.generator(**models.options_of(state))
-            network.load_state_dict(state)
+            copy_state(state, network)
             break
         except UserError:
             continue
     else:
-        found = "a run: take its a_to_b.safetensors or b_to_a.safetensors" if KEY in metadata else recognise(state)
+        found = "a run: take its a_to_b.safetensors or b_to_a.safetensors" if KEY in metadata else described(state)
         raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {found}")
-    if not all(np.isfinite(array).all() for array in state.values()):
-        raise UserError(f"{path} is not a translator: its weights are not finite numbers")
+    _check_finite(path, "translator", network)
     return network
 
 
@@ -93,20 +136,47 @@ def _load(kind, build, options_of, path, name=None):
     name = name or f"DCGAN {kind}"
     state, metadata = read_file(path)
     if KEY in metadata:
-        average = (below("ema.average.", state) or below("ema.", state)) if kind == "generator" else {}
-        state = average or below(f"{kind[0]}.", state)
+        state = _of_a_run(state, kind, path, name)
+    state, _ = unwrapped(state)
     try:
         network = build(**options_of(state))
-        network.load_state_dict(state)
+        copy_state(state, network)
     except UserError:
-        found = recognise(state)
-        hint = ""
-        if found.fits:
-            hint = f": load_{found.kind} opens it"
-        elif found.renames and found.kind == kind:
-            flags = f"--key {kind[0]} " if KEY in metadata else ""
-            hint = f": {_mended(path, flags + rename_flags(found.renames))}"
-        raise UserError(f"{path} is not a {name} of nanogan's: it holds {found}{hint}") from None
-    if not all(np.isfinite(array).all() for array in state.values()):
-        raise UserError(f"{path} is not a {name}: its weights are not finite numbers")
+        instead = _instead(path, state, kind, name, of_a_run=KEY in metadata)
+        raise UserError(f"{path} is not a {name} of nanogan's: {instead}") from None
+    _check_finite(path, name, network)
     return network
+
+
+def _of_a_run(state, kind, path, name):
+    """The network ``kind`` in a training checkpoint's arrays; of a generator the average, if there is one."""
+    average = (below("ema.average.", state) or below("ema.", state)) if kind == "generator" else {}
+    network = average or below(f"{kind[0]}.", state)
+    if not network:
+        networks = listed(sorted({told(array.partition(".")[0]) for array in state if not array.startswith("opt")}))
+        raise UserError(f"{path} is a checkpoint of a run without a {name}: its networks are {networks}")
+    return network
+
+
+def _instead(path, state, kind, name, of_a_run):
+    """What a file holds in place of ``name``, a network ``kind``, and what to do about it."""
+    among = f"--key {kind[0]}" if of_a_run else ""
+    found, can_be_mended = recognise(state), name == f"DCGAN {kind}" and not known(state)
+    if can_be_mended and found.renames and found.kind == kind and "".join(found.renames).isprintable():
+        return f"it holds {found}: {_mended(path, joined(among, rename_flags(found.renames)))}"
+    if can_be_mended and not found.fits:
+        wanted = [(beginning, part) for beginning, part in networks_in(state).items() if part.kind == kind]
+        if wanted:
+            beginning, part = wanted[0]
+            flags = joined(joined(among, key_flag(beginning)), rename_flags(part.renames))
+            names = " and ".join(f"{told(beginning)}.*" for beginning, _ in wanted)
+            command = convert_command(path, flags)
+            return f"it holds more than a {kind}; {names} in it are {part}: take it out with {command}"
+    text = f"it holds {described(state)}"
+    if can_be_mended and found.extra and found.kind == kind and "".join(found.extra).isprintable():
+        drops = " ".join(f"--drop {shlex.quote(name)}" for name in found.extra[:8])
+        return f"{text}; if its output does not depend on them: {_mended(path, joined(among, drops))}"
+    if found.fits or known(state):
+        beside = Path(path).with_name(f"{kind}.safetensors")
+        text += f"; name the file of a {name}" + (f", as {beside}" if beside.is_file() and beside != Path(path) else "")
+    return text

@@ -11,10 +11,22 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from nanogan.errors import UserError
-from nanogan.models import dcgan
+from nanogan.models import conditional, cyclegan, dcgan, discogan, paper, semisupervised, stackgan, vanilla
 
-STATISTICS = "running_mean", "running_var", "num_batches_tracked"
+STATISTICS = "running_mean", "running_var"
 NORM = "weight", "bias", *STATISTICS
+# Names of arrays on which no output depends: a BatchNorm's counter, which torch 0.4 and older did not save, an
+# average's counter (torch.optim.swa_utils), and what the profiler thop leaves.
+COUNTERS = "num_batches_tracked", "n_averaged", "total_ops", "total_params"
+WRAPPERS = "module.", "_orig_mod."  # of DataParallel and of averages, of torch.compile
+DEPTH = 3  # of names that a network among others may have, "models.G.ema"
+PARAMETRISED = 'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")'
+REPARAMETRISED = {  # the end of an array's name: what torch made the weight with, and what makes it a weight again
+    ".weight_u": ("spectral_norm", "torch.nn.utils.remove_spectral_norm(layer)"),
+    ".weight_g": ("weight_norm", "torch.nn.utils.remove_weight_norm(layer)"),
+    ".parametrizations.weight.0._u": ("spectral_norm", PARAMETRISED),
+    ".parametrizations.weight.original1": ("weight_norm", PARAMETRISED),
+}
 LISTED = 5  # differences in one sentence
 
 
@@ -26,6 +38,7 @@ class Recognition:
     options: dict | None = None  # of that function of nanogan.models.dcgan; None if its convolutions have other shapes
     differences: list[str] = field(default_factory=list)  # in words; empty if nothing differs
     renames: dict[str, str] = field(default_factory=dict)  # layer's name -> nanogan's, if nothing but names differs
+    extra: list[str] = field(default_factory=list)  # arrays that nanogan's has not, if nothing but them differs
 
     @property
     def fits(self):
@@ -51,13 +64,14 @@ def listed(texts):
 
 def recognise(state):
     """Return a Recognition of the network whose state dict this is: {name: array}, of which only shapes are read."""
+    state = essential(state)
     for kind, options_of, build in (
         ("generator", dcgan.options_of, dcgan.generator),
         ("discriminator", dcgan.discriminator_options_of, dcgan.discriminator),
     ):
         try:
             options = options_of(state)
-            own = build(**options).state_dict()
+            own = essential(build(**options).state_dict())
         except UserError:
             continue
         if _shapes(own) == _shapes(state):
@@ -65,11 +79,86 @@ def recognise(state):
     return _stranger(state)
 
 
+def known(state):
+    """Return what network of nanogan's, other than a DCGAN, a state dict is of, and what uses it; None if of none."""
+    for infer, text in KNOWN:
+        try:
+            infer(state)
+        except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError):  # a UserError is a ValueError
+            continue
+        return text
+    return None
+
+
+def described(state):
+    """Return in words what network a state dict is of."""
+    return known(state) or str(recognise(unwrapped(state)[0]))
+
+
+def _classifier(state):
+    first, hidden, last = (state[f"{i}.weight"].shape for i in (0, 7, 10))
+    if (first[2:], len(last)) != ((4, 4), 2) or hidden[0] != last[1]:
+        raise ValueError
+
+
+KNOWN = (
+    (conditional.options_of, "a conditional DCGAN generator, as conditional_dcgan.py and acgan.py train"),
+    (semisupervised.options_of, "a generator of semisupervised.py"),
+    (vanilla.options_of, "a vanilla GAN generator, as vanilla_gan.py trains"),
+    (cyclegan.options_of, "a CycleGAN's translator, as cyclegan.py trains"),
+    (discogan.options_of, "a DiscoGAN's translator, as discogan.py trains"),
+    (stackgan.network_of, "a StackGAN's generator, as stackgan.py trains"),
+    (paper.options_of, "a discriminator of the DCGAN paper's for CIFAR-10 or SVHN"),
+    (_classifier, "a classifier, as train_classifier.py trains and --judge expects"),
+)
+
+
+def essential(state):
+    """``state`` without the arrays that nothing depends on."""
+    return {name: array for name, array in state.items() if name.rpartition(".")[2] not in COUNTERS}
+
+
+def unwrapped(state):
+    """Return ``state`` without the wrappers' beginnings that all of its names have, and these, in a list.
+
+    Arrays that nothing depends on may lack them, and are left out then.
+    """
+    taken = []
+    for wrapper in WRAPPERS * 2:  # compiled, then parallel, or the other way round
+        names = essential(state)
+        if names and all(name.startswith(wrapper) and name != wrapper for name in names):
+            state = {name[len(wrapper) :]: array for name, array in state.items() if name.startswith(wrapper)}
+            taken.append(wrapper)
+    return state, taken
+
+
+def networks_in(state):
+    """Return {"generator": Recognition, ...}: the beginnings of names below which a DCGAN stands, with what it is.
+
+    Those that are opened after renames too. Empty if the whole of ``state`` is one.
+    """
+    found, groups, alone = {}, {}, recognise(state).kind is not None
+    for name, array in essential(state).items():
+        parts = name.split(".")
+        for depth in range(1, min(DEPTH, len(parts) - 2) + 1):
+            groups.setdefault(".".join(parts[:depth]), {})[".".join(parts[depth:])] = array
+    for beginning, group in sorted(groups.items(), key=lambda item: item[0].count(".")):
+        if any(beginning.startswith(f"{outer}.") for outer in found) or len(found) >= LISTED:
+            continue
+        if not beginning.isprintable():  # it would stand in a command
+            continue
+        recognition = recognise(unwrapped(group)[0])
+        if recognition.fits or (recognition.renames and not alone):
+            found[beginning] = recognition
+    return found
+
+
 def renames_between(state, own):
     """Return {layer's name in ``state``: in ``own``} if these state dicts differ only in names; else None.
 
     Layers are matched by the names and shapes of their arrays; those that are alike, in the order of their names.
     """
+    state, own = essential(state), essential(own)
     theirs, ours = ([(shapes, module) for module, shapes in _modules(arrays).items()] for arrays in (state, own))
 
     def order(item):
@@ -89,8 +178,34 @@ def natural(name):
 
 
 def rename_flags(renames):
-    """The flags of nanogan.convert that rename layers so."""
+    """The flags of nanogan.convert that rename layers so; one, --key or --rename, if all differ in the beginning."""
+    beginnings = {_differing_beginnings(old, new) for old, new in renames.items()}
+    if len(beginnings) == 1:
+        (old, new) = beginnings.pop()
+        if old:
+            return "--rename " + shlex.quote(f"{old}={new}") if new else key_flag(old)
     return " ".join("--rename " + shlex.quote(f"{old}={new}") for old, new in renames.items())
+
+
+def key_flag(beginning):
+    """The flag of nanogan.convert that takes the arrays "beginning.*"."""
+    return f"--key {shlex.quote(beginning)}"
+
+
+def joined(first, second):
+    """Two of convert's flags as it takes them: a --key below another becomes one."""
+    if first and second.startswith("--key "):
+        return f"{first}.{second.removeprefix('--key ')}"
+    return f"{first} {second}".strip()
+
+
+def _differing_beginnings(old, new):
+    """("net", "main") of "net.0" and "main.0"."""
+    old, new = old.split("."), new.split(".")
+    while old and new and old[-1] == new[-1]:
+        old.pop()
+        new.pop()
+    return ".".join(old), ".".join(new)
 
 
 def told(name):
@@ -105,6 +220,13 @@ def _stranger(state):
     """Recognise a network that is not quite ours."""
     shapes = _shapes(state)
     names = [name for name in shapes if len(shapes[name]) == 4]
+    for ending, (function, undo) in REPARAMETRISED.items():
+        for name in shapes:
+            if name.endswith(ending):
+                reason = (
+                    f"{told(name)} is of torch's {function}: in torch, call {undo} of each such layer and save again"
+                )
+                return Recognition(None, None, [reason])
     if len(names) < 2:
         return Recognition(None, None, [f"it holds {_count(len(names), 'convolution')}, at least 2 were expected"])
     for convs in (sorted(names, key=natural), names):  # by name, else in the file's own order
@@ -143,8 +265,9 @@ def _compared(kind, convs, state):
     if biases:
         differences.append(f"{_named(biases)}: nanogan's convolutions have no biases")
     differences += _differing_norms(modules, hidden)
-    rest = [f"{name} {shape}" for name, shape in shapes.items() if name not in convs and not _belongs(name, modules)]
-    if rest:
+    extra = [name for name in shapes if name not in convs and not _belongs(name, modules)]
+    if extra:
+        rest = [f"{name} of shape {shapes[name]}" for name in extra]
         differences.append(f"{_named(rest)}: nanogan's has no such array")
     options, own = _options(kind, [shapes[name] for name in convs])
     renames = (renames_between(state, own) or {}) if options and not differences else {}
@@ -156,7 +279,7 @@ def _compared(kind, convs, state):
         differences.append(f"nanogan builds no network of its {len(convs)} convolutions")
     elif first != "main.0":
         differences.append(f"its layers are named {told(first)}, ... where main.0, ... was expected")
-    return Recognition(kind, options, differences, renames)
+    return Recognition(kind, options, differences, renames, extra if options and len(differences) == 1 else [])
 
 
 def _differing_norms(modules, hidden):
@@ -213,7 +336,7 @@ def _belongs(name, modules):
     if len(weight) == 4:
         return leaf == "bias"
     size = modules[module][leaf]
-    return len(weight) == 1 and leaf in NORM and size == (() if leaf == "num_batches_tracked" else weight)
+    return len(weight) == 1 and leaf in NORM and size == weight
 
 
 def _named(names):

@@ -9,6 +9,7 @@ seed and n. The file does not depend on the device.
 
 import json
 import math
+import os
 import re
 import zlib
 from dataclasses import dataclass, field
@@ -17,13 +18,15 @@ from pathlib import Path
 import numpy as np
 
 from nanogan.backend import to_numpy
-from nanogan.checkpoint.safetensors_files import KEY, read_file, write_arrays
+from nanogan.checkpoint.safetensors_files import KEY, is_torchs, read_file, start_of, write_arrays
 from nanogan.errors import UserError
 from nanogan.version import __version__
 
 FORMAT = 3  # of what stands in the metadata
 READ = (1, 2, 3)  # formats that can be read: 1 had no EMA weights; 1 and 2 had a G, a D and random generators' states
 MAX_TEXT = 1 << 20  # characters of it; a run's are about 2,000
+ROOM = 1 << 16  # of these for all but the options
+DEPTH = 20  # of dictionaries and lists in the options
 LARGEST = 1.7e308  # of floats: JSON's integers may be larger than any
 NOT_NEGATIVE = ("steps", "lr", "initial_lr")  # of an optimiser
 MAX_COUNT = 1 << 53  # of steps, images, ...: JSON's other readers know integers up to here
@@ -54,9 +57,10 @@ COUNTED = ("step", "epoch", "batch", "steps_per_epoch", "seconds", "best")
 def save_training(path, trained, progress):
     """Write ``trained.state_dict()`` and ``progress``; the file is replaced as a whole, through to the disk.
 
-    What a layer or a game remembers between steps belongs into its state. Raises OSError if the file cannot be written.
+    What a layer or a game remembers between steps belongs into its state. Raises UserError if that, or the options, are
+    what a file cannot hold, OSError if the file cannot be written.
     """
-    arrays, numbers = flattened(trained.state_dict())
+    arrays, numbers = checked_state(trained)
     arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}
     fields = {
         "format": FORMAT,
@@ -64,7 +68,7 @@ def save_training(path, trained, progress):
         "numpy": np.__version__,
         **{name: getattr(progress, name) for name in COUNTED},
         "state": numbers,
-        "options": progress.options,
+        "options": as_json(progress.options),
     }
     fields = json.loads(json.dumps(fields, allow_nan=False))  # as they will be read: the checksum is of that
     fields["checksum"] = _checksum(fields, arrays)
@@ -76,6 +80,58 @@ def save_training(path, trained, progress):
     write_arrays(path, arrays, {KEY: text}, durable=True)
 
 
+def checked_state(trained):
+    """Return :func:`flattened` of ``trained.state_dict()``; raises UserError for what a checkpoint cannot hold."""
+    arrays, numbers = flattened(trained.state_dict())
+    for name, array in arrays.items():
+        if array.dtype.kind not in "fiub":
+            raise UserError(f"a checkpoint expected numbers in the array {name}, got the dtype {array.dtype}")
+    for name, value in numbers.items():
+        if wrong := _wrong_number(name, value, value):
+            raise UserError(f"a checkpoint holds arrays and finite numbers; {name} {wrong}")
+    return arrays, numbers
+
+
+def as_json(options, name="options"):
+    """Return ``options``, a dictionary, as JSON holds it: paths become text, NumPy's numbers Python's, tuples lists.
+
+    Raises UserError, naming the place, for whatever JSON cannot hold, and if there is too much of it.
+    """
+    if not isinstance(options, dict):
+        raise UserError(f"{name} expected a dictionary, got {options!r:.80}: of an argparse.Namespace, give vars(args)")
+    result = _as_json(options, name)
+    length = len(json.dumps(result))
+    if length > MAX_TEXT - ROOM:
+        raise UserError(f"a checkpoint expected options of at most {MAX_TEXT} characters, got {length}: shorten them")
+    return result
+
+
+def _as_json(value, name, depth=0):
+    if depth > DEPTH:
+        raise UserError(f"{name:.80} expected at most {DEPTH} dictionaries and lists in one another, got more")
+    if isinstance(value, dict):
+        wrong = [key for key in value if not isinstance(key, (str, int, np.integer))]
+        if wrong:
+            raise UserError(f"{name} expected names that are text, got {wrong[0]!r:.80}")
+        return {str(key): _as_json(each, f"{name}[{key!r}]", depth + 1) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_json(each, f"{name}[{i}]", depth + 1) for i, each in enumerate(value)]
+    if isinstance(value, os.PathLike):
+        value = os.fspath(value)
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, np.ndarray):
+        return _as_json(value.tolist(), name, depth)
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, (int, float)) and -LARGEST <= value <= LARGEST:
+        return value
+    raise UserError(
+        f"{name} expected what JSON can hold (text, finite numbers, True, False, None, lists and dictionaries of "
+        f"these), got {value!r:.80}: give it as text, or leave it out"
+    )
+
+
 def load_training(path, trained):
     """Copy a training checkpoint into ``trained``, on whatever device its arrays are, and return the run's Progress.
 
@@ -85,6 +141,9 @@ def load_training(path, trained):
     progress, arrays, numbers = read_training(path)
     own = trained.state_dict()
     own_arrays, own_numbers = flattened(own)
+    for name in own_numbers.keys() & arrays.keys():  # a NumPy scalar was saved as an array once
+        if arrays[name].ndim == 0:
+            numbers[name] = arrays.pop(name).item()
     problems = [f"{name} is missing" for name in own_arrays if name not in arrays]
     problems += [f"{name} is unknown here" for name in arrays if name not in own_arrays]
     problems += [f"{name} is missing" for name in own_numbers if name not in numbers]
@@ -101,7 +160,10 @@ def load_training(path, trained):
     if problems:
         more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
         raise UserError(f"{path} belongs to another network: {'; '.join(sorted(problems)[:4])}{more}")
-    trained.load_state_dict(_filled(own, arrays | numbers))
+    try:
+        trained.load_state_dict(_filled(own, arrays | numbers))
+    except UserError as error:
+        raise UserError(f"{path} cannot be resumed from: {error}") from None
     return progress
 
 
@@ -111,7 +173,15 @@ def read_training(path):
     Files of older formats are returned as if they were of the newest. Raises UserError unless the file is whole and
     every number is one that a run can have. Whether it fits a game is not known here: see :func:`load_training`.
     """
-    arrays, metadata = read_file(path)
+    try:
+        arrays, metadata = read_file(path)
+    except UserError:
+        if is_torchs(start_of(path)):  # no conversion would make a run of it
+            raise UserError(
+                f"{path} looks like one of torch.save's, and a run is resumed from nanogan's checkpoints alone: name "
+                "one of the files that a run left in its folder checkpoints"
+            ) from None
+        raise
     if KEY not in metadata:
         raise UserError(
             f"{path} holds no training that could be resumed, only networks: "
@@ -138,6 +208,7 @@ def flattened(state, prefix=""):
             for found, below in zip((arrays, numbers), flattened(value, f"{prefix}{key}."), strict=True):
                 found.update(below)
         else:
+            value = value.item() if isinstance(value, np.generic) else value  # np.float32(0.1) has a dtype too
             (arrays if hasattr(value, "dtype") else numbers)[f"{prefix}{key}"] = value
     return arrays, numbers
 

@@ -305,7 +305,11 @@ class StageTwo(StageOne):
                 f"stage II expected a stage I with {name} {asked}, got one that was trained with {name} {sizes[name]}: "
                 "give both stages the same options"
             )
-        self.g1.load_state_dict(state)
+        try:
+            self.g1.load_state_dict(state)
+        except UserError as error:
+            source = getattr(self.first, "path", "this stage I")
+            raise UserError(f"stage II cannot start from {source}: {error}") from None
 
     def draw(self, batches, rng, at):
         drawn = super().draw(batches, rng, at)

@@ -9,7 +9,6 @@ import importlib.util
 import traceback
 
 import numpy as np
-from tqdm import tqdm
 
 from nanogan import cli, ops
 from nanogan.backend import device_of, get_device, to_device, to_numpy
@@ -17,6 +16,7 @@ from nanogan.errors import UserError
 from nanogan.gradcheck import Report, check_layer, check_operation
 from nanogan.gradcheck.cases import GAMES, LAYERS, NETWORKS, OPERATIONS
 from nanogan.gradcheck.games import check_game
+from nanogan.progress import bar, say
 
 TORCH_TOLERANCE = 1e-11  # float64 on both sides, which add up in other orders
 DRAWS = 2  # sets of random inputs for each case
@@ -156,7 +156,7 @@ def check_all(names, device, verbose):
     cases = sum(case.op in names for case in OPERATIONS) * DRAWS
     cases += sum(name in names for name in LAYERS | NETWORKS) * DRAWS * 2 + sum(name in names for name in GAMES) * DRAWS
     results = (item for group in (operations, networks, games) for item in group(names, device, DRAWS))
-    for name, label, report, error in tqdm(results, total=cases, leave=False, disable=None):
+    for name, label, report, error in bar(results, total=cases, leave=False):
         if isinstance(error, Report):
             report.broken += error.broken
             error = None
@@ -170,7 +170,7 @@ def check_all(names, device, verbose):
         text = f"{label}\n{report}" + ("" if error is None else f"\n  against torch: {error:.1e}")
         wrong += [] if passed else [text]
         if verbose:
-            tqdm.write(text)
+            say(text)
     return rows, wrong
 
 

@@ -9,6 +9,7 @@ import json
 from nanogan import cli
 from nanogan.errors import UserError
 from nanogan.info.machine import report, usable
+from nanogan.text import quoted
 
 
 def text(found):
@@ -18,7 +19,7 @@ def text(found):
     for name, section in found.items():
         lines += ["", name]
         for label, value in section.items():
-            values = value if isinstance(value, list) else [value]
+            values = [quoted(line) for line in (value if isinstance(value, list) else [value])]
             lines.append(f"  {label:{width}}  {values[0]}")
             lines += [f"  {'':{width}}  {value}" for value in values[1:]]
     return "\n".join(lines[1:])

@@ -12,7 +12,7 @@ import threadpoolctl
 
 from nanogan import backend, dispatch
 from nanogan.backend.diagnosis import several_cupys
-from nanogan.data.sets.mnist import cache_dir
+from nanogan.data.sets.download import cache_dir, data_dir
 from nanogan.errors import DeviceError
 from nanogan.version import __version__
 
@@ -38,7 +38,7 @@ def report():
         "CPU": {"processor": told(_processor), "cores": told(_cores), "memory": told(_memory)},
         "GPU": told_all(_gpus),
         "settings": {
-            "fast paths": told(_fast),
+            "fast paths": told(_fast_operations),
             "threads": told(_threads),
             "products on a GPU": told(backend.matmul_precision),
         },
@@ -240,6 +240,15 @@ def _fast():
     return f"off, by NANOGAN_FAST={asked}" if asked == "0" else "off, by the program (nanogan.dispatch.FAST)"
 
 
+def _fast_operations():
+    """Say which operations have fast paths, each taken where it serves the shapes."""
+    if not dispatch.FAST:
+        return _fast()
+    kinds = ["cpu"] + (["gpu"] if usable("gpu") == "works" else [])
+    lines = [f"{kind}: {', '.join(sorted(set(dispatch.fast_paths(kind).values())))}" for kind in kinds]
+    return ["on; NANOGAN_FAST=0 leaves all to nanogan/ops", *lines]
+
+
 def _threads():
     dispatch.load("cpu")  # whose fast paths are what the threads are for
     asked, count = os.environ.get("NANOGAN_THREADS"), str(dispatch.settings["threads"]())
@@ -247,10 +256,9 @@ def _threads():
 
 
 def _data():
-    shared = os.environ.get("NANOGAN_DATA")
     result = {"NANOGAN_DATA": "not set"}
-    if shared:
-        result["NANOGAN_DATA"] = told(lambda: _sets(Path(shared)))
+    if data_dir() is not None:
+        result["NANOGAN_DATA"] = told(lambda: _sets(data_dir()))
     result["cache"] = told(lambda: _sets(cache_dir()))
     return result
 

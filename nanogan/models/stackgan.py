@@ -135,7 +135,12 @@ class _Conditioned(Layer):
         """As a layer's; raises UserError too if the weights were trained with other words."""
         words = state.get("words")
         if words is not None and words_in(state) != self.words:
-            raise UserError("these weights were trained with other words than the captions have now")
+            differing = sorted({*words_in(state)} ^ {*self.words})
+            example = f" ({differing[0]!r:.40} is new or missing)" if differing else ", or in another order"
+            raise UserError(
+                f"these weights were trained with other words than the captions have now{example}: use the captions of "
+                "their training"
+            )
         super().load_state_dict(state)
 
 

@@ -2,6 +2,7 @@
 
 import sys
 
+from nanogan import cli
 from nanogan.data.named import NAMES, is_set, load_pictures
 from nanogan.errors import DataNotFound, UserError
 from nanogan.recipes.flags import images_needed, progress_bar
@@ -14,6 +15,7 @@ def add_data(parser, *, channels=1, classes=False):
     group.add_argument(
         "--data",
         default="auto",
+        type=cli.path,
         metavar="NAME|PATH",
         help=f"{', '.join(NAMES)}, CIFAR-10's or SVHN's own file, an .npz, or {folder}; auto: mnist, or built-in "
         "digits if it is not on this machine and could not be downloaded",

@@ -3,11 +3,10 @@
 import json
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nanogan import cli
 from nanogan.data.named import NAMES
 from nanogan.disk import replacing
+from nanogan.progress import bar
 
 
 def parser(description, *, out, data="digits", checkpoint=None):
@@ -20,19 +19,24 @@ def parser(description, *, out, data="digits", checkpoint=None):
     result.add_argument(
         "--data",
         default=data,
+        type=cli.path,
         metavar="NAME|PATH",
         help=f"{', '.join(NAMES)}, a folder, CIFAR-10's or SVHN's own file, an .npz",
     )
     if checkpoint is not None:
         result.add_argument(
-            "--checkpoint", default=checkpoint, metavar="FILE", help="a saved generator, or a run's checkpoint"
+            "--checkpoint",
+            default=checkpoint,
+            type=cli.path,
+            metavar="FILE",
+            help="a saved generator, or a run's checkpoint",
         )
     return result
 
 
 def progress_bar(label, total=None):
     """Return what wraps an iteration to show how far it is."""
-    return lambda items: tqdm(items, desc=label, total=total, leave=False, disable=None)
+    return lambda items: bar(items, desc=label, total=total, leave=False)
 
 
 def write_numbers(path, numbers):

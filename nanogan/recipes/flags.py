@@ -3,11 +3,10 @@
 import argparse
 import dataclasses
 
-from tqdm import tqdm
-
 from nanogan import cli
 from nanogan.games.dcgan import DCGAN
 from nanogan.games.game import option_type
+from nanogan.progress import bar
 
 DRY_STEPS = 4
 # what run notes in args: a step's batches, what to write at the beginning, and which images a resumed run names anew
@@ -87,7 +86,8 @@ def add_checkpoints(parser):
     group.add_argument(
         "--resume",
         nargs="?",
-        const="",
+        const=True,  # the last one in --out
+        type=cli.path,
         metavar="FILE",
         help="go on from a checkpoint, or from the last one in --out; of its options --epochs, --lr and those that "
         "change no result may be given anew",
@@ -109,6 +109,7 @@ def add_checkpoints(parser):
     )
     group.add_argument(
         "--best-by",
+        type=cli.path,
         metavar="CLASSIFIER",
         help="a file of examples/train_classifier.py: checkpoints/best.safetensors is the epoch whose samples are "
         "nearest to the images in its features (Fréchet distance)",
@@ -129,6 +130,7 @@ def add_generating(parser, game, out):
     )
     group.add_argument(
         "--checkpoint",
+        type=cli.path,
         metavar="FILE",
         help=f"a saved generator or a run's checkpoint (default: {out}/{next(iter(game.exports), 'generator')})",
     )
@@ -173,7 +175,7 @@ def as_flag(name, value):
 
 def progress_bar(label):
     """Return what wraps an iteration to show how far it is."""
-    return lambda items: tqdm(items, desc=label, leave=False, disable=None)
+    return lambda items: bar(items, desc=label, leave=False)
 
 
 def images_needed(args):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanogan import backend, checkpoint
+from nanogan import backend, checkpoint, cli
 from nanogan.analysis.judges.classifier import Classifier, classify, load_classifier, train_classifier
 from nanogan.errors import UserError
 from nanogan.recipes.datasets import load_test
@@ -19,6 +19,7 @@ def add_judge(parser, *, otherwise="a small one is trained before the run"):
     """Add the flag --judge; ``otherwise``: what happens without it."""
     parser.add_argument(
         "--judge",
+        type=cli.path,
         metavar="FILE",
         help="a classifier of examples/train_classifier.py that judges the samples after each epoch; without this flag "
         + otherwise,
@@ -47,7 +48,10 @@ def judge(args, columns):
     device = backend.get_device(args.device)
     if args.judge is not None:
         network = load_classifier(args.judge).to(device)
-        network.check(np.empty((0, channels, size, size)))
+        try:
+            network.check(np.empty((0, channels, size, size)))
+        except UserError as error:
+            raise UserError(f"{error}, or leave --judge out") from None
         classes = 0 if labels is None else int(np.max(labels)) + 1
         if network.classes < classes:
             raise UserError(

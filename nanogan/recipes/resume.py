@@ -35,8 +35,8 @@ def resume(parser, args, fixed=()):
     from the folder in which the run was started.
     """
     here = given(parser, args)
-    path = Path(args.resume or args.out)
-    path = path / LAST if args.resume == "" or path.is_dir() else path
+    path = Path(args.out if args.resume is True else args.resume)
+    path = path / LAST if args.resume is True or path.is_dir() else path
     if not path.is_file():
         raise UserError(
             f"there is no checkpoint {path} to resume: leave --resume out to start a run, or name a file that a run "

@@ -206,7 +206,7 @@ def _choose_precision(args, device):
 def _tell_start(name, loader, game, device):
     _, H, W = loader.shapes[game.real]
     counts = [len(column) for key, column in loader.columns.items() if key in (game.real, *game.unpaired)]
-    print(f"{name}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
+    print(f"{quoted(name)}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
     print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(game)))
 
 

@@ -14,6 +14,8 @@ def existing(path, kind="checkpoint", *, script="mnist_dcgan.py", flag=None):
 
     ``kind`` is what the file should hold, ``script`` the example that writes it, ``flag`` the one that names another.
     """
+    if Path(path).is_dir():
+        checkpoint.check_is_file(path)  # names files in it
     if not Path(path).is_file():
         another = f"name one with {flag}" if flag else "name a file that training saved"
         raise UserError(f"there is no {kind} {path}: train one first (python examples/{script}), or {another}")

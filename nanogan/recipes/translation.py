@@ -75,14 +75,19 @@ def add_domains(parser):
     group.add_argument(
         "--count", type=cli.at_least(int, 1, high=1_000_000), default=8000, help="digits of each domain, at most"
     )
-    group.add_argument("--a", metavar="FOLDER", help="images of domain A, in place of digits; needs --b")
-    group.add_argument("--b", metavar="FOLDER", help="images of domain B")
+    group.add_argument("--a", type=cli.path, metavar="FOLDER", help="images of domain A, in place of digits; needs --b")
+    group.add_argument("--b", type=cli.path, metavar="FOLDER", help="images of domain B")
     add_judge(parser)
     group = parser.add_argument_group("translating")
-    group.add_argument("--translate", metavar="FOLDER", help="translate the images in FOLDER, and do not train")
+    group.add_argument(
+        "--translate", type=cli.path, metavar="FOLDER", help="translate the images in FOLDER, and do not train"
+    )
     first, second = (f"{parser.get_default('out')}/{name}" for name in parser.game.exports)
     group.add_argument(
-        "--checkpoint", metavar="FILE", help=f"a trained translator (default: {first}; the other way: {second})"
+        "--checkpoint",
+        type=cli.path,
+        metavar="FILE",
+        help=f"a trained translator (default: {first}; the other way: {second})",
     )
 
 
@@ -218,7 +223,7 @@ def translate(args, default):
                 written.add(_save(image, Path(folder.file(i)).relative_to(args.translate), out, written))
     print(f"{len(written)} images of {network.image_size} x {network.image_size}: {out}")
     for path, reason in folder.skipped.items():
-        print(f"{quoted(path)} could not be read: {reason}")
+        print(quoted(f"{path} could not be read: {reason}"))
     tell_left_out({"images": folder})
     return 0
 

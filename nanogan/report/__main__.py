@@ -12,7 +12,7 @@ def main():
         description="Write report.html, one page that needs no network, about a run, and print where it is.",
         allow_abbrev=False,
     )
-    parser.add_argument("run", metavar="RUN_FOLDER", help="the --out of a training")
+    parser.add_argument("run", type=cli.path, metavar="RUN_FOLDER", help="the --out of a training")
     print(write_report(parser.parse_args().run))
 
 

@@ -8,11 +8,11 @@ from contextlib import nullcontext, suppress
 from pathlib import Path
 
 from PIL import Image
-from tqdm import tqdm
 
 from nanogan import checkpoint
 from nanogan.disk import Lock, clear_temporaries, replacing
 from nanogan.errors import UserError
+from nanogan.progress import say
 from nanogan.training.log import read_rows
 
 PRODUCTS = (
@@ -54,14 +54,14 @@ def set_aside(out):
     if _is_dry_run(out) and _products(previous) and not _is_dry_run(previous):
         for path in earlier:
             path.unlink()
-        tqdm.write(f"the dry run in {out} is removed; the run before it stays in {previous}")
+        say(f"the dry run in {out} is removed; the run before it stays in {previous}")
         return
     with Lock(previous) if previous.is_dir() else nullcontext():  # it may be going on there
         try:
             _move(earlier, out, previous)
         except OSError as error:
             raise UserError(f"{cannot} ({error.filename}: {error.strerror}): move that away, or {remedy}") from None
-    tqdm.write(f"the earlier run in {out} is kept in {previous}")
+    say(f"the earlier run in {out} is kept in {previous}")
 
 
 def _move(earlier, out, previous):
@@ -91,7 +91,7 @@ def take_up(out, resume, columns):
             copy(path, out / path.relative_to(source), durable=False)
     rows = read_rows(source / "log.csv", resume.step, columns) if source is not None else []
     if len(rows) < resume.step:
-        tqdm.write(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
+        say(f"the log up to step {resume.step} is not whole: log.csv starts with {len(rows)} rows of it")
     return rows, [path for _, path in samples_in(out)]
 
 

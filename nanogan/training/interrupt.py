@@ -2,8 +2,9 @@
 
 import os
 import signal
+import sys
 import threading
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 
 @contextmanager
@@ -18,7 +19,9 @@ def stop_between_steps():
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
-        os.write(2, b"\nfinishing this step and saving; Ctrl-C again stops at once\n")  # print may not be called here
+        with suppress(OSError, ValueError, AttributeError):  # standard error is closed, or a notebook's without number
+            # print may not be called here
+            os.write(sys.stderr.fileno(), b"\nfinishing this step and saving; Ctrl-C again stops at once\n")
 
     if threading.current_thread() is not threading.main_thread():
         yield lambda: False

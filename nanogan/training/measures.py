@@ -1,12 +1,25 @@
 """What is measured after each epoch: measures.csv, a row for each time."""
 
 import csv
+from collections.abc import Mapping
+from contextlib import suppress
 
 import numpy as np
-from tqdm import tqdm
 
 from nanogan.disk import replacing
+from nanogan.errors import UserError
+from nanogan.progress import say
 from nanogan.report.what_a_run_left import read_log
+
+WHERE = "epoch", "step", "seconds"  # the first columns
+
+
+def as_number(value, name):
+    """Return ``value``, a number or an array of one element, as a float; raises UserError for others."""
+    if not isinstance(value, (str, bytes)):
+        with suppress(TypeError, ValueError, OverflowError):
+            return float(value.item() if getattr(value, "size", None) == 1 else value)
+    raise UserError(f"{name} expected a number, got {value!r:.80}: return one, NaN if there is none")
 
 
 class Measures:
@@ -21,9 +34,15 @@ class Measures:
 
     def take(self, game, progress):
         """Measure ``game`` after the step of ``progress``, and print the numbers."""
-        numbers = {name: float(value) for name, value in self.measure(game).items()}
+        numbers = self.measure(game)
+        if not isinstance(numbers, Mapping) or not all(isinstance(name, str) and name not in WHERE for name in numbers):
+            raise UserError(
+                f"measure expected to return a dictionary of numbers by name, other than {', '.join(WHERE)}, got "
+                f"{numbers!r:.80}"
+            )
+        numbers = {name: as_number(value, f"measure's {name}") for name, value in numbers.items()}
         told = ", ".join(f"{name} {value:.4g}" for name, value in numbers.items())
-        tqdm.write(f"measured after epoch {progress.epoch}: {told}")
+        say(f"measured after epoch {progress.epoch}: {told}")
         where = {"epoch": progress.epoch, "step": progress.step, "seconds": round(progress.seconds, 3)}
         self.rows.append(where | numbers)
 

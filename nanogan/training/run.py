@@ -2,20 +2,19 @@
 
 import dataclasses
 import json
-import sys
 import time
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from nanogan import checkpoint, images
+from nanogan import checkpoint, dispatch, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
 from nanogan.disk import Lock, mark_results, replacing, writable_folder
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
+from nanogan.progress import bar, say, warn
 from nanogan.report import write_report
 from nanogan.training.earlier import (
     BEST,
@@ -32,7 +31,7 @@ from nanogan.training.earlier import (
 )  # fmt: skip
 from nanogan.training.health import FEWEST, Health
 from nanogan.training.log import Log, columns, columns_of, log_line, read_rows
-from nanogan.training.measures import Measures
+from nanogan.training.measures import Measures, as_number
 from nanogan.training.saving import Checkpoints, Writer
 
 SHOWN = 64  # real images in real.png, and those that samples are compared with
@@ -44,9 +43,9 @@ class Run:
     Below ``out``: report.html, which shows all of it, real.png, samples/*.png (after every epoch and every
     ``sample_every`` steps), log.csv, losses.png, training.gif, warnings.csv (see :mod:`nanogan.training.health`),
     measures.csv (what ``measure(game)``, a function that returns {name: number}, finds after each epoch, if you give
-    one), options.json (``options``, a dictionary that JSON can hold, which checkpoints hold too), curves.json,
-    machine.json, and the networks of the game's ``exports``. Those of an earlier run are moved to ``out``/previous
-    first. Every ``log_every`` steps a line is printed.
+    one), options.json (``options``, a dictionary that JSON can hold, which checkpoints hold too: paths become text,
+    NumPy's numbers Python's), curves.json, machine.json, and the networks of the game's ``exports``. Those of an
+    earlier run are moved to ``out``/previous first. Every ``log_every`` steps a line is printed.
 
     Checkpoints, from which a run goes on as if it had never stopped, are in ``out``/checkpoints:
     last.safetensors        written every ``checkpoint_minutes``, after each epoch, and at the end. If that took more
@@ -64,6 +63,8 @@ class Run:
 
     lock: a :class:`nanogan.disk.Lock` of ``out`` that the caller holds; None takes one while the run lasts. Two runs
     that write into one folder would mix their files: the second raises UserError.
+
+    Raises UserError for options that JSON cannot hold, and before a run begins if a checkpoint cannot hold the game.
     """
 
     def __init__(
@@ -72,10 +73,14 @@ class Run:
     ):  # fmt: skip
         if on_disk_full not in ("stop", "continue"):
             raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
+        for name, function in (("metric", metric), ("measure", measure)):
+            if function is not None and not callable(function):
+                raise UserError(f"{name} expected a function of the game, got {function!r:.80}")
         self.out, self.log_every, self.sample_every = Path(out), log_every, sample_every
         self.checkpoint_minutes, self.keep, self.metric = checkpoint_minutes, keep, metric
         self.measure = measure
-        self.on_disk_full, self.options, self.when_begun = on_disk_full, options, when_begun
+        self.on_disk_full, self.when_begun = on_disk_full, when_begun
+        self.options = None if options is None else checkpoint.as_json(options)
         self.lock = lock
         self._networks_of = None  # the step that the exported networks are of
         self._checked = None  # the step after which all was finite
@@ -89,6 +94,7 @@ class Run:
     def begin(self, game, loader, plan, seed, resume=None):
         """Start the folder, or take it up where ``resume`` left it; return False if no step is left to do."""
         out, self.game, self.plan, columns = self.out, game, plan, columns_of(game.fields())
+        checkpoint.checked_state(game)  # what cannot be saved is told now and not at the first checkpoint
         if resume is not None and resume.steps_per_epoch != plan.steps_per_epoch:
             raise UserError(
                 f"{resume.path} cannot be resumed with these batches: it had {resume.steps_per_epoch} in an epoch, "
@@ -146,7 +152,9 @@ class Run:
         self.writer = Writer(out, progress, self.on_disk_full)
         self.checkpoints = Checkpoints(self.writer, self.game, self.log, self.checkpoint_minutes, self.keep)
         self.health, self._warned = Health(self.log.columns), read_warnings(out, progress.step)
-        self.bar = tqdm(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True, disable=None)
+        self._watching = ExitStack()
+        self._ran = self._watching.enter_context(dispatch.watch())  # until the first step is done
+        self.bar = bar(total=self.plan.total, initial=progress.step, unit="step", dynamic_ncols=True)
 
     def _write_json(self, name, content):
         with replacing(self.out / name) as temporary:
@@ -163,12 +171,22 @@ class Run:
         self.bar.update()
         if at.step == 1:
             self.writer.write(self.out / "real.png", images.save_grid, self.out / "real.png", self._real)
+        if at.step == self._first + 1:
+            self._tell_what_computes()
         if at.step % self._read_every == 0 or at.step % self.log_every == 0:
             self._read()
         if at.step % self.log_every == 0 or at.step == self._first + 1:
             self._print(at)
         if at.step % self.log_every == 0:
             self._warn(at)
+
+    def _tell_what_computes(self):
+        """Say which operations fast paths computed in the first step: a change in nanogan/ops does nothing to them."""
+        self._watching.close()
+        operations = dispatch.fast_paths(get_device(self.game.device).kind)
+        fast = ", ".join(dict.fromkeys(operations[name] for name in self._ran if name in operations))
+        if fast:
+            say(f"computed by nanogan/fast: {fast}; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)")
 
     def samples_are_due(self, at):
         """Whether ``sample_every`` asks for a grid after this step."""
@@ -200,11 +218,17 @@ class Run:
             self._check(at)
         if due and ends_epoch:
             names.append(f"epoch_{at.epoch:03d}.safetensors")
-        if self.measures is not None and (ends_epoch or at.step == self.plan.total):
-            self.measures.take(self.game, self.progress)
-            self.writer.write(self.measures.path, self.measures.save)
-        if ends_epoch and self.metric is not None and self._is_best(float(self.metric(self.game))):
-            names.append(BEST.name)
+        try:
+            if self.measures is not None and (ends_epoch or at.step == self.plan.total):
+                self.measures.take(self.game, self.progress)
+                self.writer.write(self.measures.path, self.measures.save)
+            if ends_epoch and self.metric is not None and self._is_best(as_number(self.metric(self.game), "metric")):
+                names.append(BEST.name)
+        except Exception:  # a wrong measure costs no training
+            if due:
+                with suppress(OSError):  # do not let this hide the original error
+                    self.checkpoints.save([*names, LAST.name])
+            raise
         if due or names:
             self.checkpoints.save([*names, LAST.name])
 
@@ -231,7 +255,7 @@ class Run:
     def _print(self, at):
         row = self.log.fetch()
         text = self.game.line({name: row[name] for name in self.game.fields()})
-        tqdm.write(log_line(row, self.plan.epochs, self.plan.steps_per_epoch, text))
+        say(log_line(row, self.plan.epochs, self.plan.steps_per_epoch, text))
 
     def _warn(self, at, samples=None):
         new = self.health.check(self.log.rows, samples, self._real)
@@ -239,13 +263,13 @@ class Run:
             self._warned = [*(self._warned or []), *((at.step, message) for message in new)]
             self.writer.write(self.out / "warnings.csv", write_warnings, self.out, self._warned)
         for message in new:
-            tqdm.write(f"warning: {message}", file=sys.stderr)
+            warn(f"warning: {message}")
 
     def _is_best(self, value):
         """Print a metric's value and note it in ``progress`` if it is the lowest so far."""
         lowest = self.progress.best
         best = "" if lowest is None else f", best {lowest:.6g}"
-        tqdm.write(f"metric after epoch {self.progress.epoch}: {value:.6g}{best}")
+        say(f"metric after epoch {self.progress.epoch}: {value:.6g}{best}")
         if not np.isfinite(value) or (lowest is not None and value >= lowest):
             return False
         self.progress.best = value
@@ -273,6 +297,7 @@ class Run:
                 raise TrainingDiverged(f"training stopped: {error}; {kept}") from None
             raise
         finally:
+            self._watching.close()
             self.bar.close()
             self.log.close()
 

@@ -1,12 +1,10 @@
 """A run's files: when a checkpoint is due, and what happens when something cannot be written."""
 
-import sys
 import time
-
-from tqdm import tqdm
 
 from nanogan import checkpoint
 from nanogan.disk import FULL, remedy
+from nanogan.progress import warn
 from nanogan.training.earlier import LAST, copy, epochs_in
 
 SAVING_SHARE = 0.02  # of the time may go into checkpoints
@@ -34,8 +32,7 @@ class Writer:
                     f"{self.kept()}; {remedy(error)}"
                 ) from error
             if kind not in self._failing:
-                message = f"{path} could not be written ({reason}): training goes on; make room on the disk"
-                tqdm.write(message, file=sys.stderr)
+                warn(f"{path} could not be written ({reason}): training goes on; make room on the disk")
             self._failing.add(kind)
             return False
         self._failing.discard(kind)

@@ -111,7 +111,7 @@ def test_a_missing_checkpoint_and_another_network(tmp_path, g):
     with pytest.raises(UserError, match="there is no checkpoint"):
         checkpoint.load_generator(tmp_path / "nothing.safetensors")
     checkpoint.save(tmp_path / "g.safetensors", g)
-    with pytest.raises(UserError, match="belong to another network: main.2.weight is missing; .* and 15 more"):
+    with pytest.raises(UserError, match=r"belong to another network: main.2.weight is missing; .* and \d+ more"):
         checkpoint.load(tmp_path / "g.safetensors", dcgan.discriminator(image_size=16, width=4))
 
 
@@ -131,13 +131,6 @@ def test_weights_that_are_not_numbers_are_refused(tmp_path, g):
     g.layers[0].params["weight"][0, 0, 0, 0] = np.nan
     checkpoint.save(tmp_path / "g.safetensors", g)
     with pytest.raises(UserError, match="not finite"):
-        checkpoint.load_generator(tmp_path / "g.safetensors")
-
-
-def test_number_formats_that_numpy_has_not_are_refused(tmp_path, g):
-    state = {name: tensor.bfloat16() for name, tensor in torch_dcgan.copy_of(g).state_dict().items()}
-    safetensors.torch.save_file(state, tmp_path / "g.safetensors")
-    with pytest.raises(UserError, match="not a whole safetensors file"):
         checkpoint.load_generator(tmp_path / "g.safetensors")
 
 
@@ -426,7 +419,7 @@ def test_a_file_without_a_training_is_not_one(tmp_path, g):
     checkpoint.save(tmp_path / "generator.safetensors", g)
     refused(tmp_path / "generator.safetensors", "holds no training that could be resumed, only networks")
     (tmp_path / "c.pt").write_bytes(pickle.dumps([1]))
-    refused(tmp_path / "c.pt", "not a whole safetensors file")
+    refused(tmp_path / "c.pt", "looks like one of torch.save's, and a run is resumed from nanogan's checkpoints alone")
     refused(tmp_path / "nothing.safetensors", "there is no checkpoint")
 
 
@@ -469,6 +462,40 @@ def test_leftovers_of_killed_processes_are_removed_and_nothing_else(tmp_path):
         clear_temporaries(tmp_path / "a.png")
         assert not temporary.exists(), "it knows the names that replacing gives"
         1 / 0  # noqa: B018
+
+
+def test_a_numpy_scalar_in_a_state_is_a_number(tmp_path):
+    """np.float32(0.1) has a dtype, as arrays have."""
+    path = tmp_path / "c.safetensors"
+    saved, loaded = Remembering(np.float32(0.5), np.int64(3), np.True_), Remembering(np.float32(0.25), 0, False)
+    checkpoint.save_training(path, saved, progress())
+    _, arrays, numbers = checkpoint.read_training(path)
+    assert (list(arrays), numbers) == (["inner.array"], {"balance": 0.5, "turns": 3, "active": True})
+    checkpoint.load_training(path, loaded)
+    assert [type(loaded.state[name]) for name in ("balance", "turns", "active")] == [float, int, bool]
+    # until then it was written as an array, which a game with the same scalar took back
+    forge(path, lambda fields: fields["state"].pop("turns"), arrays | {"turns": np.array(4)})
+    checkpoint.load_training(path, loaded)
+    assert loaded.state["turns"] == 4
+
+
+@pytest.mark.parametrize(
+    ("value", "match"),
+    [
+        ("text", "balance expected a finite number, got 'text'"),
+        (None, "balance expected a finite number, got None"),
+        (np.float64("nan"), "balance expected a finite number, got nan"),
+        (1 << 60, "balance expected an integer, got 1152921504606846976"),
+        (np.array(["a"]), "in the array balance, got the dtype <U1"),
+        (np.array([1j]), "in the array balance, got the dtype complex128"),
+    ],
+)
+def test_a_state_that_could_not_be_loaded_is_not_saved(tmp_path, value, match):
+    with pytest.raises(UserError, match=f"a checkpoint (holds|expected) .*{match}"):
+        trained = Remembering(0.5, 0, False)
+        trained.state["balance"] = value
+        checkpoint.save_training(tmp_path / "c.safetensors", trained, progress())
+    assert os.listdir(tmp_path) == []
 
 
 class Remembering:

@@ -406,7 +406,7 @@ def test_resuming_what_cannot_be_resumed_gets_one_sentence(tmp_path, whole, smal
         (("bare.safetensors",), "holds no training that could be resumed"),
         (("cut.safetensors",), "not a whole safetensors file"),
         (("flipped.safetensors",), "its checksum is wrong"),
-        (("netG.pth",), "not a whole safetensors file"),
+        (("netG.pth",), "is resumed from nanogan's checkpoints alone"),
         (("run", "--width", 8), "--width=8 contradicts run/checkpoints/last.safetensors, whose run has --width=4"),
         (("run", "--image-size", 32), "--image-size=32 contradicts"),
         (("run", "--seed", 1), "whose run has --seed=0"),

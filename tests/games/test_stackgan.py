@@ -307,3 +307,15 @@ def test_a_states_words_are_compared(rng):
     with pytest.raises(UserError, match="trained with other words"):
         game.load_state_dict(state)
     assert stackgan.words_in(game.g.state_dict()) == WORDS
+
+
+def test_a_stage_one_of_other_words_is_refused_by_its_file():
+    first = made(StageOne, np.float32).g
+    state = first.state_dict() | {"words": np.frombuffer(b"\na\nred\ndog\non", np.uint8)}
+    other = stackgan.network_of(state)
+    other.path = "runs/dogs/stage1/generator.safetensors"
+    options = StackOptions(**TINY)
+    shapes = {"images": (C, SIZE, SIZE), "captions": CAPTIONS}
+    match = r"cannot start from runs/dogs/stage1/generator\.safetensors: .* \('cat' is new or missing\): use"
+    with pytest.raises(UserError, match=match):
+        StageTwo.after(other)(options, shapes)

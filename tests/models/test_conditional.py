@@ -165,7 +165,7 @@ def test_a_file_with_an_impossible_number_of_classes_is_refused(tmp_path, classe
 def test_other_files_are_refused_in_one_sentence(tmp_path, rng):
     plain = dcgan.generator(image_size=8, channels=1, latent=4, width=2, rng=rng)
     checkpoint.save(tmp_path / "plain.safetensors", plain)
-    with pytest.raises(UserError, match="not a conditional DCGAN generator .* load_generator opens it"):
+    with pytest.raises(UserError, match="holds a DCGAN generator .*; name the file of a conditional DCGAN generator"):
         checkpoint.load_conditional(tmp_path / "plain.safetensors")
     g = conditional.generator(latent=4, rng=rng, **SIZES)
     checkpoint.save(tmp_path / "g.safetensors", g)

@@ -9,6 +9,7 @@ from nanogan import checkpoint, recipes
 from nanogan.analysis.judges.classifier import Classifier, classify
 from nanogan.data import builtin_digits
 from nanogan.errors import UserError
+from nanogan.recipes import trained
 
 
 def arguments(tmp_path, **values):
@@ -69,3 +70,21 @@ def test_a_set_without_a_test_split_is_judged_all_the_same(tmp_path, capsys):
     assert "trained on 300 images" in out
     assert "no test images are used" in out
     assert "x_test" in out, "what it lacks"
+
+
+def test_a_judge_of_other_images_is_told_with_its_file_and_both_ways_out(tmp_path):
+    path = tmp_path / "judge.safetensors"
+    checkpoint.save(path, Classifier(image_size=8, width=2))
+    columns = {"images": np.zeros((8, 20, 20, 1), np.uint8), "labels": np.zeros(8, int)}
+    with pytest.raises(UserError) as caught:
+        recipes.judge(arguments(tmp_path, judge=str(path)), columns)
+    assert str(caught.value).endswith(
+        f"; {path} was trained on the former, python examples/train_classifier.py --image-size 20 --channels 1 trains "
+        "one on the latter, or leave --judge out"
+    )
+
+
+def test_a_folder_in_place_of_a_network_is_called_one(tmp_path):
+    checkpoint.save(tmp_path / "generator.safetensors", Classifier(image_size=8, width=2))
+    with pytest.raises(UserError, match=r"is a folder, and a file was expected: name one in it, as .*generator\.safet"):
+        trained.generator(tmp_path)

@@ -5,7 +5,7 @@
     all_labels(...), few_labels(...)   the paper's two protocols: how well an L2-SVM of these rows does
 
 Source: A. Radford, L. Metz, S. Chintala, arXiv:1511.06434, section 5, and the authors' code for SVHN. The classifier is
-scikit-learn's: ``pip install ".[analysis]"``.
+scikit-learn's: ``pip install -e ".[analysis]"``.
 """
 
 import copy
@@ -273,4 +273,4 @@ def sklearn(part):
     try:
         return importlib.import_module(f"sklearn.{part}")
     except ImportError:
-        raise UserError('scikit-learn is missing, whose classifier this uses: pip install ".[analysis]"') from None
+        raise UserError('scikit-learn is missing, whose classifier this uses: pip install -e ".[analysis]"') from None

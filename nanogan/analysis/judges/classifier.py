@@ -23,8 +23,10 @@ FEATURES = 64
 class Classifier(Sequential):
     """Logits (N, classes) from pictures (N, channels, image_size, image_size) of numbers from -1 to 1.
 
-    Attributes: image_size, channels, width, classes.
+    Attributes: image_size, channels, width, classes, path (the file that it is from, or None).
     """
+
+    path = None
 
     def __init__(self, *, image_size=28, channels=1, width=32, classes=10, rng=None, dtype=np.float32):
         counts = {"image_size": image_size, "channels": channels, "width": width, "classes": classes}
@@ -58,7 +60,18 @@ class Classifier(Sequential):
         """Raise UserError unless x is a batch of pictures of this network's shape."""
         expected = (self.channels, self.image_size, self.image_size)
         if x.shape[1:] != expected:
-            raise UserError(f"the classifier expected pictures (N, {', '.join(map(str, expected))}), got {x.shape}")
+            expected = ", ".join(map(str, expected))
+            raise UserError(f"the classifier expected pictures (N, {expected}), got {x.shape}{self._advice(x.shape)}")
+
+    def _advice(self, shape):
+        """What to do about pictures of another shape, if this network is from a file."""
+        if self.path is None:
+            return ""
+        advice = f"; {self.path} was trained on the former"
+        C, H, W = shape[1:] if len(shape) == 4 else (0, 0, 0)
+        if C in (1, 3) and H == W and H % 4 == 0:
+            advice += f", python examples/train_classifier.py --image-size {H} --channels {C} trains one on the latter"
+        return advice
 
 
 def load_classifier(path):
@@ -77,13 +90,15 @@ def load_classifier(path):
         if shapes != (convolution.shape, hidden.shape, last.shape):
             raise KeyError
         network = Classifier(image_size=4 * side, channels=channels, width=width, classes=classes)
-        network.load_state_dict(state)
+        checkpoint.copy_state(state, network)
     except (KeyError, ValueError, IndexError, TypeError, ZeroDivisionError):  # a UserError is a ValueError
         raise UserError(
-            f"{path} is not a classifier of nanogan's: train one with python examples/train_classifier.py"
+            f"{path} is not a classifier of nanogan's: train one with python examples/train_classifier.py; the file "
+            f"holds {checkpoint.described(state)}"
         ) from None
-    if not all(np.isfinite(array).all() for array in state.values()):
+    if not all(np.isfinite(array).all() for array in network.state_dict().values()):
         raise UserError(f"{path} is not a classifier: its weights are not finite numbers")
+    network.path = path
     return network
 
 

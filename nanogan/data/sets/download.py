@@ -12,10 +12,9 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from tqdm import tqdm
-
 from nanogan.disk import NotWritten, replacing
 from nanogan.errors import DataNotFound, UserError
+from nanogan.progress import bar
 
 TIMEOUT = 10  # seconds without an answer
 ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written to, or NANOGAN_DATA to one that holds the data sets"
@@ -165,7 +164,7 @@ def _fetch(url, path, max_bytes):
         length = response.headers.get("Content-Length", "")
         total = int(length) if length.isdecimal() else None
         label = url.rsplit("/", 1)[-1]
-        with tqdm(desc=label, total=total, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        with bar(desc=label, total=total, unit="B", unit_scale=True, leave=False) as shown:
             received = 0
             while block := response.read(1 << 16):
                 received += len(block)
@@ -173,5 +172,5 @@ def _fetch(url, path, max_bytes):
                     raise ValueError(f"more than the {max_bytes} bytes that were expected at most")
                 digest.update(block)
                 file.write(block)
-                bar.update(len(block))
+                shown.update(len(block))
     return digest.hexdigest()

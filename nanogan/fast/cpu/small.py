@@ -28,4 +28,4 @@ def by_the_book(name):
 
 for _operation in ("conv2d", "conv_transpose2d", "linear", "batchnorm"):  # all that multiply matrices
     _names = f"{_operation}_forward", f"{_operation}_backward"
-    register("cpu", getattr(ops, _names[0]), *map(by_the_book, _names), serves=serves, priority=-1)
+    register("cpu", getattr(ops, _names[0]), *map(by_the_book, _names), serves=serves, priority=-1, by_the_book=True)

@@ -322,5 +322,5 @@ def test_draws_differ_and_repeat_themselves(rng):
 
 def test_without_scikit_learn_it_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "sklearn.svm", None)
-    with pytest.raises(UserError, match=r'scikit-learn is missing, .*pip install "\.\[analysis\]"'):
+    with pytest.raises(UserError, match=r'scikit-learn is missing, .*pip install -e "\.\[analysis\]"'):
         analysis.sklearn("svm")
