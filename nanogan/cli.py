@@ -98,7 +98,7 @@ def run(main):
 
     Errors that a user can mend, full disks and exhausted memory are reported in one sentence, without a traceback.
     """
-    name = sys.argv[0].rsplit("/", 1)[-1]
+    name = _program()
     _prepare_streams()
     try:
         _warn_of_another_nanogan(name)
@@ -113,7 +113,7 @@ def run(main):
         _abandon(sys.stdout)
         code, message = 1, "error: nobody reads the output any more: stopped"
     except OSError as error:
-        code, message = 1, f"error: {error}"
+        code, message = 1, f"error: {_of_the_system(error)}"
     except MemoryError as error:  # CuPy's OutOfMemoryError is one
         code, message = 1, _out_of_memory(error)
     except KeyboardInterrupt:
@@ -127,6 +127,21 @@ def run(main):
     except OSError:  # its reader has gone too
         _abandon(sys.stderr)
     sys.exit(code)
+
+
+def _program():
+    """What errors are headed by: "mnist_dcgan.py", or "nanogan.convert" after python -m."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)
+    return sys.argv[0].rsplit("/", 1)[-1] if module is None else module.name.removesuffix(".__main__")
+
+
+def _of_the_system(error):
+    """What happened and to which file; the system's own errors begin with a number, and may name none."""
+    if type(error).__str__ is not OSError.__str__ or error.strerror is None:
+        return error
+    if error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return f"{error.strerror}: a file or the standard output could not be read or written"
 
 
 def _prepare_streams():

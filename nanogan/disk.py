@@ -129,6 +129,20 @@ def writable_folder(path, *, results=True):
     return path
 
 
+@contextlib.contextmanager
+def provisional_folder(path):
+    """Yield a :func:`writable_folder`; if the block raises, what was made for it is removed again, if it is empty."""
+    path = Path(path)
+    missing = [folder for folder in (path, *path.parents) if not folder.exists()]
+    try:
+        yield writable_folder(path, results=False)
+    except BaseException:
+        for folder in missing:
+            with contextlib.suppress(OSError):
+                folder.rmdir()
+        raise
+
+
 class Lock:
     """Keeps a folder for one writer: ``with Lock(folder): ...``, or until :meth:`release`.
 

@@ -21,7 +21,7 @@ import numpy as np
 from nanogan.backend import array_module, matmul_precision
 from nanogan.folders import modules_in
 
-FAST = os.environ.get("NANOGAN_FAST", "1") != "0"
+FAST = os.environ.get("NANOGAN_FAST", "1").strip().lower() not in ("0", "false", "no", "off")
 
 settings = {}  # name -> function that returns it, as "threads": what fast paths can be asked about
 

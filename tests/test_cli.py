@@ -3,6 +3,7 @@
 import argparse
 import ast
 import contextlib
+import errno
 import io
 import json
 import os
@@ -19,7 +20,9 @@ from PIL import Image
 from nanogan import cli, dispatch, info, ops, progress
 from nanogan.data import load_mnist
 from nanogan.data.sets import download
+from nanogan.disk import NotWritten
 from nanogan.errors import DataNotFound, UserError
+from nanogan.recipes import experiments
 from tests import starting
 from tests.data.sets.test_mnist import write_set
 from tests.starting import EXAMPLES, ROOT
@@ -50,6 +53,54 @@ def finish(main):
     with pytest.raises(SystemExit) as end:
         cli.run(main)
     return end.value.code
+
+
+# ------------------------------------------------------------------------------------------------ what ends a script
+
+
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        (PermissionError(errno.EACCES, "Permission denied", "a\nb"), r"a\nb: Permission denied"),
+        (
+            OSError(errno.ENOSPC, "No space left on device"),  # of print, as into /dev/full
+            "No space left on device: a file or the standard output could not be read or written",
+        ),
+        (OSError("x could not be written (a reason)"), "x could not be written (a reason)"),
+        (NotWritten("x", OSError(errno.ENOSPC, "Full")), "x could not be written (Full): make room on the disk, or"),
+    ],
+)
+def test_an_error_of_the_system_is_a_sentence_that_names_the_file(monkeypatch, capsys, error, sentence):
+    def main():
+        raise error
+
+    monkeypatch.setattr(sys, "argv", ["x/script.py"])
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    assert finish(main) == 1
+    assert capsys.readouterr().err.startswith(f"script.py: error: {sentence}")
+
+
+def test_a_command_is_headed_by_its_own_name(tmp_path):
+    result = starting.run("nanogan.convert", "nowhere.pth", "x.safetensors", folder=tmp_path)
+    assert result.stderr.startswith("nanogan.convert: error: there is no file nowhere.pth")
+
+
+def test_a_number_that_is_none_is_null_in_the_file(tmp_path, capsys):
+    experiments.write_numbers(tmp_path / "numbers.json", {"a": float("nan"), "b": -float("inf"), "c": 1.5, "d": "text"})
+    assert json.loads((tmp_path / "numbers.json").read_text()) == {"a": None, "b": None, "c": 1.5, "d": "text"}
+    assert "a: nan\nb: -inf\nc: 1.5\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"), [("0", False), ("off", False), ("False", False), ("1", True), ("", True)]
+)
+def test_fast_paths_are_turned_off_by_any_word_for_it(value, expected):
+    program = "from nanogan import dispatch; print(dispatch.FAST)"
+    environment = os.environ | {"NANOGAN_FAST": value, "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-c", program], env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert result.stdout == f"{expected}\n"
 
 
 # ------------------------------------------------------------------------------------------------- standard streams

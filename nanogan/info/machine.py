@@ -237,7 +237,7 @@ def _fast():
     asked = os.environ.get("NANOGAN_FAST")
     if dispatch.FAST:
         return "on"
-    return f"off, by NANOGAN_FAST={asked}" if asked == "0" else "off, by the program (nanogan.dispatch.FAST)"
+    return f"off, by NANOGAN_FAST={asked}" if asked else "off, by the program (nanogan.dispatch.FAST)"
 
 
 def _fast_operations():

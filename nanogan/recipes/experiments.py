@@ -1,6 +1,7 @@
 """What the scripts of the experiments share: their flags, their pictures, and the file of their numbers."""
 
 import json
+import math
 from pathlib import Path
 
 from nanogan import cli
@@ -40,8 +41,14 @@ def progress_bar(label, total=None):
 
 
 def write_numbers(path, numbers):
-    """Write an experiment's numbers, a dictionary that JSON can hold, and print them a line each."""
-    text = json.dumps(numbers, indent=2, allow_nan=False)
+    """Write an experiment's numbers, a dictionary that JSON can hold, and print them a line each.
+
+    What is not finite, as after a training that diverged, is null in the file, for JSON has no NaN.
+    """
+    finite = {
+        name: value if not isinstance(value, float) or math.isfinite(value) else None for name, value in numbers.items()
+    }
+    text = json.dumps(finite, indent=2, allow_nan=False)
     with replacing(Path(path)) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
     for name, value in numbers.items():

@@ -10,7 +10,7 @@ from nanogan import backend, checkpoint, cli, training
 from nanogan.analysis.judges.classifier import load_classifier
 from nanogan.analysis.measures.scores import frechet_metric
 from nanogan.data import Loader
-from nanogan.disk import Lock, replacing, writable_folder
+from nanogan.disk import Lock, provisional_folder, replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
@@ -69,8 +69,7 @@ def train(args, game, load_data, progress=None, measure=None):
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
     if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
         return _nothing_left(args, game, progress)
-    out = writable_folder(args.out, results=False)  # Run marks it: until then nothing is changed
-    with Lock(out) as lock:  # a second run is refused before it reads or trains anything
+    with provisional_folder(args.out) as out, Lock(out) as lock:  # a second run is refused before it reads anything
         return _train(args, game, options, load_data, progress, measure, device, out, lock)
 
 

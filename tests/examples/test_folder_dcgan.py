@@ -151,6 +151,7 @@ def test_a_users_mistake_gets_one_sentence(photos, tmp_path, arguments, message)
     assert code == 2
     assert message in err
     assert "Traceback" not in err
+    assert not (tmp_path / "runs").exists(), "a refused command leaves no empty folder"
 
 
 def test_another_folder_is_not_taken_up(photos, tmp_path):
