@@ -30,7 +30,7 @@ def bce_forward(p, target, *, weight=None, reduction="mean"):
     """
     xp = array_module(p)
     target, weight = _check_target("bce", p, target), _check_weight("bce", p, weight)
-    with _quiet(xp):  # log 0 is -inf, which the clamp makes -100
+    with quiet(xp):  # log 0 is -inf, which the clamp makes -100
         log_p, log_q = xp.maximum(xp.log(p), -100), xp.maximum(xp.log(1 - p), -100)
     losses = -(target * log_p + (1 - target) * log_q)
     return _reduce(losses, weight, reduction), (p, target, weight, reduction)
@@ -48,14 +48,15 @@ def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, red
 
         loss = mean of  weight * (pos_weight * target * softplus(-x) + (1 - target) * softplus(x))
 
-    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every logit x. The logits
-    may have any shape, to which ``weight`` and ``pos_weight`` broadcast. Returns the loss and the cache for
+    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every finite logit x. An
+    infinite one costs 0 if the target is 1 (inf) or 0 (-inf), else inf; torch's is NaN there. The logits may have any
+    shape, to which ``weight`` and ``pos_weight`` broadcast. Returns the loss and the cache for
     :func:`bce_with_logits_backward`.
     """
     target = _check_target("bce_with_logits", logits, target)
     for_real = target if pos_weight is None else _check_weight("bce_with_logits", logits, pos_weight) * target
     weight = _check_weight("bce_with_logits", logits, weight)
-    losses = for_real * softplus(-logits) + (1 - target) * softplus(logits)
+    losses = weighted(for_real, softplus(-logits)) + weighted(1 - target, softplus(logits))
     return _reduce(losses, weight, reduction), (logits, target, for_real, weight, reduction)
 
 
@@ -68,6 +69,12 @@ def bce_with_logits_backward(dy, cache):
     logits, target, for_real, weight, reduction = cache
     slope = (1 - target) * stable_sigmoid(logits) - for_real * stable_sigmoid(-logits)
     return _expand(dy, slope, weight, reduction)
+
+
+def weighted(weight, losses):
+    """weight * losses, where a weight of 0 leaves nothing, even of an infinite loss: 0 * inf would be NaN."""
+    xp = array_module(losses)
+    return weight * xp.where(xp.isinf(losses) & (weight == 0), 0, losses)
 
 
 def softplus(x):
@@ -98,7 +105,7 @@ def hinge_forward(x, target, *, reduction="mean"):
     arXiv:1802.05957, equations 16 and 17.
     """
     s = 2 * _check_target("hinge", x, target) - 1
-    losses = array_module(x).maximum(1 - s * x, 0)
+    losses = array_module(x).maximum(1 - weighted(s, x), 0)
     return _reduce(losses, None, reduction), (losses, s, reduction)
 
 
@@ -117,7 +124,7 @@ def score_forward(x, target, *, reduction="mean"):
     """
     slope = array_module(x).zeros_like(x)
     slope += 1 - 2 * _check_target("score", x, target)
-    return _reduce(slope * x, None, reduction), (slope, reduction)
+    return _reduce(weighted(slope, x), None, reduction), (slope, reduction)
 
 
 def score_backward(dy, cache):
@@ -165,7 +172,9 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
         loss = sum over n, k of  -weight[k] * q[n, k] * log p[n, k]  / sum over n of weight[labels[n]]
 
     logits (N, K); labels (N,), integers from 0 to K - 1; weight (K,) or None for ones. ``reduction="sum"`` leaves the
-    division out. Returns the loss and the cache for :func:`cross_entropy_backward`.
+    division out. A logit may be -inf, p = 0: a class that is ruled out, which costs inf where its q is above 0, else
+    nothing. A row with inf, or of -inf alone, has no p: NaN, as in torch. Returns the loss and the cache for
+    :func:`cross_entropy_backward`.
     Raises UserError for wrong shapes and dtypes and, but on a GPU, for labels outside that range.
     """
     xp = array_module(logits)
@@ -189,7 +198,7 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
         divisor = weight[labels].sum()
     if reduction == "mean":
         wq /= divisor
-    return -(wq * log_p).sum(), (log_p, wq)
+    return -weighted(wq, log_p).sum(), (log_p, wq)
 
 
 def cross_entropy_backward(dy, cache):
@@ -237,7 +246,7 @@ def _reduce(losses, weight, reduction):
     if reduction not in ("mean", "sum"):
         raise UserError(f"reduction expected 'mean' or 'sum', got {reduction!r}")
     if weight is not None:
-        losses = losses * weight
+        losses = weighted(weight, losses)
     return losses.mean() if reduction == "mean" else losses.sum()
 
 
@@ -249,7 +258,7 @@ def _expand(dy, slope, weight, reduction):
     return slope * (dy / slope.size if reduction == "mean" else dy)
 
 
-def _quiet(xp):
+def quiet(xp):
     """NumPy warns of log 0; CuPy has no warnings, and its errstate knows no ``divide``."""
     return xp.errstate(divide="ignore") if xp.__name__ == "numpy" else contextlib.nullcontext()
 
