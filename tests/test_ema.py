@@ -84,7 +84,17 @@ def test_an_update_moves_nothing_between_devices_and_changes_parameters_in_one_g
     assert groups[0][0].shape == groups[0][1].shape == (size,)
 
 
-@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan"), 2])
+@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan"), 2, "0.9", 0.5j, True, None])
 def test_a_beta_that_is_none_gets_one_sentence(beta):
     with pytest.raises(UserError, match="Ema expected a beta with 0 <= beta < 1, got"):
         Ema(networks()[0], beta=beta)
+
+
+def test_numpys_beta_becomes_a_float_and_stays_checked():
+    ema = Ema(networks()[0], beta=np.float32(0.75))
+    ema.beta = np.array(0.5)
+    ema.steps = np.int64(3)
+    assert (type(ema.beta), ema.beta) == (float, 0.5)
+    assert type(ema.state_dict()["steps"]) is int
+    with pytest.raises(UserError, match="0 <= beta < 1, got 1.5"):
+        ema.beta = 1.5

@@ -11,8 +11,8 @@ Make it after the optimiser, whose first act on a GPU is to move the network's a
 import copy
 
 from nanogan.dispatch import elementwise
-from nanogan.errors import UserError
 from nanogan.layers import flat
+from nanogan.optim.options import Number
 
 
 class Ema:
@@ -31,10 +31,10 @@ class Ema:
     Source: Y. Yazici et al., The Unusual Effectiveness of Averaging in GAN Training, arXiv:1806.04498.
     """
 
+    beta = Number("a beta with 0 <= beta < 1", lambda beta: 0 <= beta < 1)  # checked whenever it is set
+
     def __init__(self, network, *, beta):
-        if not 0 <= beta < 1:
-            raise UserError(f"Ema expected a beta with 0 <= beta < 1, got {beta}")
-        self.network, self.beta = network, float(beta)
+        self.network, self.beta = network, beta
         self.steps = 0  # updates done
         self.average = copy.deepcopy(network)
         if flat.worthwhile(network):
@@ -56,7 +56,7 @@ class Ema:
 
     def state_dict(self):
         """Return what the next updates depend on besides the network: ``{"steps", "average"}``."""
-        return {"steps": self.steps, "average": self.average.state_dict()}
+        return {"steps": int(self.steps), "average": self.average.state_dict()}
 
     def load_state_dict(self, saved):
         """Go on from :meth:`state_dict`'s result; the arrays are copied."""
