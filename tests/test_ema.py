@@ -98,3 +98,23 @@ def test_numpys_beta_becomes_a_float_and_stays_checked():
     assert type(ema.state_dict()["steps"]) is int
     with pytest.raises(UserError, match="0 <= beta < 1, got 1.5"):
         ema.beta = 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("steps"), "expected what its state_dict"),
+        (lambda s: s.update(steps=float("nan")), "steps as an integer of at least 0, got nan"),
+        (lambda s: s.update(average={}), "is missing"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_whole(change, message):
+    ema = Ema(networks()[0], beta=0.5)
+    saved = {"steps": 7, "average": {name: array + 1 for name, array in state(ema.average).items()}}
+    change(saved)
+    before = {name: array.copy() for name, array in ema.average.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        ema.load_state_dict(saved)
+    assert ema.steps == 0
+    for name, array in ema.average.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])

@@ -1,5 +1,6 @@
 """Optimisers: torch's numbers, step after step, and state that can be taken up again."""
 
+import copy
 import json
 
 import numpy as np
@@ -256,6 +257,78 @@ def test_linear_decay_goes_on_after_a_resume():
 def test_wrong_settings_get_one_sentence(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def after_two_steps(kind, **options):
+    """An optimiser with a state of its own, and that state as its own copy."""
+    optimizer, rng = kind(network(), **options), np.random.default_rng(5)
+    for _ in range(2):
+        for gradient in optimizer.network.gradient_arrays():
+            gradient[...] = rng.standard_normal(gradient.shape)
+        optimizer.step()
+    return optimizer, copy.deepcopy(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [SGD, RMSprop])
+def test_a_buffer_that_a_momentum_of_0_does_not_read_may_be_missing(kind):
+    """As in torch's files, which hold it for a momentum above 0 alone."""
+    ours, saved = after_two_steps(kind, lr=0.1)
+    saved["state"] = {name: array for name, array in saved["state"].items() if not name.endswith("momentum_buffer")}
+    resumed = kind(network(), lr=0.5)
+    resumed.network.load_state_dict(ours.network.state_dict())
+    resumed.load_state_dict(saved)
+    for optimizer in (ours, resumed):
+        for gradient in optimizer.network.gradient_arrays():
+            gradient[...] = np.random.default_rng(6).standard_normal(gradient.shape)
+        optimizer.step()
+    for name, array in ours.network.state_dict().items():
+        np.testing.assert_array_equal(resumed.network.state_dict()[name], array, err_msg=name)
+    with pytest.raises(UserError, match="momentum_buffer is missing"):
+        kind(network(), lr=0.5, momentum=0.5).load_state_dict(saved)
+
+
+def test_a_loss_scale_does_not_matter_to_who_scales_no_losses_but_to_who_does():
+    scaled, saved = after_two_steps(Adam, loss_scaling=True)
+    plain = Adam(network())
+    plain.load_state_dict(saved)
+    assert plain.steps == 2
+    assert plain.dloss == 1.0
+    for name, array in plain.state.items():
+        np.testing.assert_array_equal(array, saved["state"][name])
+    with pytest.raises(UserError, match="loss_scale is missing; good_steps is missing"):
+        scaled.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("initial_lr"), "initial_lr is missing"),
+        (lambda s: s.pop("state"), "expected what its state_dict"),
+        (lambda s: s.update(lr="0.1"), "lr >= 0, got '0.1'"),
+        (lambda s: s.update(initial_lr=float("nan")), "initial_lr >= 0, got nan"),
+        (lambda s: s.update(steps=1.5), "steps as an integer of at least 0, got 1.5"),
+        (lambda s: s.update(steps=-1), "steps as an integer of at least 0, got -1"),
+        (lambda s: s["state"].pop("weight.exp_avg"), "weight.exp_avg is missing"),
+        (lambda s: s["state"].update(more=np.zeros(1)), "more is unknown here"),
+        (lambda s: s["state"].update({"weight.exp_avg": np.zeros(1)}), r"weight.exp_avg has shape \(1,\) instead"),
+        (lambda s: s["state"].update({"weight.exp_avg": [1.0]}), "weight.exp_avg expected a NumPy"),
+    ],
+)
+def test_a_state_of_another_optimiser_is_refused_whole(change, message):
+    optimizer, _ = after_two_steps(Adam)
+    _, other = after_two_steps(Adam, lr=0.5)
+    other["steps"] = 9
+    other["state"] = {name: array + 1 for name, array in other["state"].items()}
+    change(other)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(UserError, match=message):
+        optimizer.load_state_dict(other)
+    after = optimizer.state_dict()
+    assert [after[name] for name in ("steps", "lr", "initial_lr")] == [
+        before[name] for name in ("steps", "lr", "initial_lr")
+    ]
+    for name, array in after["state"].items():
+        np.testing.assert_array_equal(array, before["state"][name], err_msg=name)
 
 
 OPTIONS = [

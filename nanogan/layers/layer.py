@@ -1,11 +1,13 @@
 """What every layer has: parameters, gradients, buffers; how networks are walked over, moved and saved."""
 
 import copy
+from collections.abc import Mapping
 
 from nanogan.backend import array_module, channels_last, copy_into, device_of, get_device, to_device
 from nanogan.dispatch import dispatch, elementwise
 from nanogan.errors import UserError
 from nanogan.layers.flat import Flat
+from nanogan.layers.loading import copy_unread, is_unread, problem
 
 
 class _Read:
@@ -139,21 +141,25 @@ class Layer:
     def load_state_dict(self, state):
         """Copy ``state`` ({name: array}, NumPy or CuPy) into this network's arrays, whose dtype and device stay.
 
-        Raises UserError, before anything is copied, if names or shapes differ, listing what does.
+        Raises UserError, before anything is copied, if names or shapes differ or a dtype cannot hold the numbers,
+        listing what does. ``num_batches_tracked``, which no formula reads, may be missing, unknown or of another kind.
         """
+        if not isinstance(state, Mapping):
+            raise UserError(f"load_state_dict expected a dictionary {{name: array}}, got {type(state).__name__}")
         own = self.state_dict()
-        problems = [f"{name} is missing" for name in own if name not in state]
-        problems += [f"{name} is unknown here" for name in state if name not in own]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)} instead of {own[name].shape}"
-            for name in own
-            if name in state and tuple(state[name].shape) != own[name].shape
-        ]
+        read = [name for name in own if not is_unread(name)]
+        problems = [f"{name} is missing" for name in read if name not in state]
+        unknown = [f"{name} is unknown here" for name in state if name not in own and not is_unread(name)]
+        wrong = [problem(name, state[name], own[name]) for name in read if name in state]
+        problems += unknown + [words for words in wrong if words]
         if problems:
             more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-            raise UserError(f"these weights belong to another network: {'; '.join(problems[:4])}{more}")
-        for name, array in own.items():
-            copy_into(array, state[name])
+            way_out = "; nothing else differs: leave that out to load the rest" if problems == unknown else ""
+            raise UserError(f"these weights belong to another network: {'; '.join(problems[:4])}{more}{way_out}")
+        for name in read:
+            copy_into(own[name], state[name])
+        for name in own.keys() - read:
+            copy_unread(name, own[name], state.get(name))
 
     # ---------------------------------------------------------------------------------------- moving and converting
 

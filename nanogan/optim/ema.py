@@ -9,10 +9,12 @@ Make it after the optimiser, whose first act on a GPU is to move the network's a
 """
 
 import copy
+from collections.abc import Mapping
 
 from nanogan.dispatch import elementwise
+from nanogan.errors import UserError
 from nanogan.layers import flat
-from nanogan.optim.options import Number
+from nanogan.optim.options import Number, checked_steps
 
 
 class Ema:
@@ -59,9 +61,12 @@ class Ema:
         return {"steps": int(self.steps), "average": self.average.state_dict()}
 
     def load_state_dict(self, saved):
-        """Go on from :meth:`state_dict`'s result; the arrays are copied."""
+        """Go on from :meth:`state_dict`'s result; the arrays are copied. Raises UserError if they do not fit."""
+        if not isinstance(saved, Mapping) or not saved.keys() >= {"steps", "average"}:
+            raise UserError('Ema expected what its state_dict() returns, {"steps": ..., "average": ...}')
+        steps = checked_steps("Ema", saved["steps"])
         self.average.load_state_dict(saved["average"])
-        self.steps = int(saved["steps"])
+        self.steps = steps
 
     def _groups(self):
         """Pairs of arrays, the average's and the network's: those to copy and those to average."""

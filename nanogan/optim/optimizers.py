@@ -10,6 +10,7 @@ network's parameters side by side (:mod:`nanogan.layers.flat`), so take them fro
 """
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -18,9 +19,11 @@ from nanogan.backend import array_module, copy_into
 from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
-from nanogan.optim.options import Number, share
+from nanogan.layers.loading import problem
+from nanogan.optim.options import Number, checked_steps, share
 
 INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
+SCALING = ("loss_scale", "good_steps")  # what loss scaling keeps beside the parameters' arrays
 
 
 class Optimizer:
@@ -128,16 +131,37 @@ class Optimizer:
         }
 
     def load_state_dict(self, saved):
-        """Go on from :meth:`state_dict`'s result; the arrays are copied."""
-        if saved["state"].keys() != self.state.keys():
-            raise UserError(f"this state belongs to another {type(self).__name__}: its parameters have other names")
+        """Go on from :meth:`state_dict`'s result; the arrays are copied.
+
+        Raises UserError, before anything is changed, if it is of another network or kind of optimiser. What no later
+        step reads may be missing or unknown: the buffers of a momentum of 0, the loss scale of who scales no losses.
+        """
+        kind = type(self).__name__
+        if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
+            raise UserError(f"{kind} expected what its state_dict() returns, got {type(saved).__name__} without that")
+        arrays = saved["state"]
+        wanted = [name for name in self.state if name in arrays or not self._is_unread(name)]
+        problems = [f"{name} is missing" for name in ("steps", "lr", "initial_lr") if name not in saved]
+        problems += [f"{name} is missing" for name in wanted if name not in arrays]
+        problems += [f"{name} is unknown here" for name in arrays if name not in self.state and name not in SCALING]
+        wrong = [problem(name, arrays[name], self.state[name]) for name in wanted if name in arrays]
+        problems += [words for words in wrong if words]
+        if problems:
+            more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise UserError(f"this state belongs to another {kind} or network: {'; '.join(problems[:4])}{more}")
+        steps, lr, initial_lr = checked_steps(kind, saved["steps"]), saved["lr"], saved["initial_lr"]
+        initial_lr = type(self).initial_lr.checked(kind, initial_lr)
+        self.lr = lr  # the last that may be refused
+        self.steps, self.initial_lr = steps, initial_lr
         for name, array in self.state.items():
-            if saved["state"][name].shape != array.shape:
-                raise UserError(f"this state belongs to another network: {name} has another shape than {array.shape}")
-        for name, array in self.state.items():
-            copy_into(array, saved["state"][name])
-        self.steps, self.lr = int(saved["steps"]), float(saved["lr"])
-        self.initial_lr = float(saved["initial_lr"])
+            if name in arrays:
+                copy_into(array, arrays[name])
+            else:
+                array[...] = 0
+
+    def _is_unread(self, name):
+        """Whether a step multiplies the array called ``name`` by 0: the buffer of a momentum of 0."""
+        return name.endswith(".momentum_buffer") and getattr(self, "momentum", None) == 0
 
 
 def _zeros_like(array):

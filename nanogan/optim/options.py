@@ -55,6 +55,14 @@ def as_float(value):
         return None
 
 
+def checked_steps(whose, value):
+    """Return a saved number of steps as a Python int. Raises UserError unless it is a whole number of at least 0."""
+    number = as_float(value)
+    if number is None or not number >= 0 or not number.is_integer():
+        raise UserError(f"{whose} expected its steps as an integer of at least 0, got {value!r}")
+    return int(value)
+
+
 def share(name):
     """Return a :class:`Number` from 0 to below 1."""
     return Number(f"0 <= {name} < 1", lambda value: 0 <= value < 1)
