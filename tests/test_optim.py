@@ -11,7 +11,7 @@ from nanogan.backend import to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import BatchNorm1d, Linear, Sequential
 from nanogan.ops import mse_backward, mse_forward
-from nanogan.optim import SGD, Adam, LinearDecay, RMSprop, clip_grad_norm, clip_grad_value, supervised_step
+from nanogan.optim import SGD, Adam, Ema, LinearDecay, RMSprop, clip_grad_norm, clip_grad_value, supervised_step
 from tests import strict_cupy
 
 SETTINGS = [
@@ -329,6 +329,18 @@ def test_a_state_of_another_optimiser_is_refused_whole(change, message):
     ]
     for name, array in after["state"].items():
         np.testing.assert_array_equal(array, before["state"][name], err_msg=name)
+
+
+@pytest.mark.parametrize("make", [lambda n: SGD(n, lr=1), Adam, RMSprop, lambda n: Ema(n, beta=0.9)])
+def test_weights_of_float16_are_refused_when_the_optimiser_is_made(make):
+    """Adam's squares would be 0, its steps infinite; steps below a rounding would be lost by all."""
+    with pytest.raises(UserError, match="expected float32 or float64, got float16"):
+        make(network(np.float16))
+
+
+def test_a_norm_of_float16_gradients_is_refused_where_it_would_be_infinite():
+    with pytest.raises(UserError, match="clip_grad_norm expected float32 or float64, got float16"):
+        clip_grad_norm(network(np.float16), 1.0)
 
 
 OPTIONS = [

@@ -37,10 +37,14 @@ def bce_forward(p, target, *, weight=None, reduction="mean"):
 
 
 def bce_backward(dy, cache):
-    """Return dp = dy * weight * (p - target) / (p (1 - p)) / M, with p (1 - p) at least 1e-12 as in torch."""
+    """Return dp = dy * weight * (p - target) / (p (1 - p)) / M, with p (1 - p) at least 1e-12 as in torch.
+
+    In float16 it is at least 2^-15.
+    """
     p, target, weight, reduction = cache
     xp = array_module(p)
-    return _expand(dy, (p - target) / xp.maximum(p * (1 - p), 1e-12), weight, reduction)
+    least = 1e-12 if p.dtype.itemsize > 2 else 2**-15  # float16 makes 0 of 1e-12, and 0 / 0 is NaN
+    return _expand(dy, (p - target) / xp.maximum(p * (1 - p), least), weight, reduction)
 
 
 def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, reduction="mean"):

@@ -11,6 +11,7 @@ Weights are clipped by the optimiser that changes them: ``RMSprop(..., weight_cl
 import numpy as np
 
 from nanogan.backend import array_module
+from nanogan.ops.checks import check_dtype
 from nanogan.optim.options import Number
 
 
@@ -26,6 +27,7 @@ def clip_grad_norm(network, max_norm):
     """
     max_norm = _limit("clip_grad_norm", "max_norm", max_norm)
     gradients = network.gradient_arrays()
+    check_dtype("clip_grad_norm", gradients[0], half=False)
     xp = array_module(gradients[0])
     with np.errstate(over="ignore", invalid="ignore"):  # of infinite gradients, which loss scaling looks for
         norm = xp.sqrt(xp.stack([(gradient * gradient).sum() for gradient in gradients]).sum())

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
+from nanogan.ops.checks import check_dtype
 from nanogan.optim.options import Number, checked_steps
 
 
@@ -36,6 +37,8 @@ class Ema:
     beta = Number("a beta with 0 <= beta < 1", lambda beta: 0 <= beta < 1)  # checked whenever it is set
 
     def __init__(self, network, *, beta):
+        for _, parameter, _ in network.named_parameters():  # (1 - beta) of a float16 is mostly lost
+            check_dtype("Ema", parameter, half=False)
         self.network, self.beta = network, beta
         self.steps = 0  # updates done
         self.average = copy.deepcopy(network)

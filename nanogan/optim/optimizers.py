@@ -20,6 +20,7 @@ from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
 from nanogan.layers.loading import problem
+from nanogan.ops.checks import check_dtype
 from nanogan.optim.options import Number, checked_steps, share
 
 INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
@@ -49,6 +50,8 @@ class Optimizer:
     weight_clip = Number("a weight_clip above 0, or None", lambda clip: clip > 0, or_none=True)
 
     def __init__(self, network, lr, weight_decay, loss_scaling=False, *, weight_clip=None):
+        for _, parameter, _ in network.named_parameters():
+            check_dtype(type(self).__name__, parameter, half=False)
         self.network, self.lr, self.weight_decay, self.weight_clip = network, lr, weight_decay, weight_clip
         self.initial_lr = self.lr
         self.steps = 0

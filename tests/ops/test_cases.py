@@ -256,3 +256,64 @@ def test_power_iteration_finds_the_largest_singular_vectors(dim, device, rng):
     for got, expected in zip(many, (left[:, 0], right[0]), strict=True):
         assert abs(to_numpy(got) @ expected) == pytest.approx(1, abs=1e-12)
     np.testing.assert_array_equal(to_numpy(on_device[1]), u)
+
+
+def with_floats(inputs, dtype):
+    return {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in inputs.items()}
+
+
+def half_error(got, expected):
+    """How far a float16 result is off, in units of the expected one's largest; beyond 65504 infinity is right."""
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(expected).astype(np.float16)
+    assert got.dtype == np.float16
+    assert got.shape == rounded.shape
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(rounded))
+    finite = np.isfinite(rounded)
+    largest = np.abs(np.asarray(expected)[finite]).max(initial=1e-30)
+    return np.abs(np.asarray(got)[finite] - np.asarray(expected)[finite]).max(initial=0) / largest
+
+
+@cases
+@pytest.mark.parametrize("scale", [1, 30])
+def test_an_operation_is_right_in_float16_or_refuses_it(case, scale):
+    """Against float64 on the same rounded inputs, to 20 roundings. float16 ends at 65504, and at 6e-8."""
+    inputs = with_floats(case.draw(np.random.default_rng(3)), np.float16)
+    if "x" in inputs and case.op not in ("gru", "gaussian_sample", "gaussian_kl"):  # these take exponentials of x
+        inputs["x"] = inputs["x"] * np.float16(scale)
+    exact = with_floats(inputs, np.float32 if "rng" in case.options else np.float64)  # dropout draws for float32
+    try:
+        (y, cache), refusal = forward(case, {name: a.copy() for name, a in inputs.items()}), None
+    except UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "expected float32 or float64, got float16" in refusal
+        return
+    expected, exact_cache = forward(case, exact)
+    dy = draw_dy(np.random.default_rng(4), y, "cpu")
+    with np.errstate(over="ignore"):
+        gradients = backward(case, dy, cache)
+    wanted = backward(case, dy if isinstance(dy, float) else dy.astype(expected.dtype), exact_cache)
+    assert half_error(y, expected) < 20 * np.finfo(np.float16).eps
+    for name, gradient in gradients.items():
+        assert half_error(gradient, wanted[name]) < 20 * np.finfo(np.float16).eps, name
+
+
+@pytest.mark.parametrize("case", UPDATES, ids=str)
+def test_an_update_refuses_float16_whose_steps_would_be_lost(case, rng):
+    parameter = rng.standard_normal(5).astype(np.float16)
+    with pytest.raises(UserError, match="expected float32 or float64, got float16"):
+        case.run(parameter, [parameter * 0.01])
+
+
+def test_bce_in_float16_keeps_its_slope_finite():
+    p, target = np.array([0, 1, 0, 1, 0.25], np.float16), np.array([0, 1, 1, 0, 1], np.float16)
+    loss, cache = ops.bce_forward(p, target, reduction="sum")
+    assert loss == pytest.approx(201.386, rel=1e-3)
+    np.testing.assert_allclose(ops.bce_backward(1.0, cache), [0, 0, -32768, 32768, -4], rtol=1e-3)
+
+
+def test_average_pooling_in_float16_adds_up_no_more_than_it_can_hold():
+    """The sum of 256 values of 300 is 76,800, and float16 ends at 65504."""
+    y, _ = ops.avg_pool2d_forward(np.full((1, 1, 16, 16), 300, np.float16), kernel_size=16)
+    np.testing.assert_array_equal(y, np.full((1, 1, 1, 1), 300, np.float16))
