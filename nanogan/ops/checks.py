@@ -13,7 +13,7 @@ def pair(value, name, *, least=0):
     both = tuple(value) if isinstance(value, (tuple, list)) else (value, value)
     if len(both) != 2 or not all(isinstance(n, Integral) and n >= least for n in both):
         raise UserError(f"{name} expected a whole number of at least {least}, or two of them, got {value!r}")
-    return both
+    return tuple(map(int, both))  # a NumPy integer would make results float64
 
 
 def check_input(op, x, w, shape, channel_axis=1, *, half=True):
@@ -54,6 +54,13 @@ def check_dtype(op, x, w=None, *, half=True):
         raise UserError(
             f"{op} expected {w.dtype}, its parameters' dtype, got {x.dtype}: use x.astype({str(w.dtype)!r})"
         )
+
+
+def check_real(op, name, x):
+    """Raise UserError unless ``x`` is an array of real numbers, which may then be converted to another dtype."""
+    array_module(x)
+    if x.dtype.kind not in "fiub":
+        raise UserError(f"{op} expected real numbers as its {name}, got {x.dtype}")
 
 
 def check_dy(op, dy, y_shape, dtype):

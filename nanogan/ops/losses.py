@@ -13,7 +13,7 @@ from numbers import Real
 from nanogan.backend import array_module
 from nanogan.errors import UserError
 from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.checks import check_classes, check_dtype
+from nanogan.ops.checks import check_classes, check_dtype, check_real
 from nanogan.ops.examples import Example, constant, integers, normal, off_kinks, off_zero, positive, probabilities
 
 REAL, FAKE = 1.0, 0.0  # the targets of a discriminator
@@ -197,6 +197,7 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
     wq = (1 - label_smoothing) * onehot.astype(logits.dtype) + label_smoothing / K
     divisor = N
     if weight is not None:
+        check_real("cross_entropy", "weight", weight)
         weight = weight.astype(logits.dtype, copy=False)
         wq *= weight
         divisor = weight[labels].sum()
@@ -223,7 +224,7 @@ def _check_target(op, x, target):
     check_dtype(op, x)
     if isinstance(target, Real):
         return float(target)
-    array_module(target)
+    check_real(op, "target", target)
     if target.shape != x.shape:
         raise UserError(f"{op} expected a target of the input's shape {x.shape}, got {target.shape}")
     return target.astype(x.dtype, copy=False)
@@ -233,7 +234,7 @@ def _check_weight(op, x, weight):
     """Return ``weight`` in x's dtype; it must broadcast to x's shape. None stays None."""
     if weight is None:
         return None
-    array_module(weight)
+    check_real(op, "weight", weight)
     sizes = zip(reversed(weight.shape), reversed(x.shape), strict=False)
     if weight.ndim > x.ndim or any(theirs not in (1, ours) for theirs, ours in sizes):
         raise UserError(f"{op} expected a weight that broadcasts to the input's shape {x.shape}, got {weight.shape}")

@@ -18,7 +18,7 @@ Source: T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXi
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops.checks import check_dtype
+from nanogan.ops.checks import check_dtype, check_real
 from nanogan.ops.examples import Example, constant, normal
 from nanogan.ops.losses import _as_scalar, quiet
 
@@ -55,11 +55,12 @@ def feature_matching_forward(x, target):
     Source: T. Salimans et al., arXiv:1606.03498, section 3.1 (there the sum over the features).
     """
     check_dtype("feature_matching", x)
+    check_real("feature_matching", "target", target)
     if x.ndim != 2 or target.ndim != 2 or x.shape[1] != target.shape[1]:
         raise UserError(
             f"feature_matching expected features (N, F) and (M, F), got shapes {x.shape} and {target.shape}"
         )
-    difference = x.mean(axis=0) - target.mean(axis=0)  # (F,)
+    difference = x.mean(axis=0) - target.astype(x.dtype, copy=False).mean(axis=0)  # (F,)
     return (difference * difference).mean(), (difference, x.shape)
 
 

@@ -71,6 +71,7 @@ def max_pool2d_backward(dy, cache):
 
 def reshape_forward(x, *, shape):
     """(N, ...) -> (N, *shape), in the order of x's logical shape. Returns y and the cache for reshape_backward."""
+    array_module(x)  # raises UserError for what is no array
     size = math.prod(shape)
     if size * len(x) != x.size:
         raise UserError(f"Reshape expected {size} numbers per picture for {tuple(shape)}, got x of shape {x.shape}")
@@ -85,6 +86,7 @@ def reshape_backward(dy, cache):
 
 def flatten_forward(x):
     """(N, ...) -> (N, size of the rest), in the order of x's logical shape. Returns y and the cache."""
+    array_module(x)  # raises UserError for what is no array
     return x.reshape(len(x), -1), x.shape
 
 

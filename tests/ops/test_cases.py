@@ -8,6 +8,7 @@ import torch
 
 from nanogan import ops
 from nanogan.backend import to_device, to_numpy
+from nanogan.dispatch import dispatch
 from nanogan.errors import UserError
 from nanogan.folders import modules_in
 from nanogan.gradcheck.cases import OPERATIONS as CASES
@@ -317,3 +318,80 @@ def test_average_pooling_in_float16_adds_up_no_more_than_it_can_hold():
     """The sum of 256 values of 300 is 76,800, and float16 ends at 65504."""
     y, _ = ops.avg_pool2d_forward(np.full((1, 1, 16, 16), 300, np.float16), kernel_size=16)
     np.testing.assert_array_equal(y, np.full((1, 1, 1, 1), 300, np.float16))
+
+
+def strided(a):
+    view = np.zeros([2 * n for n in a.shape], a.dtype)[tuple(slice(None, None, 2) for _ in a.shape)]
+    view[...] = a
+    return view
+
+
+def backwards(a):
+    turned = tuple(slice(None, None, -1) for _ in a.shape)
+    return np.ascontiguousarray(a[turned])[turned]
+
+
+ARRANGED = {
+    "columns first": np.asfortranarray,
+    "every second element": strided,
+    "negative strides": backwards,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+}
+
+
+@cases
+@pytest.mark.parametrize("arrange", ARRANGED.values(), ids=ARRANGED)
+def test_memory_order_and_byte_order_do_not_change_the_numbers(case, arrange):
+    """All inputs and dy are arranged; by dispatch, as layers compute, with the fast paths."""
+    inputs = case.draw(np.random.default_rng(3), np.float32)
+    results = []
+    for change in (np.array, arrange):
+        positional, named = case.split({name: change(array) for name, array in inputs.items()})
+        y, (its_backward, cache) = dispatch(*case.pair, *positional.values(), **named)
+        dy = draw_dy(np.random.default_rng(4), y, "cpu")
+        gradients = its_backward(dy if isinstance(dy, float) else change(dy), cache)
+        results.append([y, *(gradients if isinstance(gradients, tuple) else [gradients])])
+    for plain, odd in zip(*results, strict=True):
+        if plain is not None:
+            np.testing.assert_allclose(odd, plain, rtol=1e-4, atol=1e-5)
+
+
+@cases
+def test_masked_arrays_are_refused_which_leave_elements_out(case):
+    inputs = case.draw(np.random.default_rng(3), np.float32)
+    first = next(iter(inputs))
+    with pytest.raises(UserError, match="got a masked one"):
+        forward(case, inputs | {first: np.ma.masked_array(inputs[first], mask=inputs[first] > 0)})
+
+
+@pytest.mark.parametrize("op", ["mse", "l1", "hinge", "score", "saturating_bce", "bce_with_logits", "sigmoid"])
+def test_matrices_are_refused_whose_product_is_another(op, rng):
+    x = rng.standard_normal((3, 3))
+    target = () if op == "sigmoid" else (1.0,)
+    with pytest.raises(UserError, match="got matrix: convert it with numpy.asarray"):
+        getattr(ops, f"{op}_forward")(x.view(np.matrix), *target)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: ops.mse_forward(x, x + 1j), "mse expected real numbers as its target, got complex128"),
+        (lambda x: ops.bce_with_logits_forward(x, 1.0, weight=x + 1j), "real numbers as its weight, got complex128"),
+        (lambda x: ops.bce_with_logits_forward(x, 1.0, pos_weight=x.astype(str)), "real numbers as its weight, got <U"),
+        (lambda x: ops.cross_entropy_forward(x, np.arange(3), weight=x[0] + 1j), "real numbers as its weight"),
+        (lambda x: ops.feature_matching_forward(x, x + 1j), "real numbers as its target, got complex128"),
+        (lambda x: ops.gaussian_sample_forward(np.ones((3, 6)), noise=x + 1j), "real numbers as its noise"),
+        (lambda x: ops.embedding_forward(np.arange(3), x + 1j), "Embedding expected floating-point numbers"),
+    ],
+)
+def test_complex_numbers_and_texts_are_refused_whose_parts_would_be_dropped(call, message, rng):
+    with pytest.raises(UserError, match=message):
+        call(rng.standard_normal((3, 3)))
+
+
+def test_results_keep_the_inputs_dtype_whatever_targets_and_sizes_are(rng):
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+    loss, _ = ops.feature_matching_forward(x, rng.standard_normal((3, 4)))
+    assert loss.dtype == np.float32
+    _, cache = ops.avg_pool2d_forward(x.reshape(1, 1, 2, 4), kernel_size=np.int64(2))
+    assert ops.avg_pool2d_backward(np.ones((1, 1, 1, 2), np.float32), cache).dtype == np.float32
