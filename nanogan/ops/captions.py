@@ -72,6 +72,8 @@ def gaussian_kl_forward(x):
     least, and the cache for :func:`gaussian_kl_backward`.
     """
     mu, s = _halves("gaussian_kl", x)
+    if not len(x):
+        raise UserError(f"the mean of a loss expected at least one element, got shape {x.shape}")
     excess = array_module(x).expm1(2 * s)  # exp(2s) - 1, precise for a small s
     return (0.5 * (excess + mu * mu) - s).mean(), (mu, excess)
 

@@ -188,6 +188,8 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
             f"cross_entropy expected logits (N, K) and labels (N,), got shapes {logits.shape} and {labels.shape}"
         )
     N, K = logits.shape
+    if not N and reduction == "mean":
+        raise UserError(f"the mean of a loss expected at least one element, got shape {logits.shape}")
     check_classes("cross_entropy", labels, K)
 
     shifted = logits - logits.max(axis=1, keepdims=True)  # the largest is 0, so that exp cannot overflow
@@ -250,6 +252,8 @@ def _reduce(losses, weight, reduction):
     """Mean or sum of losses * weight."""
     if reduction not in ("mean", "sum"):
         raise UserError(f"reduction expected 'mean' or 'sum', got {reduction!r}")
+    if reduction == "mean" and not losses.size:
+        raise UserError(f"the mean of a loss expected at least one element, got shape {losses.shape}")
     if weight is not None:
         losses = weighted(weight, losses)
     return losses.mean() if reduction == "mean" else losses.sum()

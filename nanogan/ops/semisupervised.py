@@ -60,6 +60,8 @@ def feature_matching_forward(x, target):
         raise UserError(
             f"feature_matching expected features (N, F) and (M, F), got shapes {x.shape} and {target.shape}"
         )
+    if not len(x) or not len(target):
+        raise UserError(f"feature_matching expected at least one sample in both, got {len(x)} and {len(target)}")
     difference = x.mean(axis=0) - target.astype(x.dtype, copy=False).mean(axis=0)  # (F,)
     return (difference * difference).mean(), (difference, x.shape)
 

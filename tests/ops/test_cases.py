@@ -395,3 +395,32 @@ def test_results_keep_the_inputs_dtype_whatever_targets_and_sizes_are(rng):
     assert loss.dtype == np.float32
     _, cache = ops.avg_pool2d_forward(x.reshape(1, 1, 2, 4), kernel_size=np.int64(2))
     assert ops.avg_pool2d_backward(np.ones((1, 1, 1, 2), np.float32), cache).dtype == np.float32
+
+
+OF_THE_BATCH = {"target", "labels", "noise", "words", "lengths"}  # inputs with an element for each sample
+
+
+@cases
+def test_an_empty_batch_gives_an_empty_result_or_a_sentence(case):
+    """Nothing to take the mean of, no variance: a sentence; no division by zero, no other shape."""
+    inputs = case.draw(np.random.default_rng(3), np.float32)
+    first = next(iter(inputs))
+    if case.op in ("embedding", "spectral_norm"):  # these have no batch of samples
+        return
+    same = {name for name, a in inputs.items() if name == "weight" and a.shape == inputs[first].shape}
+    same |= {"w"} if case.op in ("append_maps", "row_dot") else set()
+    y_before, _ = forward(case, inputs)
+    inputs = {name: a[:0] if name in {first} | OF_THE_BATCH | same else a for name, a in inputs.items()}
+    try:
+        (y, cache), refusal = forward(case, inputs), None
+    except UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "expected at least one" in refusal or "expected more than one" in refusal
+        return
+    assert y.shape == (y_before.shape if y_before.ndim == 0 else (0, *y_before.shape[1:]))
+    assert np.isfinite(y).all()
+    dy = 1.5 if y.ndim == 0 else np.zeros(y.shape, y.dtype)
+    for name, gradient in backward(case, dy, cache).items():
+        assert gradient.shape == inputs[name].shape
+        assert not gradient.any()
