@@ -505,6 +505,18 @@ def test_weights_of_other_dtypes_are_loaded_with_their_values(dtype, rng):
     np.testing.assert_array_equal(network.params["weight"], weight)
 
 
+@pytest.mark.parametrize("dtype", [int, bool, complex, np.uint8])
+def test_weights_of_another_dtype_than_floats_are_refused_which_would_be_0(dtype, rng):
+    with pytest.raises(UserError, match="Linear expected a floating-point dtype for its weight, got"):
+        Linear(3, 4, rng=rng, dtype=dtype)
+    layer = Linear(3, 4, rng=rng)
+    before = layer.params["weight"].copy()
+    for wrong in (dtype, "none"):
+        with pytest.raises(UserError, match="Linear.astype expected a dtype such as 'float32', got"):
+            layer.astype(wrong)
+    np.testing.assert_array_equal(layer.params["weight"], before)
+
+
 def test_a_loaded_state_is_a_copy():
     one, two = build("Linear"), build("Linear")
     two.load_state_dict(one.state_dict())

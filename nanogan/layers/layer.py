@@ -3,6 +3,8 @@
 import copy
 from collections.abc import Mapping
 
+import numpy as np
+
 from nanogan.backend import array_module, channels_last, copy_into, device_of, get_device, to_device
 from nanogan.dispatch import dispatch, elementwise
 from nanogan.errors import UserError
@@ -40,9 +42,12 @@ class Layer:
         self._flat = None
 
     def add_param(self, name, value):
-        """Register a parameter and its gradient, which starts at zero."""
+        """Register a parameter and its gradient, which starts at zero. Raises UserError unless it is of floats."""
+        xp = array_module(value)
+        if value.dtype.kind != "f":  # integers would make 0 of the weights
+            raise UserError(f"{type(self).__name__} expected a floating-point dtype for its {name}, got {value.dtype}")
         self.params[name] = value
-        self.grads[name] = array_module(value).zeros_like(value)
+        self.grads[name] = xp.zeros_like(value)
 
     def forward(self, x, train=True):
         """Return ``y, cache``. ``train`` says how BatchNorm and Dropout behave; sample with ``train=False``."""
@@ -189,7 +194,16 @@ class Layer:
         return self._replace_arrays(lambda array: to_device(array, device))
 
     def astype(self, dtype):
-        """Convert parameters, gradients and floating-point buffers to ``dtype`` and return the layer."""
+        """Convert parameters, gradients and floating-point buffers to ``dtype`` and return the layer.
+
+        Raises UserError unless it is a dtype of floating-point numbers.
+        """
+        try:
+            is_float = np.dtype(dtype).kind == "f"
+        except TypeError:
+            is_float = False
+        if not is_float:
+            raise UserError(f"{type(self).__name__}.astype expected a dtype such as 'float32', got {dtype!r}")
         return self._replace_arrays(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
 
     def _replace_arrays(self, replace):
