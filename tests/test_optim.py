@@ -9,6 +9,7 @@ import torch
 
 from nanogan.backend import to_numpy
 from nanogan.errors import UserError
+from nanogan.gradcheck.cases import UPDATES
 from nanogan.layers import BatchNorm1d, Linear, Sequential
 from nanogan.ops import mse_backward, mse_forward
 from nanogan.optim import SGD, Adam, Ema, LinearDecay, RMSprop, clip_grad_norm, clip_grad_value, supervised_step
@@ -336,6 +337,13 @@ def test_weights_of_float16_are_refused_when_the_optimiser_is_made(make):
     """Adam's squares would be 0, its steps infinite; steps below a rounding would be lost by all."""
     with pytest.raises(UserError, match="expected float32 or float64, got float16"):
         make(network(np.float16))
+
+
+@pytest.mark.parametrize("case", UPDATES, ids=str)
+def test_an_update_refuses_float16_whose_steps_would_be_lost(case):
+    parameter = np.random.default_rng(0).standard_normal(5).astype(np.float16)
+    with pytest.raises(UserError, match="expected float32 or float64, got float16"):
+        case.run(parameter, [parameter * 0.01])
 
 
 def test_a_norm_of_float16_gradients_is_refused_where_it_would_be_infinite():

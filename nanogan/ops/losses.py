@@ -30,7 +30,7 @@ def bce_forward(p, target, *, weight=None, reduction="mean"):
     """
     xp = array_module(p)
     target, weight = _check_target("bce", p, target), _check_weight("bce", p, weight)
-    with quiet(xp):  # log 0 is -inf, which the clamp makes -100
+    with _quiet(xp):  # log 0 is -inf, which the clamp makes -100
         log_p, log_q = xp.maximum(xp.log(p), -100), xp.maximum(xp.log(1 - p), -100)
     losses = -(target * log_p + (1 - target) * log_q)
     return _reduce(losses, weight, reduction), (p, target, weight, reduction)
@@ -43,7 +43,7 @@ def bce_backward(dy, cache):
     """
     p, target, weight, reduction = cache
     xp = array_module(p)
-    least = 1e-12 if p.dtype.itemsize > 2 else 2**-15  # float16 makes 0 of 1e-12, and 0 / 0 is NaN
+    least = 2**-15 if p.dtype == "float16" else 1e-12  # float16 makes 0 of 1e-12, and 0 / 0 is NaN
     return _expand(dy, (p - target) / xp.maximum(p * (1 - p), least), weight, reduction)
 
 
@@ -267,7 +267,7 @@ def _expand(dy, slope, weight, reduction):
     return slope * (dy / slope.size if reduction == "mean" else dy)
 
 
-def quiet(xp):
+def _quiet(xp):
     """NumPy warns of log 0; CuPy has no warnings, and its errstate knows no ``divide``."""
     return xp.errstate(divide="ignore") if xp.__name__ == "numpy" else contextlib.nullcontext()
 

@@ -20,7 +20,7 @@ from nanogan.backend import array_module
 from nanogan.errors import UserError
 from nanogan.ops.checks import check_dtype, check_real
 from nanogan.ops.examples import Example, constant, normal
-from nanogan.ops.losses import _as_scalar, quiet
+from nanogan.ops.losses import _as_scalar, _quiet
 
 
 def logsumexp_forward(logits):
@@ -35,7 +35,7 @@ def logsumexp_forward(logits):
     xp = array_module(logits)
     largest = logits.max(axis=1, keepdims=True)  # (N, 1); without it every exponent is 0 at most: none overflows
     largest = xp.where(xp.isinf(largest), 0, largest)  # inf - inf is NaN, but e^inf = inf and e^-inf = 0 are right
-    with quiet(xp):  # log 0 = -inf is right as well
+    with _quiet(xp):  # log 0 = -inf is right as well
         y = largest + xp.log(xp.exp(logits - largest).sum(axis=1, keepdims=True))
     return y, (logits, y)
 

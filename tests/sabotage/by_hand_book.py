@@ -196,7 +196,7 @@ BOOK = [
     mistake("bce_with_logits: overflows", "softplus", "xp.maximum(x, 0) + xp.log1p(xp.exp(-abs(x)))",
             "xp.log(1 + xp.exp(x))"),
     mistake("hinge: what is far enough on its side still pays", "hinge_forward",
-            "array_module(x).maximum(1 - s * x, 0)", "1 - s * x + array_module(x).zeros_like(x)"),
+            "array_module(x).maximum(1 - weighted(s, x), 0)", "1 - s * x + array_module(x).zeros_like(x)"),
     mistake("score: falls for real", "score_forward", "1 - 2 * _check_target('score', x, target)",
             "2 * _check_target('score', x, target) - 1"),
     mistake("saturating_bce: the other label", "saturating_bce_forward",
