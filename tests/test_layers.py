@@ -484,7 +484,7 @@ def test_a_counter_that_no_formula_reads_does_not_decide_whether_weights_load(co
 def test_a_counter_that_is_unknown_here_is_passed_over(rng):
     network = Sequential(Linear(3, 4, rng=rng))
     state = {name: array + 1 for name, array in network.state_dict().items()}
-    network.load_state_dict(state | {COUNTER: np.array(7)})
+    network.load_state_dict(state | {COUNTER: np.array(7), "n_averaged": np.array(3), "0.total_ops": np.zeros(1)})
     np.testing.assert_array_equal(network.state_dict()["0.weight"], state["0.weight"])
 
 

@@ -1,6 +1,6 @@
 """What a state may hold in place of an array: checked before anything is copied, so that nothing is half loaded.
 
-What no formula reads has no say: torch's files from before 2018 lack BatchNorm's ``num_batches_tracked``, other tools
+What no formula reads has no say: files of torch before 0.4.1 lack BatchNorm's ``num_batches_tracked``, other tools
 write it as (1,) or as floats, or for norms that keep no statistics here. It is taken over where that is possible.
 """
 
@@ -9,7 +9,8 @@ import numpy as np
 from nanogan.backend import array_module, copy_into
 from nanogan.errors import UserError
 
-UNREAD = ("num_batches_tracked",)  # buffers that are kept for torch's sake
+# A BatchNorm's counter, the counter of torch.optim.swa_utils.AveragedModel, and what the profiler thop leaves.
+UNREAD = ("num_batches_tracked", "n_averaged", "total_ops", "total_params")
 
 
 def is_unread(name):

@@ -111,7 +111,7 @@ def test_a_missing_checkpoint_and_another_network(tmp_path, g):
     with pytest.raises(UserError, match="there is no checkpoint"):
         checkpoint.load_generator(tmp_path / "nothing.safetensors")
     checkpoint.save(tmp_path / "g.safetensors", g)
-    with pytest.raises(UserError, match="belong to another network: main.2.weight is missing; .* and 12 more"):
+    with pytest.raises(UserError, match=r"belong to another network: main.2.weight is missing; .* and \d+ more"):
         checkpoint.load(tmp_path / "g.safetensors", dcgan.discriminator(image_size=16, width=4))
 
 
