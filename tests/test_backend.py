@@ -281,3 +281,34 @@ def test_NANOGAN_FAST_turns_them_off(value, expected, monkeypatch):
 def test_the_gpu_is_used_where_there_is_one(device):
     if device == "gpu":
         assert type(backend.to_device(np.ones(1), device)).__module__.split(".")[-1] in ("cupy", "strict_cupy")
+
+
+@pytest.mark.parametrize(
+    ("x", "message"),
+    [
+        (np.ma.masked_array([1.0, 2.0], mask=[0, 1]), r"got a masked one: fill its gaps with x.filled\(value\)"),
+        (np.eye(2).view(np.matrix), "got matrix: convert it with numpy.asarray"),
+        ([1.0], "got list: convert it with numpy.asarray"),
+        (None, "got NoneType"),
+    ],
+)
+def test_what_is_no_plain_array_is_refused(x, message):
+    with pytest.raises(UserError, match=message):
+        backend.array_module(x)
+
+
+def test_arrays_scalars_and_arrays_in_files_are_numpys(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros(3))
+    for x in (np.zeros(3), np.float32(1), np.array(1), np.load(tmp_path / "x.npy", mmap_mode="r")):
+        assert backend.array_module(x) is np
+
+
+@pytest.mark.parametrize("seed", [1.0, np.float64(1), "1", -1, None, [1], 1j])
+def test_a_seed_that_is_no_integer_of_at_least_0_is_refused(seed):
+    with pytest.raises(UserError, match="seed expected an integer of at least 0, got"):
+        backend.seeded_rng(seed, "weights")
+
+
+@pytest.mark.parametrize("seed", [np.int64(7), np.uint8(7)])
+def test_numpys_seeds_draw_as_pythons(seed):
+    assert backend.seeded_rng(seed, "weights").random() == backend.seeded_rng(7, "weights").random()

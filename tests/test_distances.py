@@ -48,3 +48,9 @@ def test_no_distance_is_negative_and_integers_do_not_overflow(rng):
     x = 100 * rng.standard_normal((200, 30)).astype(np.float32)
     assert squared_distances(x, x).min() >= 0
     assert squared_distances(x, x, dtype=np.float64).dtype == np.float64
+
+
+def test_float16_is_computed_in_float32_whose_squares_do_not_end_at_65504(device, rng):
+    x, y = ((300 + 100 * rng.standard_normal((n, 8))).astype(np.float16) for n in (7, 4))
+    distances = to_numpy(squared_distances(to_device(x, device), to_device(y, device)))
+    np.testing.assert_allclose(distances, by_definition(x, y), rtol=1e-5)

@@ -84,7 +84,37 @@ def test_an_update_moves_nothing_between_devices_and_changes_parameters_in_one_g
     assert groups[0][0].shape == groups[0][1].shape == (size,)
 
 
-@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan"), 2])
+@pytest.mark.parametrize("beta", [-0.1, 1.0, float("nan"), 2, "0.9", 0.5j, True, None])
 def test_a_beta_that_is_none_gets_one_sentence(beta):
     with pytest.raises(UserError, match="Ema expected a beta with 0 <= beta < 1, got"):
         Ema(networks()[0], beta=beta)
+
+
+def test_numpys_beta_becomes_a_float_and_stays_checked():
+    ema = Ema(networks()[0], beta=np.float32(0.75))
+    ema.beta = np.array(0.5)
+    ema.steps = np.int64(3)
+    assert (type(ema.beta), ema.beta) == (float, 0.5)
+    assert type(ema.state_dict()["steps"]) is int
+    with pytest.raises(UserError, match="0 <= beta < 1, got 1.5"):
+        ema.beta = 1.5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("steps"), "expected what its state_dict"),
+        (lambda s: s.update(steps=float("nan")), "steps as an integer of at least 0, got nan"),
+        (lambda s: s.update(average={}), "is missing"),
+    ],
+)
+def test_a_state_that_does_not_fit_is_refused_whole(change, message):
+    ema = Ema(networks()[0], beta=0.5)
+    saved = {"steps": 7, "average": {name: array + 1 for name, array in state(ema.average).items()}}
+    change(saved)
+    before = {name: array.copy() for name, array in ema.average.state_dict().items()}
+    with pytest.raises(UserError, match=message):
+        ema.load_state_dict(saved)
+    assert ema.steps == 0
+    for name, array in ema.average.state_dict().items():
+        np.testing.assert_array_equal(array, before[name])

@@ -6,6 +6,7 @@ from PIL import Image
 
 from nanogan import backend, images
 from nanogan.errors import UserError
+from nanogan.images import from_uint8, to_uint8
 from nanogan.images import plots as plot
 
 
@@ -203,3 +204,29 @@ def test_wrong_input_gets_one_sentence(call, message, tmp_path):
     with pytest.raises(UserError, match=message):
         call(tmp_path / "it.png")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_images_come_back_from_float16_as_they_were():
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1)
+    np.testing.assert_array_equal(to_uint8(from_uint8(pixels, np.float16)), pixels)
+
+
+def test_float16_images_are_rounded_as_their_values_are(rng):
+    """127.5 times a float16 would be off by up to an eighth of a level."""
+    x = rng.uniform(-1, 1, (1, 1, 50, 50)).astype(np.float16)
+    expected = np.rint((x.astype(np.float64) + 1) * 127.5).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(to_uint8(x), expected)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, complex, object])
+def test_images_of_other_numbers_are_refused_and_not_clipped_to_white(dtype):
+    with pytest.raises(UserError, match="expected floats from -1 to 1, or uint8"):
+        to_uint8(np.full((1, 1, 2, 2), 200).astype(dtype))
+    with pytest.raises(UserError, match="expected a floating-point dtype"):
+        from_uint8(np.zeros((1, 2, 2, 1), np.uint8), dtype)
+
+
+def test_images_that_are_no_array_are_refused():
+    for call in (to_uint8, from_uint8):
+        with pytest.raises(UserError, match="expected a NumPy or CuPy array, got list"):
+            call([[[[0.0]]]])

@@ -426,6 +426,11 @@ def test_a_refused_input_leaves_spectral_norms_vectors_alone():
         (lambda s: s.pop("0.weight"), "0.weight is missing"),
         (lambda s: s.update(extra=np.zeros(1)), "extra is unknown here"),
         (lambda s: s.update({"0.bias": np.zeros(5)}), r"0.bias has shape \(5,\) instead of \(4,\)"),
+        (lambda s: s.update({"0.bias": [0.0] * 4}), "0.bias expected a NumPy or CuPy array, got list"),
+        (lambda s: s.update({"0.bias": np.zeros(4, complex)}), "0.bias is complex128 instead of float64"),
+        (lambda s: s.update({"0.bias": np.array(["1"] * 4)}), "0.bias is <U1 instead of float64"),
+        (lambda s: s.update({"0.bias": np.full(4, np.longdouble("1e400"))}), "values that float64 cannot hold"),
+        (lambda s: s.update(extra=np.zeros(1)), "nothing else differs: leave that out to load the rest"),
     ],
 )
 def test_a_state_that_does_not_fit_is_refused_whole(change, message):
@@ -437,6 +442,79 @@ def test_a_state_that_does_not_fit_is_refused_whole(change, message):
         network.load_state_dict(state)
     for name, array in network.state_dict().items():
         np.testing.assert_array_equal(array, before[name])
+
+
+@pytest.mark.parametrize("state", [None, "generator.safetensors", [("weight", np.zeros(1))]])
+def test_what_is_no_state_is_refused_in_a_sentence(state):
+    with pytest.raises(UserError, match="load_state_dict expected a dictionary {name: array}, got"):
+        build("Linear").load_state_dict(state)
+
+
+COUNTER = "1.num_batches_tracked"
+
+
+@pytest.mark.parametrize(
+    ("counter", "then"),
+    [
+        (None, 3),  # torch's files from before 0.4.1 have none
+        (np.array(7), 7),
+        (np.array([7]), 7),
+        (np.array(7.0, np.float32), 7),
+        (np.array(np.nan), 3),
+        (np.array([1, 2]), 3),
+        (np.array(7j), 3),
+        ("7", 3),
+    ],
+    ids=repr,
+)
+def test_a_counter_that_no_formula_reads_does_not_decide_whether_weights_load(counter, then, rng, device):
+    """Missing or of another kind it stays as it is, and everything else is loaded."""
+    network = Sequential(Linear(3, 4, rng=rng), BatchNorm1d(4)).to(device)
+    network.layers[1].buffers["num_batches_tracked"][...] = 3
+    state = {name: rng.uniform(1, 2, array.shape) for name, array in network.state_dict().items()}
+    if counter is None:
+        del state[COUNTER]
+    else:
+        state[COUNTER] = counter
+    network.load_state_dict(state)
+    for name, array in network.state_dict().items():
+        np.testing.assert_allclose(to_numpy(array), then if name == COUNTER else state[name], rtol=1e-6, err_msg=name)
+
+
+def test_a_counter_that_is_unknown_here_is_passed_over(rng):
+    network = Sequential(Linear(3, 4, rng=rng))
+    state = {name: array + 1 for name, array in network.state_dict().items()}
+    network.load_state_dict(state | {COUNTER: np.array(7), "n_averaged": np.array(3), "0.total_ops": np.zeros(1)})
+    np.testing.assert_array_equal(network.state_dict()["0.weight"], state["0.weight"])
+
+
+@pytest.mark.parametrize("name", ["1.running_mean", "1.running_var"])
+def test_statistics_that_eval_mode_reads_are_still_needed(name, rng):
+    network = Sequential(Linear(3, 4, rng=rng), BatchNorm1d(4))
+    state = {other: array for other, array in network.state_dict().items() if other != name}
+    with pytest.raises(UserError, match=f"another network: {name} is missing$"):
+        network.load_state_dict(state)
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64, ">f4", np.int8])
+def test_weights_of_other_dtypes_are_loaded_with_their_values(dtype, rng):
+    network = Linear(3, 4, rng=rng)
+    weight = rng.integers(-9, 9, (4, 3)).astype(dtype)
+    network.load_state_dict({"weight": weight, "bias": np.zeros(4, np.float32)})
+    assert network.dtype == np.float32
+    np.testing.assert_array_equal(network.params["weight"], weight)
+
+
+@pytest.mark.parametrize("dtype", [int, bool, complex, np.uint8])
+def test_weights_of_another_dtype_than_floats_are_refused_which_would_be_0(dtype, rng):
+    with pytest.raises(UserError, match="Linear expected a floating-point dtype for its weight, got"):
+        Linear(3, 4, rng=rng, dtype=dtype)
+    layer = Linear(3, 4, rng=rng)
+    before = layer.params["weight"].copy()
+    for wrong in (dtype, "none"):
+        with pytest.raises(UserError, match="Linear.astype expected a dtype such as 'float32', got"):
+            layer.astype(wrong)
+    np.testing.assert_array_equal(layer.params["weight"], before)
 
 
 def test_a_loaded_state_is_a_copy():

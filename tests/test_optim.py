@@ -1,14 +1,18 @@
 """Optimisers: torch's numbers, step after step, and state that can be taken up again."""
 
+import copy
+import json
+
 import numpy as np
 import pytest
 import torch
 
 from nanogan.backend import to_numpy
 from nanogan.errors import UserError
+from nanogan.gradcheck.cases import UPDATES
 from nanogan.layers import BatchNorm1d, Linear, Sequential
 from nanogan.ops import mse_backward, mse_forward
-from nanogan.optim import SGD, Adam, LinearDecay, RMSprop, clip_grad_norm, clip_grad_value, supervised_step
+from nanogan.optim import SGD, Adam, Ema, LinearDecay, RMSprop, clip_grad_norm, clip_grad_value, supervised_step
 from tests import strict_cupy
 
 SETTINGS = [
@@ -241,8 +245,8 @@ def test_linear_decay_goes_on_after_a_resume():
         (lambda: Adam(network(), lr=1, eps=0), "eps > 0"),
         (lambda: SGD(network(), lr=1, momentum=1.0), "0 <= momentum < 1"),
         (lambda: SGD(network(), lr=1, weight_decay=-1), "weight_decay >= 0"),
-        (lambda: RMSprop(network(), alpha=1.0), "0 <= alpha < 1 and 0 <= momentum < 1, got alpha=1.0, momentum=0.0"),
-        (lambda: RMSprop(network(), momentum=-1), "0 <= momentum < 1, got alpha=0.99, momentum=-1"),
+        (lambda: RMSprop(network(), alpha=1.0), "0 <= alpha < 1, got 1.0"),
+        (lambda: RMSprop(network(), momentum=-1), "RMSprop expected 0 <= momentum < 1, got -1"),
         (lambda: RMSprop(network(), eps=0), "eps > 0, got 0"),
         (lambda: Adam(network(), weight_clip=0), "Adam expected a weight_clip above 0, or None, got 0"),
         (lambda: clip_grad_norm(network(), 0.0), "clip_grad_norm expected a max_norm above 0, got 0.0"),
@@ -254,6 +258,162 @@ def test_linear_decay_goes_on_after_a_resume():
 def test_wrong_settings_get_one_sentence(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def after_two_steps(kind, **options):
+    """An optimiser with a state of its own, and that state as its own copy."""
+    optimizer, rng = kind(network(), **options), np.random.default_rng(5)
+    for _ in range(2):
+        for gradient in optimizer.network.gradient_arrays():
+            gradient[...] = rng.standard_normal(gradient.shape)
+        optimizer.step()
+    return optimizer, copy.deepcopy(optimizer.state_dict())
+
+
+@pytest.mark.parametrize("kind", [SGD, RMSprop])
+def test_a_buffer_that_a_momentum_of_0_does_not_read_may_be_missing(kind):
+    """As in torch's files, which hold it for a momentum above 0 alone."""
+    ours, saved = after_two_steps(kind, lr=0.1)
+    saved["state"] = {name: array for name, array in saved["state"].items() if not name.endswith("momentum_buffer")}
+    resumed = kind(network(), lr=0.5)
+    resumed.network.load_state_dict(ours.network.state_dict())
+    resumed.load_state_dict(saved)
+    for optimizer in (ours, resumed):
+        for gradient in optimizer.network.gradient_arrays():
+            gradient[...] = np.random.default_rng(6).standard_normal(gradient.shape)
+        optimizer.step()
+    for name, array in ours.network.state_dict().items():
+        np.testing.assert_array_equal(resumed.network.state_dict()[name], array, err_msg=name)
+    with pytest.raises(UserError, match="momentum_buffer is missing"):
+        kind(network(), lr=0.5, momentum=0.5).load_state_dict(saved)
+
+
+def test_a_loss_scale_does_not_matter_to_who_scales_no_losses_but_to_who_does():
+    scaled, saved = after_two_steps(Adam, loss_scaling=True)
+    plain = Adam(network())
+    plain.load_state_dict(saved)
+    assert plain.steps == 2
+    assert plain.dloss == 1.0
+    for name, array in plain.state.items():
+        np.testing.assert_array_equal(array, saved["state"][name])
+    with pytest.raises(UserError, match="loss_scale is missing; good_steps is missing"):
+        scaled.load_state_dict(plain.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda s: s.pop("initial_lr"), "initial_lr is missing"),
+        (lambda s: s.pop("state"), "expected what its state_dict"),
+        (lambda s: s.update(lr="0.1"), "lr >= 0, got '0.1'"),
+        (lambda s: s.update(initial_lr=float("nan")), "initial_lr >= 0, got nan"),
+        (lambda s: s.update(steps=1.5), "steps as an integer of at least 0, got 1.5"),
+        (lambda s: s.update(steps=-1), "steps as an integer of at least 0, got -1"),
+        (lambda s: s["state"].pop("weight.exp_avg"), "weight.exp_avg is missing"),
+        (lambda s: s["state"].update(more=np.zeros(1)), "more is unknown here"),
+        (lambda s: s["state"].update({"weight.exp_avg": np.zeros(1)}), r"weight.exp_avg has shape \(1,\) instead"),
+        (lambda s: s["state"].update({"weight.exp_avg": [1.0]}), "weight.exp_avg expected a NumPy"),
+    ],
+)
+def test_a_state_of_another_optimiser_is_refused_whole(change, message):
+    optimizer, _ = after_two_steps(Adam)
+    _, other = after_two_steps(Adam, lr=0.5)
+    other["steps"] = 9
+    other["state"] = {name: array + 1 for name, array in other["state"].items()}
+    change(other)
+    before = copy.deepcopy(optimizer.state_dict())
+    with pytest.raises(UserError, match=message):
+        optimizer.load_state_dict(other)
+    after = optimizer.state_dict()
+    assert [after[name] for name in ("steps", "lr", "initial_lr")] == [
+        before[name] for name in ("steps", "lr", "initial_lr")
+    ]
+    for name, array in after["state"].items():
+        np.testing.assert_array_equal(array, before["state"][name], err_msg=name)
+
+
+@pytest.mark.parametrize("make", [lambda n: SGD(n, lr=1), Adam, RMSprop, lambda n: Ema(n, beta=0.9)])
+def test_weights_of_float16_are_refused_when_the_optimiser_is_made(make):
+    """Adam's squares would be 0, its steps infinite; steps below a rounding would be lost by all."""
+    with pytest.raises(UserError, match="expected float32 or float64, got float16"):
+        make(network(np.float16))
+
+
+@pytest.mark.parametrize("case", UPDATES, ids=str)
+def test_an_update_refuses_float16_whose_steps_would_be_lost(case):
+    parameter = np.random.default_rng(0).standard_normal(5).astype(np.float16)
+    with pytest.raises(UserError, match="expected float32 or float64, got float16"):
+        case.run(parameter, [parameter * 0.01])
+
+
+def test_a_norm_of_float16_gradients_is_refused_where_it_would_be_infinite():
+    with pytest.raises(UserError, match="clip_grad_norm expected float32 or float64, got float16"):
+        clip_grad_norm(network(np.float16), 1.0)
+
+
+OPTIONS = [
+    *[(kind, name) for kind in (SGD, Adam, RMSprop) for name in ("lr", "initial_lr", "weight_decay", "weight_clip")],
+    *[(SGD, "momentum"), (Adam, "eps"), (RMSprop, "alpha"), (RMSprop, "eps"), (RMSprop, "momentum")],
+]
+QUARTER = [np.float32(0.25), np.float64(0.25), np.float16(0.25), np.longdouble(0.25), np.array(0.25, np.float32)]
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+@pytest.mark.parametrize("value", QUARTER, ids=repr)
+def test_numpys_numbers_become_floats_which_a_checkpoint_can_hold(kind, name, value):
+    optimizer = kind(network(), lr=0.1)
+    setattr(optimizer, name, value)
+    if name != "initial_lr":
+        assert type(getattr(kind(network(), **{"lr": 0.1, name: value}), name)) is float
+    assert type(getattr(optimizer, name)) is float
+    assert getattr(optimizer, name) == 0.25
+    optimizer.steps = np.int64(3)
+    numbers = {key: number for key, number in optimizer.state_dict().items() if key != "state"}
+    assert json.loads(json.dumps(numbers))["steps"] == 3
+
+
+@pytest.mark.parametrize(("kind", "name"), OPTIONS)
+@pytest.mark.parametrize("value", ["2e-4", float("nan"), -0.25, 0.25j, np.complex64(0.25), np.array([0.25]), True, []])
+def test_what_is_no_number_is_refused_when_it_is_set(kind, name, value):
+    """Not by json, minutes later, when the first checkpoint is written."""
+    optimizer = kind(network(), lr=0.1)
+    before = getattr(optimizer, name)
+    with pytest.raises(UserError, match=f"{kind.__name__} expected .*{name}"):
+        setattr(optimizer, name, value)
+    assert getattr(optimizer, name) == before
+    if name != "initial_lr":
+        with pytest.raises(UserError, match=f"{kind.__name__} expected .*{name}"):
+            kind(network(), **{"lr": 0.1, name: value})
+
+
+@pytest.mark.parametrize("betas", [np.array([0.5, 0.75], np.float32), [np.float64(0.5), np.float16(0.75)], (0.5, 0.75)])
+def test_betas_become_two_floats(betas):
+    optimizer = Adam(network(), betas=betas)
+    assert optimizer.betas == (0.5, 0.75)
+    assert [type(beta) for beta in optimizer.betas] == [float, float]
+
+
+@pytest.mark.parametrize(
+    "betas", [0.5, "ab", (0.5,), (0.5, "0.9"), (0.5, 1.0), (0.5, float("nan")), None, np.float32(1)]
+)
+def test_betas_that_are_no_two_numbers_are_refused(betas):
+    optimizer = Adam(network(), betas=(0.25, 0.5))
+    with pytest.raises(UserError, match="Adam expected .*0 <= beta < 1"):
+        optimizer.betas = betas
+    assert optimizer.betas == (0.25, 0.5)
+
+
+@pytest.mark.parametrize("value", ["1", 1j, True, None, [1.0]])
+def test_limits_and_schedules_refuse_what_is_no_number(value):
+    calls = [
+        lambda: clip_grad_norm(network(), value),
+        lambda: clip_grad_value(network(), value),
+        lambda: LinearDecay(SGD(network(), lr=1), total=value),
+        lambda: LinearDecay(SGD(network(), lr=1), total=5, hold=value),
+    ]
+    for call in calls:
+        with pytest.raises(UserError, match="expected"):
+            call()
 
 
 @pytest.mark.parametrize("loss_scaling", [False, True])

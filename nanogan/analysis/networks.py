@@ -22,5 +22,6 @@ def pictures_for(network, pictures):
 
 
 def mean_squares(x):
-    """Return the mean of x^2 over everything but the first axis, (N,)."""
+    """Return the mean of x^2 over everything but the first axis, (N,); of float16 in float32."""
+    x = x.astype("float32") if x.dtype.itemsize == 2 else x
     return (x * x).reshape(len(x), -1).mean(axis=1)

@@ -1,6 +1,7 @@
 """One line for both libraries: ``xp = array_module(x)``, and what depends on how arrays lie in memory."""
 
 import sys
+from numbers import Integral
 
 import numpy as np
 
@@ -8,11 +9,19 @@ from nanogan.errors import UserError
 
 
 def array_module(x):
-    """Return the library that ``x`` belongs to: ``numpy``, or ``cupy`` where ``x`` is a CuPy array."""
+    """Return the library that ``x`` belongs to: ``numpy``, or ``cupy`` where ``x`` is a CuPy array.
+
+    Raises UserError for everything else, and for NumPy's matrices and masked arrays: their ``*`` is another product,
+    their sums leave elements out.
+    """
     cupy = sys.modules.get("cupy")  # never imported for those who only use NumPy
     if cupy is not None and isinstance(x, cupy.ndarray):
         return cupy
-    if not isinstance(x, (np.ndarray, np.generic)):
+    if type(x) is np.ndarray:
+        return np
+    if isinstance(x, np.ma.MaskedArray):
+        raise UserError("expected a NumPy or CuPy array, got a masked one: fill its gaps with x.filled(value)")
+    if not isinstance(x, (np.ndarray, np.generic)) or isinstance(x, np.matrix):
         raise UserError(f"expected a NumPy or CuPy array, got {type(x).__name__}: convert it with numpy.asarray")
     return np
 
@@ -44,6 +53,9 @@ def seeded_rng(seed, purpose):
     """Return NumPy's random generator for one ``purpose`` of a run, such as "weights" or "noise".
 
     Streams of different purposes are independent, so drawing more of one leaves the others as they were. Everything
-    random is drawn by NumPy and then moved, so that a run starts from the same numbers on every device.
+    random is drawn by NumPy and then moved, so that a run starts from the same numbers on every device. Raises
+    UserError unless the seed is an integer of at least 0, Python's or NumPy's.
     """
-    return np.random.default_rng([seed, *purpose.encode()])
+    if not isinstance(seed, Integral) or seed < 0:
+        raise UserError(f"seed expected an integer of at least 0, got {seed!r}")
+    return np.random.default_rng([int(seed), *purpose.encode()])

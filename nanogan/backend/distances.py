@@ -13,7 +13,8 @@ from nanogan.backend.arrays import array_module
 def squared_distances(x, y, *, dtype=None):
     """Return the squared distances (N, M) between rows of x (N, F) and rows of y (M, F), at least one, on one device.
 
-    Computed in ``dtype``; if None in that of the arrays, integers in float64.
+    Computed in ``dtype``; if None in that of the arrays, integers in float64, float16 in float32: its squares end at
+    65504.
     """
     y, centre = _centred(y, dtype)
     return _expanded(_less(x, centre), y, (y * y).sum(axis=1))
@@ -32,6 +33,8 @@ def squared_distance_blocks(x, y, *, rows=1000, dtype=None, progress=None):
 
 def _centred(y, dtype):
     """Return y less its mean, and the mean (F,), both in ``dtype``."""
+    if dtype is None and y.dtype.kind == "f" and y.dtype.itemsize == 2:
+        dtype = "float32"
     y = y if dtype is None else y.astype(dtype, copy=False)
     centre = y.mean(axis=0)
     return y - centre, centre

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 
 from nanogan.checkpoint.recognition import (
-    COUNTERS,
     described,
     joined,
     key_flag,
@@ -49,28 +48,18 @@ def load(path, network):
 
 
 def copy_state(state, network):
-    """Copy a state dict into ``network``, whose dtype and device stay; what no output depends on need not fit."""
-    own = network.state_dict()
-    if not own.keys() <= state.keys():
+    """Copy a state dict, with or without wrappers' beginnings of names, into ``network``."""
+    if not network.state_dict().keys() <= state.keys():
         state, _ = unwrapped(state)
-    fitted = {name: array for name, array in state.items() if name in own or not _is_counter(name)}
-    for name, array in own.items():
-        if _is_counter(name) and getattr(fitted.get(name), "size", None) != 1:
-            fitted[name] = np.zeros(array.shape, np.int64)
-        elif _is_counter(name):
-            fitted[name] = fitted[name].reshape(array.shape)
-    with np.errstate(over="ignore", invalid="ignore"):  # of float64 that is too large; whoever needs it looks
-        network.load_state_dict(fitted)
+    network.load_state_dict(state)
 
 
-def _is_counter(name):
-    return name.rpartition(".")[2] in COUNTERS
-
-
-def _check_finite(path, name, network):
-    """Raise UserError unless all floating-point weights are finite, as they are now, in the network's dtype."""
-    if not all(np.isfinite(array).all() for array in network.state_dict().values()):
-        raise UserError(f"{path} is not a {name}: its weights are not finite numbers")
+def _check_finite(path, name, state):
+    """Raise UserError unless all floating-point weights are finite in float32, which networks compute in."""
+    with np.errstate(over="ignore"):
+        floats = (array.astype(np.float32, copy=False) for array in state.values() if array.dtype.kind == "f")
+        if not all(np.isfinite(array).all() for array in floats):
+            raise UserError(f"{path} is not a {name}: its weights are not finite numbers in float32")
 
 
 def _mended(path, flags):
@@ -128,7 +117,7 @@ def load_translator(path):
     else:
         found = "a run: take its a_to_b.safetensors or b_to_a.safetensors" if KEY in metadata else described(state)
         raise UserError(f"{path} is not a translator, such as a CycleGAN's a_to_b.safetensors: it holds {found}")
-    _check_finite(path, "translator", network)
+    _check_finite(path, "translator", state)
     return network
 
 
@@ -142,9 +131,10 @@ def _load(kind, build, options_of, path, name=None):
         network = build(**options_of(state))
         copy_state(state, network)
     except UserError:
+        _check_finite(path, name, state)
         instead = _instead(path, state, kind, name, of_a_run=KEY in metadata)
         raise UserError(f"{path} is not a {name} of nanogan's: {instead}") from None
-    _check_finite(path, name, network)
+    _check_finite(path, name, state)
     return network
 
 

@@ -11,13 +11,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 
 from nanogan.errors import UserError
+from nanogan.layers.loading import is_unread
 from nanogan.models import conditional, cyclegan, dcgan, discogan, paper, semisupervised, stackgan, vanilla
 
 STATISTICS = "running_mean", "running_var"
 NORM = "weight", "bias", *STATISTICS
-# Names of arrays on which no output depends: a BatchNorm's counter, which torch 0.4 and older did not save, an
-# average's counter (torch.optim.swa_utils), and what the profiler thop leaves.
-COUNTERS = "num_batches_tracked", "n_averaged", "total_ops", "total_params"
 WRAPPERS = "module.", "_orig_mod."  # of DataParallel and of averages, of torch.compile
 DEPTH = 3  # of names that a network among others may have, "models.G.ema"
 PARAMETRISED = 'torch.nn.utils.parametrize.remove_parametrizations(layer, "weight")'
@@ -115,7 +113,7 @@ KNOWN = (
 
 def essential(state):
     """``state`` without the arrays that nothing depends on."""
-    return {name: array for name, array in state.items() if name.rpartition(".")[2] not in COUNTERS}
+    return {name: array for name, array in state.items() if not is_unread(name)}
 
 
 def unwrapped(state):

@@ -4,10 +4,11 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from numbers import Integral
 
 import numpy as np
 
-from nanogan.backend import copied_ahead, get_device, seeded_rng
+from nanogan.backend import array_module, copied_ahead, get_device, seeded_rng
 from nanogan.data.sets.captions import Captions
 from nanogan.errors import UserError
 from nanogan.images import from_uint8
@@ -52,7 +53,8 @@ class Loader:
             raise UserError("Loader expected one column of labels, got labels=... and a column of that name")
         if labels is not None:
             columns["labels"] = labels
-        self.device, self.dtype = get_device(device), np.dtype(dtype)
+        seeded_rng(seed, "order")  # raises UserError for what is no seed
+        self.device, self.dtype = get_device(device), _float_dtype(dtype)
         classes = classes if isinstance(classes, dict) else {} if classes is None else {"labels": classes}
         for name in classes.keys() - columns.keys():
             raise UserError(f"Loader got classes={classes[name]}, but no column {name}")
@@ -60,14 +62,16 @@ class Loader:
         self.columns = {name: column for name, (column, _) in checked.items()}
         self.shapes = {name: shape for name, (_, shape) in checked.items()}
         self._N = _length(self.columns, unpaired)
-        if batch_size < 1:
-            raise UserError(f"Loader expected a batch size of at least 1, got {batch_size}")
+        if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
+            raise UserError(f"Loader expected an integer as its batch size of at least 1, got {batch_size!r}")
         if self._N < batch_size:
             raise UserError(
                 f"a batch of {batch_size} was asked for, but there are {self._N} pictures: "
                 f"use batches of {self._N} or less, or more pictures"
             )
-        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, seed, shuffle, drop_last
+        for name, column in self.columns.items():
+            _check_range(name, column, self.dtype)
+        self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), int(seed), shuffle, drop_last
         self.unpaired = tuple(unpaired)
 
     def __len__(self):
@@ -142,6 +146,8 @@ def _checked(name, column, classes):
         return column.numbers, column.described()
     if not hasattr(column, "dtype"):
         column = np.asarray(column)
+    if isinstance(column, np.ndarray):
+        array_module(column)  # raises UserError for a matrix and a masked array
     kind, shape = column.dtype.kind, column.shape
     if name == "images" or (column.dtype == np.uint8 and len(shape) == 4):
         if column.dtype != np.uint8 or len(shape) != 4:
@@ -163,13 +169,40 @@ def _checked(name, column, classes):
 def _checked_labels(name, labels, classes):
     """Return labels as int64 and the number of classes."""
     if labels.dtype.kind not in "iu" or labels.ndim != 1:
-        raise UserError(f"Loader expected integers (N,) as {name}, got {labels.dtype} of shape {labels.shape}")
+        whole = labels.ndim == 1 and labels.dtype.kind in "fb" and np.array_equal(labels, np.rint(labels * 1.0))
+        way_out = f": use {name}.astype(int)" if whole else ""
+        raise UserError(f"Loader expected integers (N,) as {name}, got {labels.dtype} of shape {labels.shape}{way_out}")
+    if classes is not None and (not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1):
+        raise UserError(f"Loader expected the classes of {name} as an integer of at least 1, got {classes!r}")
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
-    K = high + 1 if classes is None else classes
-    if low < 0 or high >= K:
-        expected = f"from 0 to {K - 1}" if classes is not None else "of at least 0"
+    K = high + 1 if classes is None else int(classes)
+    if low < 0 or high >= min(K, np.iinfo(np.int64).max):
+        expected = f"from 0 to {K - 1}" if classes is not None else "of at least 0" if low < 0 else "below 2^63 - 1"
         raise UserError(f"Loader expected {name} {expected}, got {low} to {high}")
     return labels.astype(np.int64), K
+
+
+def _float_dtype(dtype):
+    """``dtype`` in this machine's byte order. Raises UserError unless it is one of floating-point numbers."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found is None or found.kind != "f":
+        raise UserError(f"Loader expected a floating-point dtype such as numpy.float32, got {dtype!r}")
+    return found.newbyteorder("=")
+
+
+def _check_range(name, column, dtype):
+    """Raise UserError if finite floats of a column would become infinite in ``dtype``."""
+    if not isinstance(column, np.ndarray) or column.dtype.kind != "f" or column.dtype.itemsize <= dtype.itemsize:
+        return
+    largest = float(np.finfo(dtype).max)
+    for value in (column.min(initial=0), column.max(initial=0)):
+        if largest < abs(value) < np.inf:
+            raise UserError(
+                f"Loader expected a column {name} of at most {largest:.5g}, which {dtype} holds, got {value}"
+            )
 
 
 def _length(columns, unpaired):

@@ -34,6 +34,7 @@ a network called ``g`` is the one that ``checkpoint.load_generator`` takes out o
 import dataclasses
 import typing
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -41,6 +42,7 @@ from nanogan.backend import Device, seeded_rng
 from nanogan.errors import UserError
 from nanogan.layers import Layer
 from nanogan.optim import Optimizer, linear_decay
+from nanogan.optim.options import as_float
 
 
 def option(default, help, *, low=None, above=None, high=None, choices=None, metavar=None, may_change=False):
@@ -71,19 +73,37 @@ class Options:
     """A game's options. A subclass is a frozen dataclass of :func:`option` fields, each with its type.
 
     From the fields come the flags (``d_steps`` is ``--d-steps``), ``--help``, what a resumed run may not change, and
-    what checkpoints and reports show. Raises UserError for a value that a field does not allow.
+    what checkpoints and reports show. NumPy's numbers become Python's, which checkpoints can hold, a Path a str. Raises
+    UserError for a value that a field does not allow.
     """
 
     def __post_init__(self):
         for field in dataclasses.fields(self):
-            problem = wrong_value(field, getattr(self, field.name))
+            value = plain(option_type(field), getattr(self, field.name))
+            problem = wrong_value(field, value)
             if problem:
                 raise UserError(problem)
+            object.__setattr__(self, field.name, value)  # a frozen dataclass is set like this
 
     @classmethod
     def of(cls, values):
         """Return the options among ``values``, {name: value}; defaults for those that are missing."""
         return cls(**{field.name: values[field.name] for field in dataclasses.fields(cls) if field.name in values})
+
+
+def plain(kind, value):
+    """Return ``value`` as Python's ``kind`` (int, float, bool or str) if it is one in other clothes, else as it is."""
+    if isinstance(value, np.ndarray) and value.ndim == 0:
+        value = value[()]  # NumPy's scalar
+    if kind is float and as_float(value) is not None:
+        return as_float(value)
+    if kind is int and isinstance(value, np.integer):
+        return int(value)
+    if kind is bool and isinstance(value, np.bool_):
+        return bool(value)
+    if kind is str and isinstance(value, (str, Path)):
+        return str(value)
+    return value
 
 
 def wrong_value(field, value):
@@ -93,11 +113,8 @@ def wrong_value(field, value):
         return None
     if limits.get("choices"):
         known = ", ".join(map(str, limits["choices"]))
-        return None if value in limits["choices"] else f"unknown {field.name} {value!r}: use one of {known}"
-    if kind is float and isinstance(value, (int, np.floating)) and not isinstance(value, bool):
-        value = float(value)
-    if kind is int and isinstance(value, np.integer):
-        value = int(value)
+        fits = type(value) is kind and value in limits["choices"]
+        return None if fits else f"unknown {field.name} {value!r}: use one of {known}"
     low, above, high = (limits.get(name) for name in ("low", "above", "high"))
     fits = type(value) is kind and (kind not in (int, float) or abs(value) < float("inf"))
     fits = fits and (low is None or value >= low) and (above is None or value > above)

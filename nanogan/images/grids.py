@@ -7,18 +7,23 @@ uint8 (N, H, W, C) from 0 to 255.
 import numpy as np
 from PIL import Image
 
-from nanogan.backend import to_numpy
+from nanogan.backend import array_module, to_numpy
 from nanogan.disk import replacing
 from nanogan.errors import UserError
 
 
 def to_uint8(pictures):
     """(N, C, H, W) from -1 to 1 -> uint8 (N, H, W, C); values outside are clipped, uint8 is returned as it is."""
+    array_module(pictures)
     if pictures.ndim != 4:
         raise UserError(f"expected a batch of pictures (N, C, H, W), got an array of shape {pictures.shape}")
     pictures = to_numpy(pictures)
     if pictures.dtype == np.uint8:
         return pictures
+    if pictures.dtype.kind != "f":
+        raise UserError(f"expected floats from -1 to 1, or uint8 (N, H, W, C), got {pictures.dtype}")
+    if pictures.dtype.itemsize == 2:  # 127.5 times a float16 is off by up to an eighth of a level
+        pictures = pictures.astype(np.float32)
     pixels = np.clip(np.rint((pictures + 1) * 127.5), 0, 255).astype(np.uint8)
     return np.ascontiguousarray(pixels.transpose(0, 2, 3, 1))
 
@@ -26,10 +31,13 @@ def to_uint8(pictures):
 def from_uint8(pixels, dtype=np.float32):
     """uint8 (N, H, W, C) -> (N, C, H, W) of ``dtype`` from -1 to 1, channels-last in memory, on the same device.
 
-    Raises UserError for anything but uint8 of 4 dimensions.
+    Raises UserError for anything but uint8 of 4 dimensions, and for a dtype that is not of floating-point numbers.
     """
+    array_module(pixels)
     if pixels.ndim != 4 or pixels.dtype != np.uint8:
         raise UserError(f"expected uint8 images (N, H, W, C), got {pixels.dtype} of shape {pixels.shape}")
+    if np.dtype(dtype).kind != "f":
+        raise UserError(f"images from -1 to 1 expected a floating-point dtype, got {np.dtype(dtype)}")
     x = pixels.astype(dtype, order="C")  # (N, H, W, C)
     x /= 127.5
     x -= 1

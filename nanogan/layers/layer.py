@@ -1,11 +1,15 @@
 """What every layer has: parameters, gradients, buffers; how networks are walked over, moved and saved."""
 
 import copy
+from collections.abc import Mapping
+
+import numpy as np
 
 from nanogan.backend import array_module, channels_last, copy_into, device_of, get_device, to_device
 from nanogan.dispatch import dispatch, elementwise
 from nanogan.errors import UserError
 from nanogan.layers.flat import Flat
+from nanogan.layers.loading import copy_unread, is_unread, problem
 
 
 class _Read:
@@ -38,9 +42,12 @@ class Layer:
         self._flat = None
 
     def add_param(self, name, value):
-        """Register a parameter and its gradient, which starts at zero."""
+        """Register a parameter and its gradient, which starts at zero. Raises UserError unless it is of floats."""
+        xp = array_module(value)
+        if value.dtype.kind != "f":  # integers would make 0 of the weights
+            raise UserError(f"{type(self).__name__} expected a floating-point dtype for its {name}, got {value.dtype}")
         self.params[name] = value
-        self.grads[name] = array_module(value).zeros_like(value)
+        self.grads[name] = xp.zeros_like(value)
 
     def forward(self, x, train=True):
         """Return ``y, cache``. ``train`` says how BatchNorm and Dropout behave; sample with ``train=False``."""
@@ -139,21 +146,25 @@ class Layer:
     def load_state_dict(self, state):
         """Copy ``state`` ({name: array}, NumPy or CuPy) into this network's arrays, whose dtype and device stay.
 
-        Raises UserError, before anything is copied, if names or shapes differ, listing what does.
+        Raises UserError, before anything is copied, if names or shapes differ or a dtype cannot hold the numbers,
+        listing what does. ``num_batches_tracked``, which no formula reads, may be missing, unknown or of another kind.
         """
+        if not isinstance(state, Mapping):
+            raise UserError(f"load_state_dict expected a dictionary {{name: array}}, got {type(state).__name__}")
         own = self.state_dict()
-        problems = [f"{name} is missing" for name in own if name not in state]
-        problems += [f"{name} is unknown here" for name in state if name not in own]
-        problems += [
-            f"{name} has shape {tuple(state[name].shape)} instead of {own[name].shape}"
-            for name in own
-            if name in state and tuple(state[name].shape) != own[name].shape
-        ]
+        read = [name for name in own if not is_unread(name)]
+        problems = [f"{name} is missing" for name in read if name not in state]
+        unknown = [f"{name} is unknown here" for name in state if name not in own and not is_unread(name)]
+        wrong = [problem(name, state[name], own[name]) for name in read if name in state]
+        problems += unknown + [words for words in wrong if words]
         if problems:
             more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
-            raise UserError(f"these weights belong to another network: {'; '.join(problems[:4])}{more}")
-        for name, array in own.items():
-            copy_into(array, state[name])
+            way_out = "; nothing else differs: leave that out to load the rest" if problems == unknown else ""
+            raise UserError(f"these weights belong to another network: {'; '.join(problems[:4])}{more}{way_out}")
+        for name in read:
+            copy_into(own[name], state[name])
+        for name in own.keys() - read:
+            copy_unread(name, own[name], state.get(name))
 
     # ---------------------------------------------------------------------------------------- moving and converting
 
@@ -183,7 +194,16 @@ class Layer:
         return self._replace_arrays(lambda array: to_device(array, device))
 
     def astype(self, dtype):
-        """Convert parameters, gradients and floating-point buffers to ``dtype`` and return the layer."""
+        """Convert parameters, gradients and floating-point buffers to ``dtype`` and return the layer.
+
+        Raises UserError unless it is a dtype of floating-point numbers.
+        """
+        try:
+            is_float = np.dtype(dtype).kind == "f"
+        except TypeError:
+            is_float = False
+        if not is_float:
+            raise UserError(f"{type(self).__name__}.astype expected a dtype such as 'float32', got {dtype!r}")
         return self._replace_arrays(lambda array: array.astype(dtype, copy=False) if array.dtype.kind == "f" else array)
 
     def _replace_arrays(self, replace):

@@ -37,7 +37,7 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     Raises UserError for a wrong number of channels or dimensions, another dtype than gamma's, one value per channel.
     """
     xp = array_module(x)
-    check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
+    check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4], half=False)
     momentum, eps = float(momentum), float(eps)  # NumPy numbers would make the results float64
     rows = to_rows(x)  # (M, C), M = N*H*W
     M = len(rows)

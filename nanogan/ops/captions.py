@@ -17,7 +17,7 @@ Source: H. Zhang et al., StackGAN, arXiv:1612.03242, section 3.2.
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops.checks import check_dtype, check_input
+from nanogan.ops.checks import check_dtype, check_input, check_real
 from nanogan.ops.examples import Draw, Example, constant, integers, normal
 from nanogan.ops.losses import _as_scalar
 
@@ -52,6 +52,7 @@ def gaussian_sample_forward(x, *, noise):
     :func:`gaussian_sample_backward`.
     """
     mu, s = _halves("gaussian_sample", x)
+    check_real("gaussian_sample", "noise", noise)
     if noise.shape != mu.shape:
         raise UserError(f"gaussian_sample expected noise of shape {mu.shape}, got {noise.shape}")
     spread = array_module(x).exp(s) * noise.astype(x.dtype, copy=False)  # dy/ds
@@ -71,6 +72,8 @@ def gaussian_kl_forward(x):
     least, and the cache for :func:`gaussian_kl_backward`.
     """
     mu, s = _halves("gaussian_kl", x)
+    if not len(x):
+        raise UserError(f"the mean of a loss expected at least one element, got shape {x.shape}")
     excess = array_module(x).expm1(2 * s)  # exp(2s) - 1, precise for a small s
     return (0.5 * (excess + mu * mu) - s).mean(), (mu, excess)
 

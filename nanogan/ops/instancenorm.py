@@ -30,7 +30,7 @@ def instancenorm_forward(x, gamma=None, beta=None, *, eps=1e-5):
     Returns y of x's shape and the cache for :func:`instancenorm_backward`.
     Raises UserError for a wrong number of channels or dimensions, another dtype than gamma's, images of one pixel.
     """
-    check_input("InstanceNorm2d", x, gamma, (None, None if gamma is None else len(gamma), None, None))
+    check_input("InstanceNorm2d", x, gamma, (None, None if gamma is None else len(gamma), None, None), half=False)
     N, C, H, W = x.shape
     if H * W < 2:
         raise UserError(f"InstanceNorm2d expected more than one pixel per image, got x of shape {x.shape}")

@@ -38,7 +38,7 @@ def layernorm_forward(x, gamma=None, beta=None, *, normalized_shape, eps=1e-5):
     shape, or are None for 1 and 0. Returns y of x's shape and the cache for :func:`layernorm_backward`.
     Raises UserError if x ends in another shape or has no dimension before it, or for another dtype than gamma's.
     """
-    check_dtype("LayerNorm", x, gamma)
+    check_dtype("LayerNorm", x, gamma, half=False)
     shape = layernorm_shape(normalized_shape)
     if x.ndim <= len(shape) or x.shape[-len(shape) :] != shape:
         raise UserError(f"LayerNorm expected x of shape (N, ...) that ends in {shape}, got {x.shape}")

@@ -1,7 +1,7 @@
 """The fully connected layer, and the table look-up that is its special case for one-hot inputs."""
 
 from nanogan.backend import array_module, product
-from nanogan.ops.checks import check_classes, check_input
+from nanogan.ops.checks import check_classes, check_dtype, check_input
 from nanogan.ops.examples import Example, integers, normal
 
 
@@ -37,6 +37,7 @@ def embedding_forward(indices, w):
     """
     K = len(w)
     check_classes("Embedding", indices, K)
+    check_dtype("Embedding", w)
     return w[indices], (indices, w)
 
 

@@ -13,7 +13,7 @@ from numbers import Real
 from nanogan.backend import array_module
 from nanogan.errors import UserError
 from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.checks import check_classes, check_dtype
+from nanogan.ops.checks import check_classes, check_dtype, check_real
 from nanogan.ops.examples import Example, constant, integers, normal, off_kinks, off_zero, positive, probabilities
 
 REAL, FAKE = 1.0, 0.0  # the targets of a discriminator
@@ -37,10 +37,14 @@ def bce_forward(p, target, *, weight=None, reduction="mean"):
 
 
 def bce_backward(dy, cache):
-    """Return dp = dy * weight * (p - target) / (p (1 - p)) / M, with p (1 - p) at least 1e-12 as in torch."""
+    """Return dp = dy * weight * (p - target) / (p (1 - p)) / M, with p (1 - p) at least 1e-12 as in torch.
+
+    In float16 it is at least 2^-15.
+    """
     p, target, weight, reduction = cache
     xp = array_module(p)
-    return _expand(dy, (p - target) / xp.maximum(p * (1 - p), 1e-12), weight, reduction)
+    least = 2**-15 if p.dtype == "float16" else 1e-12  # float16 makes 0 of 1e-12, and 0 / 0 is NaN
+    return _expand(dy, (p - target) / xp.maximum(p * (1 - p), least), weight, reduction)
 
 
 def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, reduction="mean"):
@@ -48,14 +52,15 @@ def bce_with_logits_forward(logits, target, *, weight=None, pos_weight=None, red
 
         loss = mean of  weight * (pos_weight * target * softplus(-x) + (1 - target) * softplus(x))
 
-    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every logit x. The logits
-    may have any shape, to which ``weight`` and ``pos_weight`` broadcast. Returns the loss and the cache for
+    where softplus(-x) = -log sigmoid(x) and softplus(x) = -log(1 - sigmoid(x)), finite for every finite logit x. An
+    infinite one costs 0 if the target is 1 (inf) or 0 (-inf), else inf; torch's is NaN there. The logits may have any
+    shape, to which ``weight`` and ``pos_weight`` broadcast. Returns the loss and the cache for
     :func:`bce_with_logits_backward`.
     """
     target = _check_target("bce_with_logits", logits, target)
     for_real = target if pos_weight is None else _check_weight("bce_with_logits", logits, pos_weight) * target
     weight = _check_weight("bce_with_logits", logits, weight)
-    losses = for_real * softplus(-logits) + (1 - target) * softplus(logits)
+    losses = weighted(for_real, softplus(-logits)) + weighted(1 - target, softplus(logits))
     return _reduce(losses, weight, reduction), (logits, target, for_real, weight, reduction)
 
 
@@ -68,6 +73,12 @@ def bce_with_logits_backward(dy, cache):
     logits, target, for_real, weight, reduction = cache
     slope = (1 - target) * stable_sigmoid(logits) - for_real * stable_sigmoid(-logits)
     return _expand(dy, slope, weight, reduction)
+
+
+def weighted(weight, losses):
+    """weight * losses, where a weight of 0 leaves nothing, even of an infinite loss: 0 * inf would be NaN."""
+    xp = array_module(losses)
+    return weight * xp.where(xp.isinf(losses) & (weight == 0), 0, losses)
 
 
 def softplus(x):
@@ -98,7 +109,7 @@ def hinge_forward(x, target, *, reduction="mean"):
     arXiv:1802.05957, equations 16 and 17.
     """
     s = 2 * _check_target("hinge", x, target) - 1
-    losses = array_module(x).maximum(1 - s * x, 0)
+    losses = array_module(x).maximum(1 - weighted(s, x), 0)
     return _reduce(losses, None, reduction), (losses, s, reduction)
 
 
@@ -117,7 +128,7 @@ def score_forward(x, target, *, reduction="mean"):
     """
     slope = array_module(x).zeros_like(x)
     slope += 1 - 2 * _check_target("score", x, target)
-    return _reduce(slope * x, None, reduction), (slope, reduction)
+    return _reduce(weighted(slope, x), None, reduction), (slope, reduction)
 
 
 def score_backward(dy, cache):
@@ -165,7 +176,9 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
         loss = sum over n, k of  -weight[k] * q[n, k] * log p[n, k]  / sum over n of weight[labels[n]]
 
     logits (N, K); labels (N,), integers from 0 to K - 1; weight (K,) or None for ones. ``reduction="sum"`` leaves the
-    division out. Returns the loss and the cache for :func:`cross_entropy_backward`.
+    division out. A logit may be -inf, p = 0: a class that is ruled out, which costs inf where its q is above 0, else
+    nothing. A row with inf, or of -inf alone, has no p: NaN, as in torch. Returns the loss and the cache for
+    :func:`cross_entropy_backward`.
     Raises UserError for wrong shapes and dtypes and, but on a GPU, for labels outside that range.
     """
     xp = array_module(logits)
@@ -175,6 +188,8 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
             f"cross_entropy expected logits (N, K) and labels (N,), got shapes {logits.shape} and {labels.shape}"
         )
     N, K = logits.shape
+    if not N and reduction == "mean":
+        raise UserError(f"the mean of a loss expected at least one element, got shape {logits.shape}")
     check_classes("cross_entropy", labels, K)
 
     shifted = logits - logits.max(axis=1, keepdims=True)  # the largest is 0, so that exp cannot overflow
@@ -184,12 +199,13 @@ def cross_entropy_forward(logits, labels, *, weight=None, label_smoothing=0.0, r
     wq = (1 - label_smoothing) * onehot.astype(logits.dtype) + label_smoothing / K
     divisor = N
     if weight is not None:
+        check_real("cross_entropy", "weight", weight)
         weight = weight.astype(logits.dtype, copy=False)
         wq *= weight
         divisor = weight[labels].sum()
     if reduction == "mean":
         wq /= divisor
-    return -(wq * log_p).sum(), (log_p, wq)
+    return -weighted(wq, log_p).sum(), (log_p, wq)
 
 
 def cross_entropy_backward(dy, cache):
@@ -210,7 +226,7 @@ def _check_target(op, x, target):
     check_dtype(op, x)
     if isinstance(target, Real):
         return float(target)
-    array_module(target)
+    check_real(op, "target", target)
     if target.shape != x.shape:
         raise UserError(f"{op} expected a target of the input's shape {x.shape}, got {target.shape}")
     return target.astype(x.dtype, copy=False)
@@ -220,7 +236,7 @@ def _check_weight(op, x, weight):
     """Return ``weight`` in x's dtype; it must broadcast to x's shape. None stays None."""
     if weight is None:
         return None
-    array_module(weight)
+    check_real(op, "weight", weight)
     sizes = zip(reversed(weight.shape), reversed(x.shape), strict=False)
     if weight.ndim > x.ndim or any(theirs not in (1, ours) for theirs, ours in sizes):
         raise UserError(f"{op} expected a weight that broadcasts to the input's shape {x.shape}, got {weight.shape}")
@@ -236,8 +252,10 @@ def _reduce(losses, weight, reduction):
     """Mean or sum of losses * weight."""
     if reduction not in ("mean", "sum"):
         raise UserError(f"reduction expected 'mean' or 'sum', got {reduction!r}")
+    if reduction == "mean" and not losses.size:
+        raise UserError(f"the mean of a loss expected at least one element, got shape {losses.shape}")
     if weight is not None:
-        losses = losses * weight
+        losses = weighted(weight, losses)
     return losses.mean() if reduction == "mean" else losses.sum()
 
 

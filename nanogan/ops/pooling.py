@@ -43,7 +43,7 @@ def avg_pool2d_forward(x, *, kernel_size, stride=None, padding=0):
 
     cols = im2col(x, kernel_size, stride, padding, (OH, OW))
     windows = cols.reshape(N * OH * OW, KH * KW, C)
-    y = windows.sum(axis=1) / (KH * KW)  # (N*OH*OW, C)
+    y = windows.mean(axis=1)  # (N*OH*OW, C)
     return from_rows(y, N, OH, OW), (x.shape, kernel_size, stride, padding)
 
 

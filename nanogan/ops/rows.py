@@ -34,7 +34,7 @@ def column_sum(rows):
     block = max(1, int(M**0.5))
     whole = M // block * block
     ones = xp.ones(block, dtype=rows.dtype)
-    blocks = rows[..., :whole, :].reshape(*stack, -1, block, C)
+    blocks = rows[..., :whole, :].reshape(*stack, M // block, block, C)
     sums = ones @ blocks  # (..., M // block, C): ones @ a sums a's rows, at matmul's speed
     return sums.sum(axis=-2) + rows[..., whole:, :].sum(axis=-2)
 

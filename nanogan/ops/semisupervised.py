@@ -18,14 +18,15 @@ Source: T. Salimans et al., arXiv:1606.03498, sections 3.1 and 5; A. Odena, arXi
 
 from nanogan.backend import array_module
 from nanogan.errors import UserError
-from nanogan.ops.checks import check_dtype
+from nanogan.ops.checks import check_dtype, check_real
 from nanogan.ops.examples import Example, constant, normal
-from nanogan.ops.losses import _as_scalar
+from nanogan.ops.losses import _as_scalar, _quiet
 
 
 def logsumexp_forward(logits):
     """y = log(e^l[1] + ... + e^l[K]) for logits l (N, K): y (N, 1), at least the largest logit.
 
+    A row of -inf alone gives -inf, one with inf gives inf; neither has a softmax: their gradient is NaN, as in torch.
     Returns y and the cache for :func:`logsumexp_backward`. Raises UserError for other shapes than (N, K).
     """
     check_dtype("logsumexp", logits)
@@ -33,7 +34,9 @@ def logsumexp_forward(logits):
         raise UserError(f"logsumexp expected logits (N, K), got shape {logits.shape}")
     xp = array_module(logits)
     largest = logits.max(axis=1, keepdims=True)  # (N, 1); without it every exponent is 0 at most: none overflows
-    y = largest + xp.log(xp.exp(logits - largest).sum(axis=1, keepdims=True))
+    largest = xp.where(xp.isinf(largest), 0, largest)  # inf - inf is NaN, but e^inf = inf and e^-inf = 0 are right
+    with _quiet(xp):  # log 0 = -inf is right as well
+        y = largest + xp.log(xp.exp(logits - largest).sum(axis=1, keepdims=True))
     return y, (logits, y)
 
 
@@ -52,11 +55,14 @@ def feature_matching_forward(x, target):
     Source: T. Salimans et al., arXiv:1606.03498, section 3.1 (there the sum over the features).
     """
     check_dtype("feature_matching", x)
+    check_real("feature_matching", "target", target)
     if x.ndim != 2 or target.ndim != 2 or x.shape[1] != target.shape[1]:
         raise UserError(
             f"feature_matching expected features (N, F) and (M, F), got shapes {x.shape} and {target.shape}"
         )
-    difference = x.mean(axis=0) - target.mean(axis=0)  # (F,)
+    if not len(x) or not len(target):
+        raise UserError(f"feature_matching expected at least one sample in both, got {len(x)} and {len(target)}")
+    difference = x.mean(axis=0) - target.astype(x.dtype, copy=False).mean(axis=0)  # (F,)
     return (difference * difference).mean(), (difference, x.shape)
 
 

@@ -51,7 +51,7 @@ def max_pool2d_forward(x, *, kernel_size, stride=None, padding=0):
     OH, OW = conv2d_output_size(x.shape[2:], kernel_size, stride, padding, "MaxPool2d")
 
     cols = im2col(x, kernel_size, stride, padding, (OH, OW), fill=-xp.inf)
-    windows = cols.reshape(N * OH * OW, -1, C)  # (N*OH*OW, KH*KW, C)
+    windows = cols.reshape(N * OH * OW, kernel_size[0] * kernel_size[1], C)  # (N*OH*OW, KH*KW, C)
     winner = windows.argmax(axis=1)  # (N*OH*OW, C): the first in reading order where several are largest
     y = windows.max(axis=1)
     return from_rows(y, N, OH, OW), (winner, x.shape, kernel_size, stride, padding)
@@ -71,6 +71,7 @@ def max_pool2d_backward(dy, cache):
 
 def reshape_forward(x, *, shape):
     """(N, ...) -> (N, *shape), in the order of x's logical shape. Returns y and the cache for reshape_backward."""
+    array_module(x)  # raises UserError for what is no array
     size = math.prod(shape)
     if size * len(x) != x.size:
         raise UserError(f"Reshape expected {size} numbers per picture for {tuple(shape)}, got x of shape {x.shape}")
@@ -85,7 +86,8 @@ def reshape_backward(dy, cache):
 
 def flatten_forward(x):
     """(N, ...) -> (N, size of the rest), in the order of x's logical shape. Returns y and the cache."""
-    return x.reshape(len(x), -1), x.shape
+    array_module(x)  # raises UserError for what is no array
+    return x.reshape(len(x), math.prod(x.shape[1:])), x.shape  # not -1, which an empty batch does not decide
 
 
 flatten_backward = reshape_backward

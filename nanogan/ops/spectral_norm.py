@@ -32,7 +32,7 @@ def spectral_norm_forward(w, u, v, *, dim=0):
     dim: the axis of output channels, W's rows: 0, or 1 for a transposed convolution. W's columns are w's other axes in
     their order. u and v: from :func:`power_iteration`. Returns y and the cache for :func:`spectral_norm_backward`.
     """
-    check_dtype("SpectralNorm", w)
+    check_dtype("SpectralNorm", w, half=False)
     sigma = u @ (matrix(w, dim) @ v)
     y = channels_last(w / sigma)
     return y, (y, u, v, sigma, dim)
@@ -49,6 +49,7 @@ def spectral_norm_backward(dy, cache):
 
 def power_iteration(w, u, v, *, dim=0, n_power_iterations=1, eps=1e-12):
     """Return u and v, nearer to the vectors of w's largest singular value, as new arrays. eps: the least length."""
+    check_dtype("SpectralNorm", w, half=False)
     rows = matrix(w, dim)
     for _ in range(n_power_iterations):
         u = unit(rows @ v, eps)

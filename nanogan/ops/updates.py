@@ -1,10 +1,12 @@
 """What an optimiser does to one parameter, in place. Every element is on its own.
 
 ``parameter`` and ``gradient`` are of one shape, and so are the arrays that the optimiser keeps for each parameter. The
-gradient stays as it is. Weight decay adds the gradient of weight_decay/2 * |parameter|^2.
+gradient stays as it is. Weight decay adds the gradient of weight_decay/2 * |parameter|^2. Parameters are float32 or
+float64: in float16 a small step would leave them as they are, and Adam's squares would be 0.
 """
 
 from nanogan.backend import array_module
+from nanogan.ops.checks import check_dtype
 from nanogan.ops.examples import UpdateExample
 
 
@@ -13,6 +15,7 @@ def sgd_update(parameter, gradient, velocity, *, lr, momentum=0.0, weight_decay=
 
     velocity = momentum * velocity + gradient        parameter -= lr * velocity
     """
+    check_dtype("SGD", parameter, half=False)
     if weight_decay:
         gradient = gradient + weight_decay * parameter
     velocity *= momentum
@@ -30,6 +33,7 @@ def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=
 
     Source: D. Kingma, J. Ba, arXiv:1412.6980, algorithm 1.
     """
+    check_dtype("Adam", parameter, half=False)
     xp = array_module(parameter)
     beta1, beta2 = betas
     if weight_decay:
@@ -55,6 +59,7 @@ def rmsprop_update(parameter, gradient, v, velocity, *, lr, alpha=0.99, eps=1e-8
 
     Source: T. Tieleman, G. Hinton, Neural Networks for Machine Learning, lecture 6.5 (2012).
     """
+    check_dtype("RMSprop", parameter, half=False)
     xp = array_module(parameter)
     if weight_decay:
         gradient = gradient + weight_decay * parameter

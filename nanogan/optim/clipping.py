@@ -8,12 +8,11 @@ A clipped gradient is no slope: check a game's gradients (``python -m nanogan.gr
 Weights are clipped by the optimiser that changes them: ``RMSprop(..., weight_clip=0.01)``.
 """
 
-from numbers import Real
-
 import numpy as np
 
 from nanogan.backend import array_module
-from nanogan.errors import UserError
+from nanogan.ops.checks import check_dtype
+from nanogan.optim.options import Number
 
 
 def clip_grad_norm(network, max_norm):
@@ -26,8 +25,9 @@ def clip_grad_norm(network, max_norm):
     The norm is a 0-d array on the network's device; nothing waits for it. Gradients that are not finite do not become
     finite. With loss scaling, all are larger by ``optimizer.dloss``: give ``max_norm * optimizer.dloss``.
     """
-    _check("clip_grad_norm", "max_norm", max_norm)
+    max_norm = _limit("clip_grad_norm", "max_norm", max_norm)
     gradients = network.gradient_arrays()
+    check_dtype("clip_grad_norm", gradients[0], half=False)
     xp = array_module(gradients[0])
     with np.errstate(over="ignore", invalid="ignore"):  # of infinite gradients, which loss scaling looks for
         norm = xp.sqrt(xp.stack([(gradient * gradient).sum() for gradient in gradients]).sum())
@@ -42,11 +42,13 @@ def clip_grad_value(network, clip_value):
 
     This changes the gradient's direction. With loss scaling, give ``clip_value * optimizer.dloss``.
     """
-    _check("clip_grad_value", "clip_value", clip_value)
+    clip_value = _limit("clip_grad_value", "clip_value", clip_value)
     for gradient in network.gradient_arrays():
         array_module(gradient).clip(gradient, -clip_value, clip_value, out=gradient)
 
 
-def _check(function, name, value):
-    if isinstance(value, Real) and not value > 0:  # not an array: to look at a GPU's, the host would have to wait
-        raise UserError(f"{function} expected a {name} above 0, got {value}")
+def _limit(function, name, value):
+    """``value`` as a float, checked; a 0-d array stays: to look at a GPU's, the host would have to wait."""
+    if getattr(value, "shape", None) == () and not isinstance(value, np.generic):
+        return value
+    return Number(f"a {name} above 0", lambda value: value > 0).checked(function, value)

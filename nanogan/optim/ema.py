@@ -9,10 +9,13 @@ Make it after the optimiser, whose first act on a GPU is to move the network's a
 """
 
 import copy
+from collections.abc import Mapping
 
 from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
+from nanogan.ops.checks import check_dtype
+from nanogan.optim.options import Number, checked_steps
 
 
 class Ema:
@@ -31,10 +34,12 @@ class Ema:
     Source: Y. Yazici et al., The Unusual Effectiveness of Averaging in GAN Training, arXiv:1806.04498.
     """
 
+    beta = Number("a beta with 0 <= beta < 1", lambda beta: 0 <= beta < 1)  # checked whenever it is set
+
     def __init__(self, network, *, beta):
-        if not 0 <= beta < 1:
-            raise UserError(f"Ema expected a beta with 0 <= beta < 1, got {beta}")
-        self.network, self.beta = network, float(beta)
+        for _, parameter, _ in network.named_parameters():  # (1 - beta) of a float16 is mostly lost
+            check_dtype("Ema", parameter, half=False)
+        self.network, self.beta = network, beta
         self.steps = 0  # updates done
         self.average = copy.deepcopy(network)
         if flat.worthwhile(network):
@@ -56,12 +61,15 @@ class Ema:
 
     def state_dict(self):
         """Return what the next updates depend on besides the network: ``{"steps", "average"}``."""
-        return {"steps": self.steps, "average": self.average.state_dict()}
+        return {"steps": int(self.steps), "average": self.average.state_dict()}
 
     def load_state_dict(self, saved):
-        """Go on from :meth:`state_dict`'s result; the arrays are copied."""
+        """Go on from :meth:`state_dict`'s result; the arrays are copied. Raises UserError if they do not fit."""
+        if not isinstance(saved, Mapping) or not saved.keys() >= {"steps", "average"}:
+            raise UserError('Ema expected what its state_dict() returns, {"steps": ..., "average": ...}')
+        steps = checked_steps("Ema", saved["steps"])
         self.average.load_state_dict(saved["average"])
-        self.steps = int(saved["steps"])
+        self.steps = steps
 
     def _groups(self):
         """Pairs of arrays, the average's and the network's: those to copy and those to average."""

@@ -9,6 +9,9 @@ An optimiser's state belongs to the device that the network is on when the optim
 network's parameters side by side (:mod:`nanogan.layers.flat`), so take them from the network after that.
 """
 
+import math
+from collections.abc import Mapping
+
 import numpy as np
 
 from nanogan import ops
@@ -16,8 +19,12 @@ from nanogan.backend import array_module, copy_into
 from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
+from nanogan.layers.loading import problem
+from nanogan.ops.checks import check_dtype
+from nanogan.optim.options import Number, checked_steps, share
 
 INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
+SCALING = ("loss_scale", "good_steps")  # what loss scaling keeps beside the parameters' arrays
 
 
 class Optimizer:
@@ -36,16 +43,17 @@ class Optimizer:
 
     slots = ()  # names of the arrays kept for each parameter
 
+    # Checked whenever they are set: opt.lr = np.float32(2e-4) is a Python float, opt.lr = "2e-4" a UserError.
+    lr = Number("a learning rate lr >= 0", lambda lr: 0 <= lr < math.inf)
+    initial_lr = Number("an initial_lr >= 0", lambda lr: 0 <= lr < math.inf)  # what a schedule starts from
+    weight_decay = Number("weight_decay >= 0", lambda decay: 0 <= decay < math.inf)
+    weight_clip = Number("a weight_clip above 0, or None", lambda clip: clip > 0, or_none=True)
+
     def __init__(self, network, lr, weight_decay, loss_scaling=False, *, weight_clip=None):
-        if not 0 <= lr < float("inf"):
-            raise UserError(f"{type(self).__name__} expected a learning rate lr >= 0, got {lr}")
-        if not weight_decay >= 0:
-            raise UserError(f"{type(self).__name__} expected weight_decay >= 0, got {weight_decay}")
-        if weight_clip is not None and not weight_clip > 0:
-            raise UserError(f"{type(self).__name__} expected a weight_clip above 0, or None, got {weight_clip}")
-        self.network, self.lr, self.weight_decay = network, float(lr), float(weight_decay)
-        self.weight_clip = None if weight_clip is None else float(weight_clip)
-        self.initial_lr = self.lr  # what a schedule starts from
+        for _, parameter, _ in network.named_parameters():
+            check_dtype(type(self).__name__, parameter, half=False)
+        self.network, self.lr, self.weight_decay, self.weight_clip = network, lr, weight_decay, weight_clip
+        self.initial_lr = self.lr
         self.steps = 0
         self._flat = network.flatten() if flat.worthwhile(network) else None
         self._flat_slots = [] if self._flat is None else [_zeros_like(self._flat.parameters) for _ in self.slots]
@@ -119,23 +127,44 @@ class Optimizer:
     def state_dict(self):
         """Return what the next steps depend on besides parameters: ``{"steps", "lr", "initial_lr", "state"}``."""
         return {
-            "steps": self.steps,
+            "steps": int(self.steps),
             "lr": self.lr,
             "initial_lr": self.initial_lr,
             "state": dict(self.state),
         }
 
     def load_state_dict(self, saved):
-        """Go on from :meth:`state_dict`'s result; the arrays are copied."""
-        if saved["state"].keys() != self.state.keys():
-            raise UserError(f"this state belongs to another {type(self).__name__}: its parameters have other names")
+        """Go on from :meth:`state_dict`'s result; the arrays are copied.
+
+        Raises UserError, before anything is changed, if it is of another network or kind of optimiser. What no later
+        step reads may be missing or unknown: the buffers of a momentum of 0, the loss scale of who scales no losses.
+        """
+        kind = type(self).__name__
+        if not isinstance(saved, Mapping) or not isinstance(saved.get("state"), Mapping):
+            raise UserError(f"{kind} expected what its state_dict() returns, got {type(saved).__name__} without that")
+        arrays = saved["state"]
+        wanted = [name for name in self.state if name in arrays or not self._is_unread(name)]
+        problems = [f"{name} is missing" for name in ("steps", "lr", "initial_lr") if name not in saved]
+        problems += [f"{name} is missing" for name in wanted if name not in arrays]
+        problems += [f"{name} is unknown here" for name in arrays if name not in self.state and name not in SCALING]
+        wrong = [problem(name, arrays[name], self.state[name]) for name in wanted if name in arrays]
+        problems += [words for words in wrong if words]
+        if problems:
+            more = f" and {len(problems) - 4} more" if len(problems) > 4 else ""
+            raise UserError(f"this state belongs to another {kind} or network: {'; '.join(problems[:4])}{more}")
+        steps, lr, initial_lr = checked_steps(kind, saved["steps"]), saved["lr"], saved["initial_lr"]
+        initial_lr = type(self).initial_lr.checked(kind, initial_lr)
+        self.lr = lr  # the last that may be refused
+        self.steps, self.initial_lr = steps, initial_lr
         for name, array in self.state.items():
-            if saved["state"][name].shape != array.shape:
-                raise UserError(f"this state belongs to another network: {name} has another shape than {array.shape}")
-        for name, array in self.state.items():
-            copy_into(array, saved["state"][name])
-        self.steps, self.lr = int(saved["steps"]), float(saved["lr"])
-        self.initial_lr = float(saved["initial_lr"])
+            if name in arrays:
+                copy_into(array, arrays[name])
+            else:
+                array[...] = 0
+
+    def _is_unread(self, name):
+        """Whether a step multiplies the array called ``name`` by 0: the buffer of a momentum of 0."""
+        return name.endswith(".momentum_buffer") and getattr(self, "momentum", None) == 0
 
 
 def _zeros_like(array):
@@ -153,12 +182,11 @@ class SGD(Optimizer):
     """
 
     slots = ("momentum_buffer",)
+    momentum = share("momentum")
 
     def __init__(self, network, *, lr, momentum=0.0, weight_decay=0.0, loss_scaling=False, weight_clip=None):
-        if not 0 <= momentum < 1:
-            raise UserError(f"SGD expected a momentum with 0 <= momentum < 1, got {momentum}")
-        super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
         self.momentum = momentum
+        super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
 
     def rule(self):
         return ops.sgd_update, {"lr": self.lr, "momentum": self.momentum, "weight_decay": self.weight_decay}
@@ -171,6 +199,7 @@ class Adam(Optimizer):
     """
 
     slots = ("exp_avg", "exp_avg_sq")  # torch's names
+    eps = Number("eps > 0", lambda eps: 0 < eps < math.inf)
 
     def __init__(
         self,
@@ -183,12 +212,20 @@ class Adam(Optimizer):
         loss_scaling=False,
         weight_clip=None,
     ):
-        if len(betas) != 2 or not all(0 <= beta < 1 for beta in betas):
-            raise UserError(f"Adam expected two betas with 0 <= beta < 1, got {betas}")
-        if not eps > 0:
-            raise UserError(f"Adam expected eps > 0, got {eps}")
+        self.betas, self.eps = betas, eps
         super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
-        self.betas, self.eps = tuple(betas), eps
+
+    @property
+    def betas(self):
+        """beta1 and beta2, two floats from 0 to below 1."""
+        return self._betas
+
+    @betas.setter
+    def betas(self, betas):
+        pair = tuple(betas) if isinstance(betas, (tuple, list)) or getattr(betas, "ndim", 0) == 1 else ()
+        if len(pair) != 2:
+            raise UserError(f"Adam expected two betas with 0 <= beta < 1, got {betas!r}")
+        self._betas = tuple(share("beta").checked("Adam", beta) for beta in pair)
 
     def rule(self):
         options = {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
@@ -202,6 +239,8 @@ class RMSprop(Optimizer):
     """
 
     slots = ("square_avg", "momentum_buffer")  # torch's names
+    alpha, momentum = share("alpha"), share("momentum")
+    eps = Number("eps > 0", lambda eps: 0 < eps < math.inf)
 
     def __init__(
         self,
@@ -215,14 +254,8 @@ class RMSprop(Optimizer):
         loss_scaling=False,
         weight_clip=None,
     ):
-        if not (0 <= alpha < 1 and 0 <= momentum < 1):
-            raise UserError(
-                f"RMSprop expected 0 <= alpha < 1 and 0 <= momentum < 1, got alpha={alpha}, momentum={momentum}"
-            )
-        if not eps > 0:
-            raise UserError(f"RMSprop expected eps > 0, got {eps}")
+        self.alpha, self.eps, self.momentum = alpha, eps, momentum
         super().__init__(network, lr, weight_decay, loss_scaling, weight_clip=weight_clip)
-        self.alpha, self.eps, self.momentum = float(alpha), float(eps), float(momentum)
 
     def rule(self):
         options = {"lr": self.lr, "alpha": self.alpha, "eps": self.eps, "momentum": self.momentum}

@@ -1,6 +1,7 @@
 """Learning rates as functions of the step."""
 
 from nanogan.errors import UserError
+from nanogan.optim.options import as_float, share
 
 
 def linear_decay(at, hold=0.0):
@@ -11,8 +12,7 @@ def linear_decay(at, hold=0.0):
     ``at.done`` is the share of the run's steps before this one (:class:`nanogan.games.game.At`), 0 to below 1: a run
     that is resumed for longer follows the line to the new end. hold from 0 to below 1; CycleGAN holds half.
     """
-    if not 0 <= hold < 1:
-        raise UserError(f"linear_decay expected 0 <= hold < 1, got {hold}")
+    hold = share("hold").checked("linear_decay", hold)
     return min(1.0, (1 - at.done) / (1 - hold))
 
 
@@ -26,8 +26,9 @@ class LinearDecay:
     """
 
     def __init__(self, optimizer, *, total, hold=0):
-        if not 0 <= hold < total:
-            raise UserError(f"LinearDecay expected 0 <= hold < total steps, got hold={hold}, total={total}")
+        steps = as_float(hold), as_float(total)
+        if None in steps or not 0 <= steps[0] < steps[1] < float("inf"):
+            raise UserError(f"LinearDecay expected 0 <= hold < total steps, got hold={hold!r}, total={total!r}")
         self.optimizer, self.total, self.hold = optimizer, total, hold
 
     def step(self):

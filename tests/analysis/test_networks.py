@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nanogan.analysis.networks import first_layers, pictures_for
+from nanogan.analysis.networks import first_layers, mean_squares, pictures_for
 from nanogan.backend import to_numpy
 from nanogan.errors import UserError
 from nanogan.layers import Linear, ReLU, Sequential, Tanh
@@ -25,3 +25,7 @@ def test_first_layers_end_with_the_one_that_was_asked_for():
     for layer in (-1, 3, None):
         with pytest.raises(UserError, match=f"features expected a layer from 0 to 2, got {layer}"):
             first_layers(network, layer)
+
+
+def test_mean_squares_of_float16_do_not_overflow():
+    np.testing.assert_array_equal(mean_squares(np.array([[300, 400], [3, 4]], np.float16)), [125_000, 12.5])

@@ -60,6 +60,26 @@ def test_batches_run_from_minus_one_to_one_with_channels_last(rng):
     [
         (lambda: Loader(numbered(5), batch_size=6), "a batch of 6 was asked for, but there are 5 pictures"),
         (lambda: Loader(numbered(5), batch_size=0), "batch size of at least 1"),
+        (lambda: Loader(numbered(5), batch_size=4.0), "expected an integer as its batch size .* got 4.0"),
+        (lambda: Loader(numbered(5), batch_size="4"), "expected an integer as its batch size .* got '4'"),
+        (lambda: Loader(numbered(5), batch_size=True), "expected an integer as its batch size .* got True"),
+        (lambda: Loader(numbered(5), batch_size=1, seed=1.0), "seed expected an integer of at least 0, got 1.0"),
+        (lambda: Loader(numbered(5), batch_size=1, seed=-1), "seed expected an integer of at least 0, got -1"),
+        (lambda: Loader(numbered(5), batch_size=1, seed="1"), "seed expected an integer of at least 0, got '1'"),
+        (lambda: Loader(numbered(5), batch_size=1, dtype=int), "a floating-point dtype .* got <class 'int'>"),
+        (lambda: Loader(numbered(5), batch_size=1, dtype=complex), "a floating-point dtype .* got <class 'complex'>"),
+        (lambda: Loader(numbered(5), batch_size=1, dtype="none"), "a floating-point dtype .* got 'none'"),
+        (lambda: labelled(np.arange(5.0)), r"integers \(N,\) as labels, got float64 .*use labels.astype\(int\)"),
+        (lambda: labelled([True] * 5), r"integers \(N,\) as labels, got bool .*use labels.astype\(int\)"),
+        (lambda: labelled(np.arange(5) / 2), r"integers \(N,\) as labels, got float64 of shape \(5,\)$"),
+        (lambda: labelled(np.arange(5, dtype=np.uint64) + 2**63), "labels below"),
+        (lambda: labelled(np.ma.masked_array(np.arange(5), mask=[0, 1, 0, 0, 0])), "got a masked one"),
+        (lambda: labelled(np.arange(5), classes="5"), "the classes of labels as an integer of at least 1, got '5'"),
+        (lambda: labelled(np.arange(5), classes=5.5), "the classes of labels as an integer of at least 1, got 5.5"),
+        (lambda: Loader(np.ma.masked_array(numbered(5), mask=numbered(5) > 3), batch_size=1), "got a masked one"),
+        (lambda: column(np.full((5, 2), 1e39)), "a column v of at most 3.4028e.38, which float32 holds, got 1e.39"),
+        (lambda: column(np.full(5, -7e4), dtype=np.float16), "at most 65504, which float16 holds, got -70000.0"),
+        (lambda: column(np.ones((5, 2)).view(np.matrix)), "expected a NumPy or CuPy array, got matrix"),
         (lambda: Loader(numbered(5)[..., 0], batch_size=1), r"uint8 images \(N, H, W, C\), got uint8 of shape"),
         (lambda: Loader(numbered(5) / 255, batch_size=1), r"uint8 images \(N, H, W, C\), got float64"),
     ],
@@ -67,6 +87,35 @@ def test_batches_run_from_minus_one_to_one_with_channels_last(rng):
 def test_wrong_input_gets_one_sentence(call, message):
     with pytest.raises(UserError, match=message):
         call()
+
+
+def labelled(labels, **options):
+    return Loader(numbered(5), labels=labels, batch_size=1, **options)
+
+
+def column(values, **options):
+    return Loader({"images": numbered(5), "v": values}, batch_size=1, **options)
+
+
+def test_numpys_integers_are_integers_and_any_memory_order_and_byte_order_is_right():
+    images, labels = numbered(8).copy(), np.arange(8) % 3
+    (plain,) = Loader(images, labels=labels, batch_size=8, seed=1).epoch(1)
+    odd = np.asfortranarray(images)[::-1][::-1]
+    odd.flags.writeable = False
+    for given in (labels.tolist(), labels.astype(">i2"), labels.astype(np.uint8)):
+        loader = Loader(odd, labels=given, batch_size=np.int64(8), seed=np.uint8(1), classes=np.int32(3), dtype=">f4")
+        (batch,) = loader.epoch(np.int64(1))
+        assert type(loader.batch_size) is type(loader.seed) is type(loader.shapes["labels"]) is int
+        assert batch["images"].dtype.isnative
+        for name, array in plain.items():
+            assert batch[name].dtype == array.dtype
+            np.testing.assert_array_equal(batch[name], array)
+
+
+def test_columns_that_hold_infinity_and_nan_are_passed_on():
+    values = np.array([np.inf, -np.inf, np.nan, 1.0, 2.0])
+    (batch,) = Loader({"v": values}, batch_size=5, shuffle=False).epoch(1)
+    np.testing.assert_array_equal(batch["v"], values)
 
 
 def test_an_epoch_is_taken_up_after_any_of_its_batches():

@@ -3,9 +3,12 @@
 import copy
 import dataclasses
 import importlib
+import json
 import pkgutil
 import sys
 import types
+from dataclasses import dataclass
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -310,3 +313,48 @@ def test_annotations_may_be_texts():
             names["LaterOptions"](count=1.5)
     finally:
         del sys.modules["later"]
+
+
+@dataclass(frozen=True)
+class EveryKind(Options):
+    count: int = option(3, "an integer", low=1)
+    share: float = option(0.5, "a number", low=0, high=1)
+    flag: bool = option(False, "yes or no")
+    text: str = option("a", "a text")
+    choice: str = option("a", "a or b", choices=("a", "b"))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("count", np.int64(4), 4),
+        ("count", np.array(4, np.uint8), 4),
+        ("share", np.float32(0.25), 0.25),
+        ("share", np.float64(0.25), 0.25),
+        ("share", np.array(0.25), 0.25),
+        ("share", np.int32(1), 1.0),
+        ("share", 1, 1.0),
+        ("flag", np.bool_(True), True),
+        ("text", np.str_("b"), "b"),
+        ("text", Path("b"), "b"),
+        ("choice", np.str_("b"), "b"),
+    ],
+)
+def test_options_are_kept_as_pythons_values_which_a_checkpoint_can_hold(name, value, expected):
+    options = dataclasses.asdict(EveryKind(**{name: value}))
+    assert json.loads(json.dumps(options))[name] == expected
+    assert type(options[name]) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("count", 4.0), ("count", "4"), ("count", True), ("count", np.float64(4)), ("count", np.array([4])),
+        ("share", "0.5"), ("share", 0.5j), ("share", float("nan")), ("share", np.array([0.5])), ("share", True),
+        ("share", np.complex64(0.5)), ("share", 10**400), ("flag", 1), ("flag", "no"), ("text", b"a"), ("text", None),
+        ("choice", np.array(["a", "b"])), ("choice", ["a"]), ("choice", b"a"), ("choice", None),
+    ],
+)  # fmt: skip
+def test_options_of_another_type_are_refused_when_they_are_made(name, value):
+    with pytest.raises(UserError, match=f"{name} "):
+        EveryKind(**{name: value})

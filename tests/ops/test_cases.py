@@ -8,6 +8,7 @@ import torch
 
 from nanogan import ops
 from nanogan.backend import to_device, to_numpy
+from nanogan.dispatch import dispatch
 from nanogan.errors import UserError
 from nanogan.folders import modules_in
 from nanogan.gradcheck.cases import OPERATIONS as CASES
@@ -256,3 +257,163 @@ def test_power_iteration_finds_the_largest_singular_vectors(dim, device, rng):
     for got, expected in zip(many, (left[:, 0], right[0]), strict=True):
         assert abs(to_numpy(got) @ expected) == pytest.approx(1, abs=1e-12)
     np.testing.assert_array_equal(to_numpy(on_device[1]), u)
+
+
+def with_floats(inputs, dtype):
+    return {name: a.astype(dtype) if a.dtype.kind == "f" else a for name, a in inputs.items()}
+
+
+def half_error(got, expected):
+    """How far a float16 result is off, in units of the expected one's largest; beyond 65504 infinity is right."""
+    with np.errstate(over="ignore"):
+        rounded = np.asarray(expected).astype(np.float16)
+    assert got.dtype == np.float16
+    assert got.shape == rounded.shape
+    np.testing.assert_array_equal(np.isfinite(got), np.isfinite(rounded))
+    finite = np.isfinite(rounded)
+    largest = np.abs(np.asarray(expected)[finite]).max(initial=1e-30)
+    return np.abs(np.asarray(got)[finite] - np.asarray(expected)[finite]).max(initial=0) / largest
+
+
+@cases
+@pytest.mark.parametrize("scale", [1, 30])
+def test_an_operation_is_right_in_float16_or_refuses_it(case, scale):
+    """Against float64 on the same rounded inputs, to 20 roundings. float16 ends at 65504, and at 6e-8."""
+    inputs = with_floats(case.draw(np.random.default_rng(3)), np.float16)
+    if "x" in inputs and case.op not in ("gru", "gaussian_sample", "gaussian_kl"):  # these take exponentials of x
+        inputs["x"] = inputs["x"] * np.float16(scale)
+    exact = with_floats(inputs, np.float32 if "rng" in case.options else np.float64)  # dropout draws for float32
+    try:
+        (y, cache), refusal = forward(case, {name: a.copy() for name, a in inputs.items()}), None
+    except UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "expected float32 or float64, got float16" in refusal
+        return
+    expected, exact_cache = forward(case, exact)
+    dy = draw_dy(np.random.default_rng(4), y, "cpu")
+    with np.errstate(over="ignore"):
+        gradients = backward(case, dy, cache)
+    wanted = backward(case, dy if isinstance(dy, float) else dy.astype(expected.dtype), exact_cache)
+    assert half_error(y, expected) < 20 * np.finfo(np.float16).eps
+    for name, gradient in gradients.items():
+        assert half_error(gradient, wanted[name]) < 20 * np.finfo(np.float16).eps, name
+
+
+def test_bce_in_float16_keeps_its_slope_finite():
+    p, target = np.array([0, 1, 0, 1, 0.25], np.float16), np.array([0, 1, 1, 0, 1], np.float16)
+    loss, cache = ops.bce_forward(p, target, reduction="sum")
+    assert loss == pytest.approx(201.386, rel=1e-3)
+    np.testing.assert_allclose(ops.bce_backward(1.0, cache), [0, 0, -32768, 32768, -4], rtol=1e-3)
+
+
+def test_average_pooling_in_float16_adds_up_no_more_than_it_can_hold():
+    """The sum of 256 values of 300 is 76,800, and float16 ends at 65504."""
+    y, _ = ops.avg_pool2d_forward(np.full((1, 1, 16, 16), 300, np.float16), kernel_size=16)
+    np.testing.assert_array_equal(y, np.full((1, 1, 1, 1), 300, np.float16))
+
+
+def strided(a):
+    view = np.zeros([2 * n for n in a.shape], a.dtype)[tuple(slice(None, None, 2) for _ in a.shape)]
+    view[...] = a
+    return view
+
+
+def backwards(a):
+    turned = tuple(slice(None, None, -1) for _ in a.shape)
+    return np.ascontiguousarray(a[turned])[turned]
+
+
+ARRANGED = {
+    "columns first": np.asfortranarray,
+    "every second element": strided,
+    "negative strides": backwards,
+    "big-endian": lambda a: a.astype(a.dtype.newbyteorder(">")),
+}
+
+
+@cases
+@pytest.mark.parametrize("arrange", ARRANGED.values(), ids=ARRANGED)
+def test_memory_order_and_byte_order_do_not_change_the_numbers(case, arrange):
+    """All inputs and dy are arranged; by dispatch, as layers compute, with the fast paths."""
+    inputs = case.draw(np.random.default_rng(3), np.float32)
+    results = []
+    for change in (np.array, arrange):
+        positional, named = case.split({name: change(array) for name, array in inputs.items()})
+        y, (its_backward, cache) = dispatch(*case.pair, *positional.values(), **named)
+        dy = draw_dy(np.random.default_rng(4), y, "cpu")
+        gradients = its_backward(dy if isinstance(dy, float) else change(dy), cache)
+        results.append([y, *(gradients if isinstance(gradients, tuple) else [gradients])])
+    for plain, odd in zip(*results, strict=True):
+        if plain is not None:
+            np.testing.assert_allclose(odd, plain, rtol=1e-4, atol=1e-5)
+
+
+@cases
+def test_masked_arrays_are_refused_which_leave_elements_out(case):
+    inputs = case.draw(np.random.default_rng(3), np.float32)
+    first = next(iter(inputs))
+    with pytest.raises(UserError, match="got a masked one"):
+        forward(case, inputs | {first: np.ma.masked_array(inputs[first], mask=inputs[first] > 0)})
+
+
+@pytest.mark.parametrize("op", ["mse", "l1", "hinge", "score", "saturating_bce", "bce_with_logits", "sigmoid"])
+def test_matrices_are_refused_whose_product_is_another(op, rng):
+    x = rng.standard_normal((3, 3))
+    target = () if op == "sigmoid" else (1.0,)
+    with pytest.raises(UserError, match="got matrix: convert it with numpy.asarray"):
+        getattr(ops, f"{op}_forward")(x.view(np.matrix), *target)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda x: ops.mse_forward(x, x + 1j), "mse expected real numbers as its target, got complex128"),
+        (lambda x: ops.bce_with_logits_forward(x, 1.0, weight=x + 1j), "real numbers as its weight, got complex128"),
+        (lambda x: ops.bce_with_logits_forward(x, 1.0, pos_weight=x.astype(str)), "real numbers as its weight, got <U"),
+        (lambda x: ops.cross_entropy_forward(x, np.arange(3), weight=x[0] + 1j), "real numbers as its weight"),
+        (lambda x: ops.feature_matching_forward(x, x + 1j), "real numbers as its target, got complex128"),
+        (lambda x: ops.gaussian_sample_forward(np.ones((3, 6)), noise=x + 1j), "real numbers as its noise"),
+        (lambda x: ops.embedding_forward(np.arange(3), x + 1j), "Embedding expected floating-point numbers"),
+    ],
+)
+def test_complex_numbers_and_texts_are_refused_whose_parts_would_be_dropped(call, message, rng):
+    with pytest.raises(UserError, match=message):
+        call(rng.standard_normal((3, 3)))
+
+
+def test_results_keep_the_inputs_dtype_whatever_targets_and_sizes_are(rng):
+    x = rng.standard_normal((2, 4)).astype(np.float32)
+    loss, _ = ops.feature_matching_forward(x, rng.standard_normal((3, 4)))
+    assert loss.dtype == np.float32
+    _, cache = ops.avg_pool2d_forward(x.reshape(1, 1, 2, 4), kernel_size=np.int64(2))
+    assert ops.avg_pool2d_backward(np.ones((1, 1, 1, 2), np.float32), cache).dtype == np.float32
+
+
+OF_THE_BATCH = {"target", "labels", "noise", "words", "lengths"}  # inputs with an element for each sample
+
+
+@cases
+def test_an_empty_batch_gives_an_empty_result_or_a_sentence(case):
+    """Nothing to take the mean of, no variance: a sentence; no division by zero, no other shape."""
+    inputs = case.draw(np.random.default_rng(3), np.float32)
+    first = next(iter(inputs))
+    if case.op in ("embedding", "spectral_norm"):  # these have no batch of samples
+        return
+    same = {name for name, a in inputs.items() if name == "weight" and a.shape == inputs[first].shape}
+    same |= {"w"} if case.op in ("append_maps", "row_dot") else set()
+    y_before, _ = forward(case, inputs)
+    inputs = {name: a[:0] if name in {first} | OF_THE_BATCH | same else a for name, a in inputs.items()}
+    try:
+        (y, cache), refusal = forward(case, inputs), None
+    except UserError as error:
+        refusal = str(error)
+    if refusal is not None:
+        assert "expected at least one" in refusal or "expected more than one" in refusal
+        return
+    assert y.shape == (y_before.shape if y_before.ndim == 0 else (0, *y_before.shape[1:]))
+    assert np.isfinite(y).all()
+    dy = 1.5 if y.ndim == 0 else np.zeros(y.shape, y.dtype)
+    for name, gradient in backward(case, dy, cache).items():
+        assert gradient.shape == inputs[name].shape
+        assert not gradient.any()

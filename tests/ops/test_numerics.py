@@ -9,7 +9,7 @@ import torch.nn.functional as F
 
 from benchmarks import numerics
 from nanogan import ops
-from nanogan.backend import to_device
+from nanogan.backend import to_device, to_numpy
 from nanogan.errors import UserError
 from nanogan.ops import smooth_activations
 from tests.helpers import relative_error
@@ -89,6 +89,78 @@ def test_cross_entropy_does_not_overflow():
     expected.backward()
     assert float(loss) == pytest.approx(expected.item(), rel=1e-6)
     np.testing.assert_allclose(ops.cross_entropy_backward(1.0, cache), t.grad.numpy(), rtol=1e-5)
+
+
+INF = float("inf")
+RULED_OUT = [[0, -INF, 1], [2, 0.5, -INF]]  # logits of -inf: classes that cannot be
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize(
+    ("rows", "labels", "expected"), [(1, [2], 0.31326168751822286), (2, [2, 0], 0.2573374827504877), (1, [1], INF)]
+)
+def test_cross_entropy_of_a_class_that_is_ruled_out(rows, labels, expected, dtype, device):
+    """It weighs nothing in the sum, where 0 times its infinite logarithm would be NaN."""
+    logits, labels = np.array(RULED_OUT[:rows], dtype), np.array(labels)
+    loss, cache = ops.cross_entropy_forward(to_device(logits, device), to_device(labels, device))
+    t = torch.tensor(logits.astype(np.float64), requires_grad=True)
+    (1.7 * F.cross_entropy(t, torch.tensor(labels))).backward()
+    assert float(loss) == pytest.approx(expected, rel=1e-6)
+    gradient = to_numpy(ops.cross_entropy_backward(1.7, cache))
+    np.testing.assert_allclose(gradient, t.grad.numpy(), rtol=1e-5, atol=1e-7)
+
+
+def test_cross_entropy_of_a_class_that_is_ruled_out_with_smoothing_and_with_weights():
+    logits = np.array(RULED_OUT)
+    loss, _ = ops.cross_entropy_forward(logits, np.array([2, 0]), label_smoothing=0.1)
+    assert loss == INF  # the smoothed label gives it a share
+    loss, _ = ops.cross_entropy_forward(logits, np.array([1, 0]), weight=np.array([3.0, 0.0, 1.0]))
+    assert loss == pytest.approx(0.2014132779827524, rel=1e-12)  # log(1 + e^-1.5): the other sample alone counts
+
+
+@pytest.mark.parametrize(
+    ("op", "x", "target", "expected", "slope"),
+    [
+        ("bce_with_logits", INF, 1.0, 0, 0),
+        ("bce_with_logits", -INF, 0.0, 0, 0),
+        ("bce_with_logits", INF, 0.0, INF, 1),
+        ("bce_with_logits", -INF, 1.0, INF, -1),
+        ("bce_with_logits", INF, 0.25, INF, 0.75),
+        ("saturating_bce", INF, 0.0, 0, 0),
+        ("saturating_bce", INF, 1.0, -INF, -1),
+        ("saturating_bce", -INF, 1.0, 0, 0),
+        ("hinge", INF, 0.5, 1, 0),
+        ("hinge", -INF, 0.5, 1, 0),
+        ("hinge", INF, 1.0, 0, 0),
+        ("score", -INF, 0.5, 0, 0),
+        ("score", INF, 1.0, -INF, -1),
+    ],
+)
+@pytest.mark.parametrize("whole", [True, False], ids=["number", "array"])
+def test_a_loss_of_an_infinite_logit_is_its_limit(op, x, target, expected, slope, whole, device):
+    """0 or inf, where 0 * inf would be NaN; a warning would be an error here."""
+    x = to_device(np.array([x]), device)
+    target = target if whole else to_device(np.array([target]), device)
+    loss, cache = getattr(ops, f"{op}_forward")(x, target)
+    assert float(loss) == expected
+    np.testing.assert_array_equal(to_numpy(getattr(ops, f"{op}_backward")(1.7, cache)), [1.7 * slope])
+
+
+def test_a_weight_of_0_leaves_nothing_of_an_infinite_loss_but_shows_nan():
+    logits = np.array([INF, 1.0])
+    loss, cache = ops.bce_with_logits_forward(logits, 0.0, weight=np.array([0.0, 1.0]), reduction="sum")
+    assert loss == pytest.approx(1.3132616875182228, rel=1e-15)
+    np.testing.assert_allclose(ops.bce_with_logits_backward(1.0, cache), [0, 0.7310585786300049], rtol=1e-15)
+    loss, _ = ops.bce_with_logits_forward(-logits, 1.0, pos_weight=np.array([0.0, 1.0]), reduction="sum")
+    assert loss == pytest.approx(1.3132616875182228, rel=1e-15)
+    loss, _ = ops.bce_with_logits_forward(np.array([np.nan, 1.0]), 0.0, weight=np.array([0.0, 1.0]))
+    assert np.isnan(loss)
+
+
+def test_logsumexp_of_infinite_logits_is_its_limit(device):
+    logits = np.array([[-INF, -INF], [INF, 0.0], [INF, -INF], [0.0, -INF]])
+    y, _ = ops.logsumexp_forward(to_device(logits, device))
+    np.testing.assert_array_equal(to_numpy(y), [[-INF], [INF], [INF], [0.0]])
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])

@@ -30,7 +30,8 @@ def inception_score(probabilities):
     Source: T. Salimans et al., arXiv:1606.03498, section 4.
     """
     p = _checked("inception_score", probabilities, least=1)
-    if (p < 0).any() or not np.allclose(p.sum(axis=1), 1, atol=1e-4):
+    rounding = 1e-2 if getattr(probabilities, "dtype", None) == np.float16 else 1e-4
+    if (p < 0).any() or not np.allclose(p.sum(axis=1), 1, atol=rounding):
         raise UserError("inception_score expected probabilities, rows of numbers from 0 that sum to 1")
     tiny = np.finfo(float).tiny  # 0 log 0 is 0
     divergence = (p * (np.log(np.maximum(p, tiny)) - np.log(np.maximum(p.mean(axis=0), tiny)))).sum(axis=1)
@@ -62,6 +63,9 @@ def frechet_of_gaussians(mean_1, covariance_1, mean_2, covariance_2):
     sum of their roots, and a symmetric eigenvalue solver is enough, even where a covariance is singular.
     Source: D. C. Dowson, B. V. Landau, J. Multivariate Analysis 12 (1982), 450-455.
     """
+    mean_1, covariance_1, mean_2, covariance_2 = (
+        np.asarray(each, float) for each in (mean_1, covariance_1, mean_2, covariance_2)
+    )
     root = _square_root(covariance_1)
     eigenvalues = np.linalg.eigvalsh(root @ covariance_2 @ root)
     trace_of_root = np.sqrt(np.maximum(eigenvalues, 0)).sum()  # rounding makes zeros slightly negative

@@ -6,6 +6,7 @@ import scipy.linalg
 
 from nanogan.analysis.judges.classifier import Classifier, classify
 from nanogan.analysis.measures import scores
+from nanogan.analysis.measures.classes import mean_distance
 from nanogan.errors import UserError
 from nanogan.models import dcgan
 
@@ -131,3 +132,25 @@ def test_a_callers_mistake_gets_one_sentence(call, message):
     with pytest.raises(UserError) as caught:
         call()
     assert message in str(caught.value)
+
+
+MEASURES = {
+    "frechet_distance": scores.frechet_distance,
+    "frechet_of_gaussians": lambda a, b: scores.frechet_of_gaussians(a[0], a[1:9], b[0], b[1:9]),
+    "kid": scores.kid,
+    "precision_recall": scores.precision_recall,
+    "nearest": lambda a, b: scores.nearest(a, b)[1],
+    "mean_distance": lambda a, b: mean_distance(a),
+    "inception_score": lambda a, b: scores.inception_score((a.T / a.sum(axis=1, dtype=float)).T.astype(a.dtype)),
+}
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=MEASURES)
+def test_measures_of_float16_features_are_those_of_the_same_values(measure, rng):
+    """Their squares end at 65504."""
+    a, b = ((300 + 50 * rng.standard_normal((30, 8))).astype(np.float16) for _ in range(2))
+    for cloud in (a, b):
+        cloud[1:9] = np.cov(cloud[9:].T.astype(float)).round()  # a covariance
+    a[1:9] = abs(a[1:9])
+    expected = measure(a.astype(np.float64), b.astype(np.float64))
+    np.testing.assert_allclose(measure(a, b), expected, rtol=1e-3)
