@@ -131,8 +131,9 @@ def run(main):
 
 def _program():
     """What errors are headed by: "mnist_dcgan.py", or "nanogan.convert" after python -m."""
+    name = os.path.basename(sys.argv[0])
     module = getattr(sys.modules["__main__"], "__spec__", None)
-    return sys.argv[0].rsplit("/", 1)[-1] if module is None else module.name.removesuffix(".__main__")
+    return module.name.removesuffix(".__main__") if name == "__main__.py" and module is not None else name
 
 
 def _of_the_system(error):

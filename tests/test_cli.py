@@ -75,7 +75,6 @@ def test_an_error_of_the_system_is_a_sentence_that_names_the_file(monkeypatch, c
         raise error
 
     monkeypatch.setattr(sys, "argv", ["x/script.py"])
-    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
     assert finish(main) == 1
     assert capsys.readouterr().err.startswith(f"script.py: error: {sentence}")
 

@@ -19,25 +19,22 @@ def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None):
     Raises TrainingDiverged if a loss or a parameter is not finite, OSError for what cannot be written (see Run), and
     UserError if another run writes into the folder.
     """
+    plan = Plan(loader, game.batches, epochs, max_steps)
     with run.reserved():
-        return _train(game, loader, run, Plan(loader, game.batches, epochs, max_steps), seed, resume)
-
-
-def _train(game, loader, run, plan, seed, resume):
-    if not run.begin(game, loader, plan, seed, resume):
-        return True
-    with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():
-        for at, batches in plan.steps(loader, after=run.progress.step):
-            game.reseed(seed, at.step)
-            inputs = game.draw(batches, seeded_rng(seed, f"step {at.step}"), at)
-            run.note(at, game.step(**inputs))
-            last = at.step == plan.total or stop()
-            if last or at.ends_epoch or run.samples_are_due(at):
-                run.save_samples(at, last)
-            if last or at.ends_epoch or run.checkpoint_is_due():
-                run.save_checkpoint(at, last)
-            if last:
-                return run.end(completed=at.step == plan.total)
+        if not run.begin(game, loader, plan, seed, resume):
+            return True
+        with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():
+            for at, batches in plan.steps(loader, after=run.progress.step):
+                game.reseed(seed, at.step)
+                inputs = game.draw(batches, seeded_rng(seed, f"step {at.step}"), at)
+                run.note(at, game.step(**inputs))
+                last = at.step == plan.total or stop()
+                if last or at.ends_epoch or run.samples_are_due(at):
+                    run.save_samples(at, last)
+                if last or at.ends_epoch or run.checkpoint_is_due():
+                    run.save_checkpoint(at, last)
+                if last:
+                    return run.end(completed=at.step == plan.total)
 
 
 class Plan:

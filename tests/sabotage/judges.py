@@ -41,7 +41,7 @@ JUDGES = {
     "models.discogan": ["models:test_translators", "games:test_discogan"],
     "models": ["models:test_dcgan"],
     "checkpoint": ["test_ema", "test_checkpoint"],
-    "training": ["test_loop", "test_resume"],
+    "training": ["test_loop", "training:test_resume"],
 }
 ON_GPU = ["test_gpu_path", "test_precision"]  # of what is not in fast/gpu
 
