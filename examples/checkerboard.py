@@ -34,7 +34,7 @@ from nanogan.analysis.inside import spectrum
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.measures import scores
 from nanogan.data import Loader
-from nanogan.data.named import is_set, load_pictures
+from nanogan.data.named import OtherChannels, is_set, load_pictures
 from nanogan.disk import writable_folder
 from nanogan.errors import TrainingDiverged, UserError
 from nanogan.games.drawing import draw_z, sample
@@ -146,13 +146,10 @@ def read(args, split, count):
         return load_pictures(
             args.data, split=split, count=count, progress=experiments.progress_bar("reading"), **options
         )[0]
-    except UserError as error:
-        if str(error).endswith("channels, 1 were expected"):
-            raise UserError(
-                f"{error}: name pictures of the generator's channels, best those it was trained on, such as "
-                "--data mnist"
-            ) from None
-        raise
+    except OtherChannels as error:
+        raise UserError(
+            f"{error}: name pictures of the generator's channels, best those it was trained on, such as --data mnist"
+        ) from None
 
 
 class Part:

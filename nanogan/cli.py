@@ -7,6 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 from nanogan.errors import TrainingDiverged, UserError
@@ -100,10 +101,12 @@ def run(main):
     """
     name = _program()
     _prepare_streams()
+    warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's: too large ones are left out and named
     try:
         _warn_of_another_nanogan(name)
         status = main()
-        sys.stdout.flush()
+        if hasattr(sys.stdout, "flush"):  # print needs no more than write
+            sys.stdout.flush()
         sys.exit(status)
     except UserError as error:
         code, message = 2, f"error: {error}"
@@ -141,7 +144,8 @@ def _of_the_system(error):
     if type(error).__str__ is not OSError.__str__ or error.strerror is None:
         return error
     if error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
+        advice = ": check who may read and write it" if isinstance(error, PermissionError) else ""
+        return f"{error.filename}: {error.strerror}{advice}"
     return f"{error.strerror}: a file or the standard output could not be read or written"
 
 

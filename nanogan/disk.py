@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fnmatch
 import os
 import re
 import socket
@@ -18,8 +19,18 @@ else:
     import fcntl
 
 MARK = ".nanogan-results"  # a file that says which files beside it are results, not data
-IMAGES = ("real.png", "losses.png", "training.gif", "generated*.png")  # that runs and --generate write
-RESULTS = (*IMAGES, "samples", "checkpoints", "previous", "translated")  # and folders in which there are more
+OF_RUNS = ("real.png", "losses.png", "training.gif", "samples", "checkpoints", "previous", "translated")
+OF_EXPERIMENTS = (
+    *("walk_*.png", "walk_*.gif", "plane_*.png", "turn.png", "arithmetic.png", "inversion.png", "nearest.png"),
+    *("samples.png", "spectra.png", "curves.png", "gradient*.png", "guided.png", "features.png", "forgetting.png"),
+    *("noisy.png", "mistakes.png", "duplicates.png", "scores*.png", "dcgan.png", "mlp.png", "wgan_modes.png"),
+    *("theory.png", "theory.gif"),
+)
+RESULTS = (
+    *OF_RUNS,
+    "generated*.png",
+    *OF_EXPERIMENTS,
+)  # images that scripts write, and folders in which there are more
 RUN = {b"log.csv", b"samples", b"checkpoints"}  # what the folder of a run holds
 MAX_MARK = 1 << 12  # characters
 LOCK_FILE = ".lock"
@@ -261,16 +272,18 @@ if hasattr(os, "register_at_fork"):
 def mark_results(folder):
     """Note in ``folder`` that results are in it, so that they are not taken for images to train on.
 
-    In an empty folder that is all that will be in it; in one with files of the user's own, what is called as RESULTS.
+    In an empty folder that is all that will be in it; in one with files of the user's own, what is called as one of
+    RESULTS, but for those that are there already.
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / MARK).exists():
         return
-    is_empty = all(path.name.startswith(".") for path in folder.iterdir())
+    names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
+    patterns = [pattern for pattern in RESULTS if not fnmatch.filter(names, pattern)] if names else ["*"]
     lines = ["# Written by nanogan. What matches a line below is not read as an image of this folder or one above it."]
     with replacing(folder / MARK) as temporary:
-        temporary.write_text("\n".join([*lines, *(["*"] if is_empty else RESULTS)]) + "\n", encoding="utf-8")
+        temporary.write_text("\n".join([*lines, *patterns]) + "\n", encoding="utf-8")
 
 
 def results_in(folder, names):
@@ -278,7 +291,7 @@ def results_in(folder, names):
 
     Where :func:`mark_results` left no note, a run of an earlier version is known by what it left.
     """
-    if MARK.encode() not in names:
+    if MARK.encode() not in names or not os.path.isfile(os.path.join(os.fsencode(folder), MARK.encode())):
         return None if RUN <= names else ()
     with open(os.path.join(os.fsencode(folder), MARK.encode()), encoding="utf-8", errors="replace") as file:
         lines = [line for line in file.read(MAX_MARK).splitlines() if line and not line.startswith("#")]

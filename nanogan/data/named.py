@@ -20,6 +20,10 @@ NAMES = ("mnist", "fashion-mnist", "cifar10", "digits", "faces")
 CIFAR10 = ("cifar-10-batches-bin", "cifar-10-batches-py")  # what its archives unpack to; the second is refused
 
 
+class OtherChannels(UserError):
+    """A data set is in colour where grey images were expected."""
+
+
 def load_pictures(name, *, size, channels, split="train", count=None, seed=0, progress=None):
     """Return images, uint8 (N, size, size, channels), and their labels, integers (N,), or None if they have none.
 
@@ -44,7 +48,7 @@ def load_pictures(name, *, size, channels, split="train", count=None, seed=0, pr
     if pictures.shape[3] == 1 and channels == 3:
         pictures = np.repeat(pictures, 3, axis=3)
     if pictures.shape[3] != channels:
-        raise UserError(f"the pictures of {name} have {pictures.shape[3]} channels, {channels} were expected")
+        raise OtherChannels(f"the images of {name} have {pictures.shape[3]} channels, {channels} were expected")
     return images.resize(pictures, size, progress=progress), labels
 
 

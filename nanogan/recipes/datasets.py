@@ -3,7 +3,7 @@
 import sys
 
 from nanogan import cli
-from nanogan.data.named import NAMES, is_set, load_pictures
+from nanogan.data.named import NAMES, OtherChannels, is_set, load_pictures
 from nanogan.errors import DataNotFound, UserError
 from nanogan.recipes.flags import images_needed, progress_bar
 
@@ -58,15 +58,18 @@ def load_split(args, split="test", count=None, name=None):
     Raises UserError if the data set has no such split.
     """
     name = args.data if name is None else name
-    return load_pictures(
-        name,
-        size=args.image_size,
-        channels=args.channels,
-        split=split,
-        count=count if is_set(name) else None,  # the first ones of a folder are of one class
-        seed=args.seed,
-        progress=progress_bar(f"reading {split} images"),
-    )
+    try:
+        return load_pictures(
+            name,
+            size=args.image_size,
+            channels=args.channels,
+            split=split,
+            count=count if is_set(name) else None,  # the first ones of a folder are of one class
+            seed=args.seed,
+            progress=progress_bar(f"reading {split} images"),
+        )
+    except OtherChannels as error:
+        raise UserError(f"{error}: add --channels 3") from None
 
 
 def load_test(args, count=None):

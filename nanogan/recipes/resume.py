@@ -37,6 +37,8 @@ def resume(parser, args, fixed=()):
     here = given(parser, args)
     path = Path(args.out if args.resume is True else args.resume)
     path = path / LAST if args.resume is True or path.is_dir() else path
+    if path.parent == Path() and path.is_file():
+        path = path.absolute()  # where it was started in the folder checkpoints, which tells the run's folder
     if not path.is_file():
         raise UserError(
             f"there is no checkpoint {path} to resume: leave --resume out to start a run, or name a file that a run "
@@ -62,6 +64,11 @@ def resume(parser, args, fixed=()):
             setattr(args, name, _from_here(value, progress.options.get(FOLDER)) if name in PATHS else value)
     if "out" not in here and path.parent.name == LAST.parent.name:
         args.out = str(path.parent.parent)
+    for name in FILES:
+        if vars(args).get(name) is not None and not os.path.exists(vars(args)[name]):
+            raise UserError(
+                f"{vars(args)[name]}, which {path} names, is not there: say where it is with {as_flag(name, 'FILE')}"
+            )
     problem = parser.game.contradiction(parser.game.Options.of(vars(args)), arrays)
     if problem:
         raise UserError(f"{path} cannot be resumed from: {problem}")

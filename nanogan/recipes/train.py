@@ -16,7 +16,7 @@ from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
 from nanogan.text import quoted
-from nanogan.training.earlier import folder_of, same_folder
+from nanogan.training.earlier import check_own, folder_of, same_folder
 from nanogan.version import __version__
 
 SCORED = 2000  # images that --best-by compares after each epoch
@@ -75,6 +75,8 @@ def train(args, game, load_data, progress=None, measure=None):
 
 def _train(args, game, options, load_data, progress, measure, device, out, lock):
     """What :func:`train` does once the folder ``out`` is this run's."""
+    if progress is None:
+        check_own(out)
     name, columns = _load(args, load_data, progress)
     columns = columns if isinstance(columns, dict) else {"images": columns}
     images = columns[game.real]
@@ -96,6 +98,8 @@ def _train(args, game, options, load_data, progress, measure, device, out, lock)
 
     _tell_start(name, loader, playing, device)
     tell_left_out(columns)
+    if loader.shapes.get("labels") == 1:
+        print("all images are of one class: in a folder, each class has its own folder below it", file=sys.stderr)
     if progress is not None:
         progress = checkpoint.load_training(progress.path, playing)
         _tell_resumed(progress)
@@ -146,7 +150,9 @@ def _last_step(args, steps_per_epoch):
 
 def _nothing_left(args, game, progress):
     """Say so at once: no data are read and no judge is trained. Return the exit status."""
-    print(f"nothing was left to do: {progress.path} is of step {progress.step}, the last one")
+    why = f"step {progress.step}, and --epochs {args.epochs} ends at step {args.epochs * progress.steps_per_epoch}"
+    why = "a dry run, which is done: start a run without --resume" if args.dry_run else why
+    print(f"nothing was left to do: {progress.path} is of {why}")
     out = folder_of(progress)
     if same_folder(out, Path(args.out)):
         with Lock(writable_folder(out, results=False)):

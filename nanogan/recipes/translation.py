@@ -97,7 +97,7 @@ def check_domains(parser, args):
         parser.error("--checkpoint names a trained translator: add --translate FOLDER")
     if args.translate is not None and args.resume is not None:
         parser.error("--translate translates and --resume trains: leave one of them out")
-    if (args.a is None) != (args.b is None):
+    if (args.a is None) != (args.b is None) and args.resume is None:  # a run goes on with one that moved
         parser.error("--a and --b name the folders of two domains: give both")
     for name in ("data", "pair", "count"):
         if args.a is not None and getattr(args, name) != parser.get_default(name):
@@ -111,7 +111,9 @@ def check_domains(parser, args):
 def load_domains(args):
     """Return a name and the columns "a" and "b", uint8 (N, size, size, C), which are not paired."""
     needed = images_needed(args)
-    if args.a is not None:
+    if args.a is not None or args.b is not None:
+        if None in (args.a, args.b):
+            raise UserError("--a and --b name the folders of two domains, and this run had none: leave it out")
         progress = progress_bar("listing")
         options = {"size": args.image_size, "channels": args.channels, "progress": progress}
         folders = {name: PictureFolder(getattr(args, name), **options) for name in ("a", "b")}
@@ -210,6 +212,7 @@ def translate(args, default):
     With the network in ``args.checkpoint``, or in ``default``; at the size that it was trained at. An image keeps its
     path below the folder, now below ``args.out``/translated and as a PNG file.
     """
+    _check_apart(Path(args.out) / "translated", Path(args.translate))
     network = checkpoint.load_translator(args.checkpoint or default).to(backend.get_device(args.device))
     options = {"size": network.image_size, "channels": network.in_channels}
     folder = PictureFolder(args.translate, progress=progress_bar("listing"), **options)
@@ -226,6 +229,13 @@ def translate(args, default):
         print(quoted(f"{path} could not be read: {reason}"))
     tell_left_out({"images": folder})
     return 0
+
+
+def _check_apart(out, source):
+    """Raise UserError if translations would come to lie among the images that are translated, or replace them."""
+    out, folder = out.resolve(), source.resolve()
+    if out == folder or out in folder.parents or folder in out.parents:
+        raise UserError(f"{source} would hold its own translations, in {out}: choose another folder with --out")
 
 
 def _save(image, name, out, written):

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.disk import Lock, clear_temporaries, replacing
+from nanogan.disk import MARK, Lock, clear_temporaries, replacing, results_in
 from nanogan.errors import UserError
 from nanogan.progress import say
 from nanogan.training.log import read_rows
@@ -35,6 +35,30 @@ PRODUCTS = (
 SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of which there are many
 LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))
 MAX_JSON = 1 << 20  # bytes of a curves.json or options.json
+
+
+def check_own(out):
+    """Raise UserError if ``out`` holds what a run would replace, and no run left it there."""
+    if _is_a_run(out):
+        return
+    folders = [path for path in (out / "samples", out / LAST.parent) if any(path.glob("[!.]*"))]
+    if any((out / "previous").glob("[!.]*")) and not _is_a_run(out / "previous"):
+        folders.append(out / "previous")
+    for path in (*_products(out), *folders):
+        raise UserError(
+            f"{path} is there, which no run of nanogan left, and a run would put its own in its place: choose another "
+            "folder with --out"
+        )
+
+
+def _is_a_run(out):
+    """Whether nanogan made the folder ``out``, or a run began in it."""
+    names = {path.name.encode() for path in out.glob("*")} | {path.name.encode() for path in out.glob(MARK)}
+    if results_in(out, names & {MARK.encode()}) is None or "curves" in _read_json(out / "curves.json"):
+        return True
+    with suppress(OSError), open(out / "log.csv", "rb") as file:
+        return file.read(11) == b"epoch,step,"
+    return False
 
 
 def set_aside(out):

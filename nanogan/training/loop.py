@@ -1,10 +1,12 @@
 """The loop round a game's step: all of it."""
 
 import itertools
+from numbers import Integral
 
 import numpy as np
 
 from nanogan.backend import seeded_rng
+from nanogan.errors import UserError
 from nanogan.games.game import At
 from nanogan.training.interrupt import stop_between_steps
 
@@ -45,9 +47,11 @@ class Plan:
     """
 
     def __init__(self, loader, batches, epochs, max_steps=None):
-        self.batches, self.epochs = batches, epochs
+        if not isinstance(epochs, Integral) or epochs < 1:
+            raise UserError(f"train expected an integer of at least 1 as epochs, got {epochs!r}")
+        self.batches, self.epochs = batches, int(epochs)
         self.steps_per_epoch = -(-len(loader) // batches)
-        self.planned = epochs * self.steps_per_epoch
+        self.planned = self.epochs * self.steps_per_epoch
         self.total = min(self.planned, max_steps or self.planned)
 
     def steps(self, loader, after=0):

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
+from numbers import Integral, Real
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,7 @@ from nanogan.report import write_report
 from nanogan.training.earlier import (
     BEST,
     LAST,
+    check_own,
     clear_all_temporaries,
     folder_of,
     make_folders,
@@ -73,6 +75,12 @@ class Run:
     ):  # fmt: skip
         if on_disk_full not in ("stop", "continue"):
             raise UserError(f'on_disk_full expected "stop" or "continue", got {on_disk_full!r}')
+        checked_count("log_every", log_every, 1)
+        checked_count("keep", keep, 0)
+        if sample_every is not None:
+            checked_count("sample_every", sample_every, 0)
+        if not isinstance(checkpoint_minutes, Real) or not checkpoint_minutes >= 0:
+            raise UserError(f"checkpoint_minutes expected a number of at least 0, got {checkpoint_minutes!r}")
         for name, function in (("metric", metric), ("measure", measure)):
             if function is not None and not callable(function):
                 raise UserError(f"{name} expected a function of the game, got {function!r:.80}")
@@ -108,6 +116,8 @@ class Run:
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
         real = [batch[game.real] for batch in first[:enough]]
         self._real = array_module(real[0]).concatenate(real)[:SHOWN]
+        if resume is None or not same_folder(folder_of(resume), out):
+            check_own(out)
         mark_results(out)
         make_folders(out)
         if resume is None:
@@ -317,6 +327,12 @@ class Run:
                 self.game.labels,
             )
             write(out / "report.html", write_report, out)
+
+
+def checked_count(name, value, low):
+    """Raise UserError unless ``value`` is an integer of at least ``low``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+        raise UserError(f"{name} expected an integer of at least {low}, got {value!r}")
 
 
 def check_finite(game, step):

@@ -34,7 +34,7 @@ def test_built_in_faces_unless_a_folder_has_their_name(tmp_path, monkeypatch, rn
     np.testing.assert_array_equal(labels >> 4, attributes["round"])
     large, _ = load_pictures("faces", size=64, channels=3, count=2)
     np.testing.assert_array_equal(large, builtin_faces(2, size=64)[0])
-    with pytest.raises(UserError, match="the pictures of faces have 3 channels, 1 were expected"):
+    with pytest.raises(UserError, match="the images of faces have 3 channels, 1 were expected"):
         load_pictures("faces", size=32, channels=1, count=2)
     (tmp_path / "faces").mkdir()
     Image.fromarray(rng.integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(tmp_path / "faces/mine.png")

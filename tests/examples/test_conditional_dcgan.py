@@ -186,7 +186,7 @@ def test_without_mnist_it_trains_on_digits_and_says_so(script, monkeypatch, tmp_
     [
         (("--data", "flat"), "a conditional GAN expected images with labels, got images alone: use a data set with"),
         (("--data", "nowhere"), "nowhere"),
-        (("--data", "cifar.npz"), "the pictures of cifar.npz have 3 channels, 1 were expected"),
+        (("--data", "cifar.npz"), "the images of cifar.npz have 3 channels, 1 were expected: add --channels 3"),
         (("--data", "digits", "--image-size", "30"), "a DCGAN cannot draw pictures of 30 pixels"),
         (("--data", "set.npz", "--batch-size", "21"), "a batch of 21 was asked for, but there are 20"),
         (("--channels", "2"), "argument --channels: invalid choice: 2"),

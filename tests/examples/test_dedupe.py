@@ -210,8 +210,8 @@ def test_a_users_own_pictures_in_the_place_of_planted_ones_are_kept(tmp_path):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("nowhere",), "expected a folder of pictures, nowhere is nothing: check the path"),
-        (("notes.txt",), "expected a folder of pictures, notes.txt is a file"),
+        (("nowhere",), "expected a folder of images, nowhere does not exist: check the path"),
+        (("notes.txt",), "expected a folder of images, notes.txt is a file"),
         (("empty",), "empty holds no image that can be read (such as JPEG or PNG), itself or below"),
         (("one",), "one holds one picture that can be read: near-duplicates expected at least two"),
         (("broken",), "none of the 1 pictures in broken can be read"),

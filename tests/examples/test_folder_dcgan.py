@@ -69,6 +69,30 @@ def test_a_run_among_the_images_it_trains_on_takes_none_of_its_results_for_them(
     assert "30 images of 16 x 16" in succeed(photos.parent, *TINY, "--epochs", "1", "--out", "x", folder=tmp_path)[0]
 
 
+@pytest.mark.parametrize(
+    "name",
+    ["report.html", "real.png", "options.json", "log.csv", "samples/1.png", "previous/1.png", "checkpoints/a.txt"],
+)
+def test_a_users_own_files_with_the_names_of_a_runs_are_not_replaced(photos, tmp_path, name):
+    """They were moved to previous/ by the first run, and lost by the second."""
+    mine = tmp_path / "mine" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    code, out, err = run("folder_dcgan.py", photos, *TINY, "--epochs", "1", "--out", "mine", folder=tmp_path)
+    assert code == 2
+    there = f"mine/{name.split('/')[0]}"
+    assert f"{there} is there, which no run of nanogan left" in err
+    assert out == "", "no data were read"
+    assert {path.read_text() for path in (tmp_path / "mine").rglob("*") if path.is_file()} == {"mine"}
+
+
+def test_a_run_is_resumed_in_the_folder_of_its_checkpoints(photos, tmp_path):
+    succeed(photos, *TINY, "--epochs", "1", "--out", "run", folder=tmp_path)
+    out, _ = succeed("--resume", "last.safetensors", "--epochs", "2", folder=tmp_path / "run" / "checkpoints")
+    assert f"done: {tmp_path / 'run'} holds" in out
+    assert not (tmp_path / "run" / "checkpoints" / "runs").exists()
+
+
 def test_names_with_line_breaks_are_quoted_in_lists_of_names(photos, tmp_path):
     (photos / "two\nlines\x1b[2J.png").write_text("not an image")
     _, err = succeed(photos, *TINY, "--epochs", "1", folder=tmp_path)
@@ -122,7 +146,7 @@ def test_the_files_of_cifar_10_and_svhn_serve_as_well(tmp_path):
     assert "50 images of 16 x 16" in out
     code, _, err = run("folder_dcgan.py", "train_32x32.mat", *TINY, "--channels", "1", folder=tmp_path)
     assert code == 2
-    assert "the pictures of train_32x32.mat have 3 channels, 1 were expected" in err
+    assert "the images of train_32x32.mat have 3 channels, 1 were expected" in err
 
 
 def test_grey_pictures_and_a_dry_run(photos, tmp_path):
@@ -136,7 +160,7 @@ def test_grey_pictures_and_a_dry_run(photos, tmp_path):
     ("arguments", "message"),
     [
         ((), "name the folder of pictures: folder_dcgan.py PATH"),
-        (("nowhere",), "expected a folder of pictures, nowhere is nothing: check the path"),
+        (("nowhere",), "expected a folder of images, nowhere does not exist: check the path"),
         (("empty",), "empty holds no image that can be read (such as JPEG or PNG), itself or below"),
         (("holiday pictures", "--batch-size", "64"), "a batch of 64 was asked for, but there are 30 pictures"),
         (("holiday pictures", "--image-size", "30"), "a DCGAN cannot draw pictures of 30 pixels"),

@@ -363,7 +363,8 @@ def test_nothing_left_to_do_is_said_at_once(tmp_path):
     for arguments in ((), ("--epochs", 1)):
         out = succeed("--resume", "--out", "run", *arguments, folder=tmp_path)
         first, second, third = out.splitlines()
-        assert first == "nothing was left to do: run/checkpoints/last.safetensors is of step 6, the last one"
+        ends = "--epochs 1 ends at step 3" if arguments else "--epochs 2 ends at step 6"
+        assert first == f"nothing was left to do: run/checkpoints/last.safetensors is of step 6, and {ends}"
         assert second.startswith("done: run holds report.html")
         assert third.endswith("--resume run/checkpoints/last.safetensors --epochs 4")
     assert {name: (tmp_path / "run" / name).read_bytes() for name in drawn} == drawn

@@ -1,5 +1,7 @@
 """The scripts of the games of two domains; what all training scripts share is tested in test_every_game.py."""
 
+import shutil
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -46,6 +48,30 @@ def test_a_refused_translation_leaves_no_folder(folders):
         assert code == 2
         assert message in err
         assert not (folders / "t").exists()
+
+
+@pytest.mark.parametrize("folder", ["runs/discogan/translated", "runs/discogan", "runs/discogan/translated/deep"])
+def test_translations_do_not_replace_what_is_translated(folders, folder):
+    """The way back, of what the way there left in the same place."""
+    starting.succeed("discogan.py", *TWO, "--dry-run", folder=folders)
+    starting.succeed("discogan.py", "--translate", "x", folder=folders)
+    (folders / "runs/discogan/translated/deep").mkdir()
+    shutil.copy(folders / "runs/discogan/translated/00.png", folders / "runs/discogan/translated/deep/a.png")
+    before = {path: path.read_bytes() for path in (folders / "runs").rglob("*.png")}
+    back = ("--checkpoint", "runs/discogan/b_to_a.safetensors")
+    code, _, err = starting.run("discogan.py", "--translate", folder, *back, folder=folders)
+    assert code == 2
+    assert f"{folder} would hold its own translations, in {folders / 'runs/discogan/translated'}: choose another" in err
+    assert {path: path.read_bytes() for path in (folders / "runs").rglob("*.png")} == before
+
+
+def test_one_of_two_folders_that_moved_is_named_anew(folders):
+    starting.succeed("discogan.py", *TWO, "--epochs", 1, "--out", "run", folder=folders)
+    (folders / "x").rename(folders / "moved")
+    code, _, err = starting.run("discogan.py", "--resume", "run", "--epochs", 2, folder=folders)
+    assert code == 2
+    assert "say where to with --a PATH" in err
+    starting.succeed("discogan.py", "--resume", "run", "--epochs", 2, "--a", "moved", folder=folders)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)

@@ -146,3 +146,33 @@ def test_a_measure_that_is_no_number_gets_one_sentence_and_costs_no_training(set
     with pytest.raises(UserError, match=match):
         run(**{name: lambda game, value=value: value for name, value in options.items()})
     assert checkpoint.read_training(out / LAST)[0].step == 3
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        {"log_every": 0},
+        {"log_every": None},
+        {"log_every": 2.5},
+        {"sample_every": -1},
+        {"sample_every": "1"},
+        {"keep": -1},
+        {"keep": True},
+        {"checkpoint_minutes": None},
+        {"checkpoint_minutes": -1.0},
+        {"checkpoint_minutes": float("nan")},
+    ],
+)
+def test_an_interval_that_is_none_is_refused_when_the_run_is_made(tmp_path, option):
+    ((name, value),) = option.items()
+    with pytest.raises(UserError, match=f"{name} expected an? (integer|number) of at least [01], got {value!r}"):
+        Run(tmp_path / "run", **option)
+
+
+@pytest.mark.parametrize("epochs", [0, -1, 1.0, "1", None])
+def test_a_number_of_epochs_that_is_none_is_refused_before_the_folder_is_made(setup, epochs):
+    _, game, out = setup
+    loader = Loader(np.zeros((8, 8, 8, 1), np.uint8), batch_size=3)
+    with pytest.raises(UserError, match="train expected an integer of at least 1 as epochs, got"):
+        train(game, loader, Run(out), epochs=epochs)
+    assert not out.exists()

@@ -4,7 +4,7 @@ import fnmatch
 import os
 
 from nanogan.data.formats.image_files import FORMATS, SUFFIXES, first_bytes, kind_of
-from nanogan.disk import RESULTS, RUN, results_in
+from nanogan.disk import MARK, RESULTS, RUN, results_in
 from nanogan.errors import UserError
 from nanogan.text import quoted
 
@@ -64,14 +64,16 @@ class Listing:
         if patterns is None and below:
             self._results.append(below)
             return []
-        if patterns is None:  # the root itself is asked for: all of it, or what was there before a run began
-            patterns = RESULTS if names >= RUN else ()
+        if patterns is None:  # the root itself is asked for: its results only if there is nothing else
+            others = [entry for entry in entries if not _is_result(entry.name, RESULTS)]
+            has_images = any(entry.name.lower().endswith(SUFFIXES) or entry.is_dir() for entry in others)
+            patterns = RESULTS if has_images or names >= RUN else ()
         found = []
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = entry.name
             if name.startswith(b"."):
                 continue
-            if any(fnmatch.fnmatchcase(os.fsdecode(name), pattern) for pattern in patterns):
+            if _is_result(name, patterns):
                 self._results.append(below + name)
             elif item := self._classified(below, entry):
                 found.append(item)
@@ -111,11 +113,16 @@ class Listing:
         ]
         if self._results:
             names = ", ".join(quoted(os.fsdecode(name)) for name in self._results[:3])
-            phrases.append(f"results of nanogan ({names}{', ...' if len(self._results) > 3 else ''})")
+            more = ", ..." if len(self._results) > 3 else ""
+            phrases.append(f"results of nanogan ({names}{more}); remove {MARK} from a folder that is your own")
         if self._others:
             suffixes = ", ".join(sorted(map(os.fsdecode, self._suffixes)))
             phrases.append(f"{_counted(self._others, 'other file')}{suffixes and f' ({suffixes})'}")
         return phrases
+
+
+def _is_result(name, patterns):
+    return any(fnmatch.fnmatchcase(os.fsdecode(name), pattern) for pattern in patterns)
 
 
 def _counted(count, noun):

@@ -122,8 +122,8 @@ class PictureFolder:
         images, [name, count], since they are listed folder by folder. An image in the folder itself is of class None.
         """
         if not self.path.is_dir():
-            found = "a file" if self.path.exists() else "nothing"
-            raise UserError(f"expected a folder of pictures, {self.path} is {found}: check the path")
+            found = "is a file" if self.path.exists() else "does not exist"
+            raise UserError(f"expected a folder of images, {self.path} {found}: check the path")
         root, names, starts, digest = os.fsencode(self.path), bytearray(), bytearray(), hashlib.sha256()
         options = (2, self.size, self.channels, self.background, MAX_PIXELS, MAX_BYTES)  # 2: this decoder's version
         digest.update(repr(options).encode())
@@ -213,6 +213,7 @@ class PictureFolder:
             raise UserError(f"{self.path} has no cache to pack into: give PictureFolder a cache=FILE")
         if self._packed is not None:
             return self
+        self._check_own_cache()
         note = self._note()
         try:
             with replacing(self.cache) as temporary:
@@ -231,6 +232,18 @@ class PictureFolder:
             raise UserError(f"the cache {self.cache} cannot be written ({error.strerror or error})") from None
         self._open_cache()
         return self
+
+    def _check_own_cache(self):
+        """Raise UserError if the cache's file is another, which no folder was packed into."""
+        if self._note().exists() or not self.cache.exists():
+            return
+        try:
+            array = np.lib.format.open_memmap(self.cache, mode="r")
+            is_ours = array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
+        except Exception:  # as in _open_cache
+            is_ours = False
+        if not is_ours:
+            raise UserError(f"{self.cache} exists and holds no images: choose another name for the cache")
 
     def _note(self):
         return self.cache.with_name(self.cache.name + ".json")

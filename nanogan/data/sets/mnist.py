@@ -59,7 +59,10 @@ def load_mnist(name="mnist", *, split="train", data_dir=None, download=True):
         raise UserError(f"unknown split {split!r}: use train or test")
     found = _find(name, split, data_dir)
     if found is None and data_dir is not None:
-        raise DataNotFound(f"{data_dir} holds no {_names(split)[0]} with its labels (.gz or not): check --data-dir")
+        raise DataNotFound(
+            f"{data_dir} holds no {_names(split)[0]} with its labels (.gz or not): check --data-dir; "
+            "a folder of images is what examples/folder_dcgan.py takes"
+        )
     if found is None and not download:
         raise DataNotFound(f"{name} is not on this machine: allow the download, or name the folder that holds it")
     if found is None:

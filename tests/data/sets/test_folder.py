@@ -1,8 +1,10 @@
 """Folders of pictures: what is found, how each kind is decoded, what is left out, the packed cache."""
 
+import fnmatch
 import io
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -18,6 +20,7 @@ from nanogan.data.formats import image_files
 from nanogan.data.sets import folder
 from nanogan.disk import mark_results
 from nanogan.errors import DataNotFound, UserError
+from tests.starting import EXAMPLES
 
 
 def painted(path, value, *, size=(8, 8), mode="RGB", **options):
@@ -155,7 +158,10 @@ def test_results_below_a_folder_are_not_its_images(tmp_path):
     painted(tmp_path / "runs" / "mine" / "real.png", 4)  # not every file of that name
     pictures = PictureFolder(tmp_path, size=2)
     assert values(pictures[:]) == [0, 1, 2, 3, 4]
-    assert pictures.left_out == ["results of nanogan (runs/new/, runs/of an earlier version/)"]
+    assert pictures.left_out == [
+        "results of nanogan (runs/new/, runs/of an earlier version/); remove .nanogan-results from a folder that is "
+        "your own"
+    ]
 
 
 def test_results_among_the_images_of_a_folder_are_not_its_images(tmp_path):
@@ -168,7 +174,7 @@ def test_results_among_the_images_of_a_folder_are_not_its_images(tmp_path):
     pictures = PictureFolder(tmp_path, size=2)
     assert values(pictures[:]) == [0, 1, 2, 3]
     (left_out,) = pictures.left_out[:1]
-    assert left_out == "results of nanogan (checkpoints, generated.png, losses.png, ...)"
+    assert left_out.startswith("results of nanogan (checkpoints, generated.png, losses.png, ...); remove")
     (tmp_path / disk.MARK).unlink()  # of an earlier version
     (tmp_path / "generated.png").unlink()
     assert values(PictureFolder(tmp_path, size=2)[:]) == [0, 1, 2, 3]
@@ -181,6 +187,41 @@ def test_a_folder_of_generated_images_can_be_asked_for(tmp_path):
     assert values(PictureFolder(tmp_path / "out", size=2)[:]) == [1, 2]
     with pytest.raises(DataNotFound, match=r"it holds results of nanogan \(out/\)"):
         PictureFolder(tmp_path, size=2)
+
+
+def test_results_in_a_folder_that_began_as_one_are_not_the_images_that_came_later(tmp_path):
+    mark_results(tmp_path)
+    painted(tmp_path / "generated.png", 200)
+    painted(tmp_path / "walk_line.png", 200)
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [200, 200], "nothing else is there"
+    numbered(tmp_path, 2)
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [0, 1]
+
+
+def test_a_users_own_files_with_names_of_results_stay_images(tmp_path):
+    numbered(tmp_path / "samples", 2)
+    painted(tmp_path / "real.png", 5)
+    mark_results(tmp_path)
+    painted(tmp_path / "losses.png", 200)
+    assert sorted(values(PictureFolder(tmp_path, size=2)[:])) == [0, 1, 5]
+
+
+@pytest.mark.parametrize("make", [os.mkdir, lambda path: os.symlink("nowhere", path), lambda path: os.mkfifo(path)])
+def test_what_is_no_file_is_no_mark(tmp_path, make):
+    numbered(tmp_path, 2)
+    make(tmp_path / disk.MARK)
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [0, 1]
+
+
+def test_every_image_that_a_script_writes_is_known_as_a_result():
+    """Those that its code names, out / "x.png"; a part in braces may be anything."""
+    names = set()
+    for script in EXAMPLES.glob("*.py"):
+        found = re.findall(r"""out / f?["']([\w*{}]+\.(?:png|gif))["']""", script.read_text(encoding="utf-8"))
+        names |= {re.sub(r"\{[^}]*\}", "any", name) for name in found}
+    assert {"walk_any.png", "duplicates.png", "gradients.png"} <= names
+    unknown = {name for name in names if not any(fnmatch.fnmatchcase(name, pattern) for pattern in disk.RESULTS)}
+    assert unknown <= {"any.png"}, "guided.png and others of one loop"
 
 
 def test_a_mark_is_written_once_and_says_who_wrote_it(tmp_path):
@@ -249,8 +290,8 @@ def test_links_are_followed_but_no_folder_is_entered_twice(tmp_path):
 def test_what_is_no_folder_of_pictures_gets_one_sentence(tmp_path):
     (tmp_path / "file").write_text("")
     for path, error, message in (
-        (tmp_path / "none", UserError, "expected a folder of pictures, .*none is nothing"),
-        (tmp_path / "file", UserError, "expected a folder of pictures, .*file is a file"),
+        (tmp_path / "none", UserError, "expected a folder of images, .*none does not exist"),
+        (tmp_path / "file", UserError, "expected a folder of images, .*file is a file"),
         (tmp_path, DataNotFound, r"holds no image that can be read .*; it holds 1 other file"),
     ):
         with pytest.raises(error, match=message):
@@ -728,6 +769,16 @@ def test_a_pack_that_is_interrupted_leaves_no_cache(tmp_path, monkeypatch):
     (root / "001.png").write_bytes(before)
     os.utime(root / "001.png", ns=(status.st_atime_ns, status.st_mtime_ns))
     assert another(root, cache)._packed is None, "the old note does not vouch for the new pictures"
+
+
+@pytest.mark.parametrize("content", [np.arange(10), np.zeros((2, 3, 3, 3)), np.zeros((2, 3, 3), np.uint8), b"junk"])
+def test_a_file_of_the_users_is_not_taken_for_a_cache(tmp_path, content):
+    root, cache = numbered(tmp_path / "p", 5), tmp_path / "mine.npy"
+    cache.write_bytes(content) if isinstance(content, bytes) else np.save(cache, content)
+    before = cache.read_bytes()
+    with pytest.raises(UserError, match=r"mine.npy exists and holds no images: choose another name"):
+        another(root, cache).pack()
+    assert cache.read_bytes() == before
 
 
 def test_packing_without_a_place_gets_one_sentence(tmp_path):
