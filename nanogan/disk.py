@@ -201,7 +201,7 @@ class Lock:
 
     def _locked(self):
         """Return the locked file. Raises UserError if another has it, OSError if it cannot be locked at all."""
-        while True:
+        for _ in range(100):
             handle = _open(self.path)
             try:
                 if not _lock(handle):
@@ -219,6 +219,7 @@ class Lock:
                 os.close(handle)
                 raise
             os.close(handle)
+        raise OSError(errno.ENOLCK, "the file is another each time")  # of a file system without lasting numbers
 
 
 def _open(path):
@@ -280,7 +281,8 @@ def mark_results(folder):
     if (folder / MARK).exists():
         return
     names = [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-    patterns = [pattern for pattern in RESULTS if not fnmatch.filter(names, pattern)] if names else ["*"]
+    is_whole = not names or results_in(folder, set(map(os.fsencode, names))) is None  # a run of an earlier version
+    patterns = ["*"] if is_whole else [pattern for pattern in RESULTS if not fnmatch.filter(names, pattern)]
     lines = ["# Written by nanogan. What matches a line below is not read as an image of this folder or one above it."]
     with replacing(folder / MARK) as temporary:
         temporary.write_text("\n".join([*lines, *patterns]) + "\n", encoding="utf-8")
@@ -294,8 +296,15 @@ def results_in(folder, names):
     if MARK.encode() not in names or not os.path.isfile(os.path.join(os.fsencode(folder), MARK.encode())):
         return None if RUN <= names else ()
     with open(os.path.join(os.fsencode(folder), MARK.encode()), encoding="utf-8", errors="replace") as file:
-        lines = [line for line in file.read(MAX_MARK).splitlines() if line and not line.startswith("#")]
+        text = file.read(MAX_MARK + 1)
+    whole = text if len(text) <= MAX_MARK else text.rpartition("\n")[0]  # without a line that is cut
+    lines = [line for line in whole.splitlines() if line and not line.startswith("#")]
     return None if "*" in lines else tuple(lines)
+
+
+def is_ours(folder):
+    """Whether nanogan made ``folder``, so that all of it are results."""
+    return results_in(folder, {MARK.encode()}) is None
 
 
 def _sync_folder(path):

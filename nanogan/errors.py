@@ -1,5 +1,7 @@
 """The exceptions that tell a caller, in one sentence, what to do differently."""
 
+from numbers import Integral
+
 
 class UserError(ValueError):
     """A mistake that the caller can mend.
@@ -15,6 +17,13 @@ class DeviceError(UserError):
 
 class DataNotFound(UserError):
     """The data set is not on this machine and could not be downloaded."""
+
+
+def checked_count(name, value, low):
+    """Return ``value`` as an int. Raises UserError unless it is an integer of at least ``low``; True is none."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
+        raise UserError(f"{name} expected an integer of at least {low}, got {value!r}")
+    return int(value)
 
 
 class TrainingDiverged(ArithmeticError):

@@ -322,7 +322,7 @@ def test_a_run_below_the_home_folder_is_resumed(tmp_path):
     run("--data-dir=~/data", "--out=~/run")
     assert (tmp_path / "run" / "log.csv").is_file()
     assert "last.safetensors is of a dry run" in run("--resume=~/run")
-    assert "last.safetensors is of step 4" in run("--resume", "--out=~/run", "--data-dir=~/data")
+    assert "last.safetensors is of a dry run" in run("--resume", "--out=~/run", "--data-dir=~/data")
     assert list((tmp_path / "here").iterdir()) == [], "no folder named ~"
 
 

@@ -110,9 +110,10 @@ def _as_json(value, name, depth=0):
     if depth > DEPTH:
         raise UserError(f"{name:.80} expected at most {DEPTH} dictionaries and lists in one another, got more")
     if isinstance(value, dict):
-        wrong = [key for key in value if not isinstance(key, (str, int, np.integer))]
+        wrong = [key for key in value if not isinstance(key, (str, int, np.integer)) or isinstance(key, bool)]
+        wrong += [key for key in value if not isinstance(key, str) and str(key) in value]
         if wrong:
-            raise UserError(f"{name} expected names that are text, got {wrong[0]!r:.80}")
+            raise UserError(f"{name} expected names that are text, each once, got {wrong[0]!r:.80}")
         return {str(key): _as_json(each, f"{name}[{key!r}]", depth + 1) for key, each in value.items()}
     if isinstance(value, (list, tuple)):
         return [_as_json(each, f"{name}[{i}]", depth + 1) for i, each in enumerate(value)]

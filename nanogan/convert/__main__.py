@@ -13,6 +13,7 @@ import argparse
 
 from nanogan import cli
 from nanogan.convert.torch_files import convert
+from nanogan.text import quoted
 
 
 def _renaming(text):
@@ -41,7 +42,7 @@ def main():
     )  # fmt: skip
     args = parser.parse_args()
     for note in convert(args.source, args.target, key=args.key, renames=dict(args.rename), drop=args.drop):
-        print(note)
+        print(quoted(note))
     return 0
 
 

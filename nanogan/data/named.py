@@ -60,7 +60,7 @@ def is_set(name):
 def _set(name, size, count, seed, progress):
     """Return the function of ``split`` that loads a data set; None for a folder of pictures."""
     path = Path(name)
-    if not os.path.exists(path):  # MNIST or FashionMNIST, as others write them
+    if os.path.basename(name) == str(name) and not os.path.exists(path):  # MNIST or FashionMNIST, as others write them
         name = next((each for each in NAMES if plain(each) == plain(str(name))), name)
     if name in ("mnist", "fashion-mnist"):
         return lambda split: load_mnist(name, split=split)

@@ -75,8 +75,7 @@ def train(args, game, load_data, progress=None, measure=None):
 
 def _train(args, game, options, load_data, progress, measure, device, out, lock):
     """What :func:`train` does once the folder ``out`` is this run's."""
-    if progress is None:
-        check_own(out)
+    check_own(out, game.exports, progress)
     name, columns = _load(args, load_data, progress)
     columns = columns if isinstance(columns, dict) else {"images": columns}
     images = columns[game.real]

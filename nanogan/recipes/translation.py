@@ -14,7 +14,7 @@ from nanogan.analysis.judges.classifier import classify
 from nanogan.backend import seeded_rng, to_device
 from nanogan.data import PictureFolder
 from nanogan.data.named import is_set
-from nanogan.disk import writable_folder
+from nanogan.disk import is_ours, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes.datasets import add_data, load_data, load_test
 from nanogan.recipes.flags import images_needed, progress_bar
@@ -212,12 +212,15 @@ def translate(args, default):
     With the network in ``args.checkpoint``, or in ``default``; at the size that it was trained at. An image keeps its
     path below the folder, now below ``args.out``/translated and as a PNG file.
     """
-    _check_apart(Path(args.out) / "translated", Path(args.translate))
+    target = Path(args.out) / "translated"
+    _check_apart(target, Path(args.translate))
+    if any(target.glob("[!.]*")) and not is_ours(target):
+        raise UserError(f"{target} holds files that nanogan did not write, and might replace: choose another --out")
     network = checkpoint.load_translator(args.checkpoint or default).to(backend.get_device(args.device))
     options = {"size": network.image_size, "channels": network.in_channels}
     folder = PictureFolder(args.translate, progress=progress_bar("listing"), **options)
     folder[:1]  # raises UserError, before a folder is made, if no image can be read
-    out = writable_folder(Path(args.out) / "translated")
+    out = writable_folder(target)
     count, written = min(len(folder), 4) if args.dry_run else len(folder), set()
     for start in progress_bar("translating")(range(0, count, BATCH)):
         indices = range(start, min(start + BATCH, count))

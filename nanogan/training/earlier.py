@@ -1,7 +1,6 @@
 """What a run finds in its folder: its own files up to a checkpoint, or those of an earlier run."""
 
 import csv
-import json
 import re
 import shutil
 from contextlib import nullcontext, suppress
@@ -10,9 +9,10 @@ from pathlib import Path
 from PIL import Image
 
 from nanogan import checkpoint
-from nanogan.disk import MARK, Lock, clear_temporaries, replacing, results_in
+from nanogan.disk import Lock, clear_temporaries, is_ours, replacing
 from nanogan.errors import UserError
 from nanogan.progress import say
+from nanogan.report.what_a_run_left import read_object
 from nanogan.training.log import read_rows
 
 PRODUCTS = (
@@ -34,17 +34,20 @@ PRODUCTS = (
 )  # and the networks that curves.json names
 SERIES = ("samples/epoch_*.png", "checkpoints/*.safetensors")  # products of which there are many
 LAST, BEST = (Path("checkpoints", f"{name}.safetensors") for name in ("last", "best"))
-MAX_JSON = 1 << 20  # bytes of a curves.json or options.json
 
 
-def check_own(out):
-    """Raise UserError if ``out`` holds what a run would replace, and no run left it there."""
-    if _is_a_run(out):
+def check_own(out, exports, resume=None):
+    """Raise UserError if ``out`` holds what a run would replace, and no run left it there.
+
+    exports: names of the files of networks that it will write. A run that goes on in its own folder may.
+    """
+    if _is_a_run(out) or (resume is not None and same_folder(folder_of(resume), out)):
         return
+    networks = [out / name for name in exports if (out / name).exists()]
     folders = [path for path in (out / "samples", out / LAST.parent) if any(path.glob("[!.]*"))]
     if any((out / "previous").glob("[!.]*")) and not _is_a_run(out / "previous"):
         folders.append(out / "previous")
-    for path in (*_products(out), *folders):
+    for path in (*_products(out), *networks, *folders):
         raise UserError(
             f"{path} is there, which no run of nanogan left, and a run would put its own in its place: choose another "
             "folder with --out"
@@ -53,8 +56,7 @@ def check_own(out):
 
 def _is_a_run(out):
     """Whether nanogan made the folder ``out``, or a run began in it."""
-    names = {path.name.encode() for path in out.glob("*")} | {path.name.encode() for path in out.glob(MARK)}
-    if results_in(out, names & {MARK.encode()}) is None or "curves" in _read_json(out / "curves.json"):
+    if is_ours(out) or "curves" in read_object(out / "curves.json"):
         return True
     with suppress(OSError), open(out / "log.csv", "rb") as file:
         return file.read(11) == b"epoch,step,"
@@ -209,19 +211,10 @@ def _products(out):
 
 def _exported(out):
     """The files of networks that the run in ``out`` says to have written, plain names of .safetensors files alone."""
-    names = _read_json(out / "curves.json").get("exports")
+    names = read_object(out / "curves.json").get("exports")
     names = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
     return [name for name in names if re.fullmatch(r"\w[\w.-]*\.safetensors", name)]
 
 
 def _is_dry_run(out):
-    return _read_json(out / "options.json").get("dry_run") is True
-
-
-def _read_json(path):
-    """The dictionary in a JSON file; an empty one if there is none that can be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size < MAX_JSON else {}
-    except (OSError, ValueError, RecursionError):
-        found = {}
-    return found if isinstance(found, dict) else {}
+    return read_object(out / "options.json").get("dry_run") is True

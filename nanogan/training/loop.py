@@ -1,12 +1,11 @@
 """The loop round a game's step: all of it."""
 
 import itertools
-from numbers import Integral
 
 import numpy as np
 
 from nanogan.backend import seeded_rng
-from nanogan.errors import UserError
+from nanogan.errors import checked_count
 from nanogan.games.game import At
 from nanogan.training.interrupt import stop_between_steps
 
@@ -47,12 +46,10 @@ class Plan:
     """
 
     def __init__(self, loader, batches, epochs, max_steps=None):
-        if not isinstance(epochs, Integral) or epochs < 1:
-            raise UserError(f"train expected an integer of at least 1 as epochs, got {epochs!r}")
-        self.batches, self.epochs = batches, int(epochs)
+        self.batches, self.epochs = batches, checked_count("epochs", epochs, 1)
         self.steps_per_epoch = -(-len(loader) // batches)
         self.planned = self.epochs * self.steps_per_epoch
-        self.total = min(self.planned, max_steps or self.planned)
+        self.total = self.planned if max_steps is None else min(self.planned, checked_count("max_steps", max_steps, 1))
 
     def steps(self, loader, after=0):
         """Yield (At, list of batches) of each step but the first ``after``."""

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import time
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
-from numbers import Integral, Real
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +12,7 @@ import numpy as np
 from nanogan import checkpoint, dispatch, images
 from nanogan.backend import array_module, get_device, seeded_rng, to_numpy
 from nanogan.disk import Lock, mark_results, replacing, writable_folder
-from nanogan.errors import TrainingDiverged, UserError
+from nanogan.errors import TrainingDiverged, UserError, checked_count
 from nanogan.images import plots
 from nanogan.info import machine_of_a_run
 from nanogan.progress import bar, say, warn
@@ -116,8 +116,7 @@ class Run:
         self._fixed = game.fixed(first, seeded_rng(seed, "fixed noise"))
         real = [batch[game.real] for batch in first[:enough]]
         self._real = array_module(real[0]).concatenate(real)[:SHOWN]
-        if resume is None or not same_folder(folder_of(resume), out):
-            check_own(out)
+        check_own(out, game.exports, resume)
         mark_results(out)
         make_folders(out)
         if resume is None:
@@ -327,12 +326,6 @@ class Run:
                 self.game.labels,
             )
             write(out / "report.html", write_report, out)
-
-
-def checked_count(name, value, low):
-    """Raise UserError unless ``value`` is an integer of at least ``low``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < low:
-        raise UserError(f"{name} expected an integer of at least {low}, got {value!r}")
 
 
 def check_finite(game, step):

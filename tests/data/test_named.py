@@ -150,3 +150,10 @@ def test_the_folder_of_cifar_10_by_any_name(tmp_path, folder):
     (tmp_path / "python/cifar-10-python.tar.gz").write_bytes(b"")
     with pytest.raises(UserError, match="python version, whose pickles are not read: download cifar-10-binary.tar.gz"):
         load_pictures(tmp_path / "python", size=32, channels=3)
+
+
+@pytest.mark.parametrize("name", ["./digits", "digits/", "../mnist", "/cifar10", "./faces"])
+def test_a_path_that_is_not_there_is_no_data_sets_name(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match="does not exist: check the path"):
+        load_pictures(name, size=8, channels=1)

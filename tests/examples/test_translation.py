@@ -65,6 +65,29 @@ def test_translations_do_not_replace_what_is_translated(folders, folder):
     assert {path: path.read_bytes() for path in (folders / "runs").rglob("*.png")} == before
 
 
+def test_a_users_own_networks_and_translations_are_not_replaced(folders):
+    for name in ("net/a_to_b.safetensors", "own/translated/00.png"):
+        (folders / name).parent.mkdir(parents=True)
+        (folders / name).write_text("mine")
+    code, _, err = starting.run("discogan.py", *TWO, "--dry-run", "--out", "net", folder=folders)
+    assert code == 2
+    assert "net/a_to_b.safetensors is there, which no run of nanogan left" in err
+    starting.succeed("discogan.py", *TWO, "--dry-run", folder=folders)
+    code, _, err = starting.run(
+        "discogan.py",
+        "--translate",
+        "x",
+        "--checkpoint",
+        "runs/discogan/a_to_b.safetensors",
+        "--out",
+        "own",
+        folder=folders,
+    )
+    assert code == 2
+    assert "own/translated holds files that nanogan did not write" in err
+    assert {(folders / name).read_text() for name in ("net/a_to_b.safetensors", "own/translated/00.png")} == {"mine"}
+
+
 def test_one_of_two_folders_that_moved_is_named_anew(folders):
     starting.succeed("discogan.py", *TWO, "--epochs", 1, "--out", "run", folder=folders)
     (folders / "x").rename(folders / "moved")

@@ -73,7 +73,9 @@ for _ in range(100):
         ({"b": b"bytes"}, r"options\['b'\] expected what JSON can hold"),
         ({"c": 1j}, r"options\['c'\] expected what JSON can hold"),
         ({"huge": 10**400}, r"options\['huge'\] expected what JSON can hold"),
-        ({("a", 1): 2}, r"options expected names that are text, got \('a', 1\)"),
+        ({1: "b", "1": "c"}, "each once, got 1"),
+        ({True: "b"}, "each once, got True"),
+        ({("a", 1): 2}, r"options expected names that are text, each once, got \('a', 1\)"),
         ({"nested": NESTED}, "at most 20 dictionaries and lists in one another"),
         ({"long": "x" * (1 << 20)}, "expected options of at most 1048576 characters, got 10485"),
         (argparse.Namespace(lr=1), r"options expected a dictionary, got Namespace\(lr=1\): .* give vars\(args\)"),
@@ -169,10 +171,12 @@ def test_an_interval_that_is_none_is_refused_when_the_run_is_made(tmp_path, opti
         Run(tmp_path / "run", **option)
 
 
-@pytest.mark.parametrize("epochs", [0, -1, 1.0, "1", None])
-def test_a_number_of_epochs_that_is_none_is_refused_before_the_folder_is_made(setup, epochs):
+@pytest.mark.parametrize(
+    "count", [*({"epochs": value} for value in (0, -1, 1.0, "1", None, True)), {"max_steps": 0}, {"max_steps": 2.5}]
+)
+def test_a_length_that_is_none_is_refused_before_the_folder_is_made(setup, count):
     _, game, out = setup
     loader = Loader(np.zeros((8, 8, 8, 1), np.uint8), batch_size=3)
-    with pytest.raises(UserError, match="train expected an integer of at least 1 as epochs, got"):
-        train(game, loader, Run(out), epochs=epochs)
+    with pytest.raises(UserError, match=f"{next(iter(count))} expected an integer of at least 1, got"):
+        train(game, loader, Run(out), **{"epochs": 1} | count)
     assert not out.exists()

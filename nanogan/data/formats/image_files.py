@@ -115,7 +115,7 @@ def opened(path):
         return Image.open(path, formats=FORMATS)
     except (Image.DecompressionBombError, Image.DecompressionBombWarning):
         raise ValueError(f"it has more than {MAX_PIXELS} pixels") from None
-    except Image.UnidentifiedImageError:
+    except (Image.UnidentifiedImageError, SyntaxError):  # the second is a JPEG's own
         what = "it is empty" if not start else "it is no image" if kind is None else f"it is a damaged {kind} file"
         raise ValueError(what) from None
 

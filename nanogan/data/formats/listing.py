@@ -2,6 +2,7 @@
 
 import fnmatch
 import os
+import re
 
 from nanogan.data.formats.image_files import FORMATS, SUFFIXES, first_bytes, kind_of
 from nanogan.disk import MARK, RESULTS, RUN, results_in
@@ -65,15 +66,16 @@ class Listing:
             self._results.append(below)
             return []
         if patterns is None:  # the root itself is asked for: its results only if there is nothing else
-            others = [entry for entry in entries if not _is_result(entry.name, RESULTS)]
+            is_result = _matcher(RESULTS)
+            others = [entry for entry in entries if not is_result(entry.name)]
             has_images = any(entry.name.lower().endswith(SUFFIXES) or entry.is_dir() for entry in others)
             patterns = RESULTS if has_images or names >= RUN else ()
-        found = []
+        found, is_result = [], _matcher(patterns)
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = entry.name
             if name.startswith(b"."):
                 continue
-            if _is_result(name, patterns):
+            if is_result(name):
                 self._results.append(below + name)
             elif item := self._classified(below, entry):
                 found.append(item)
@@ -86,14 +88,15 @@ class Listing:
             if entry.is_dir():
                 return name + b"/"
             if not entry.is_file():
+                if entry.is_symlink():
+                    self.unreadable[os.fsdecode(entry.path)] = "it is a link that leads nowhere"
                 return None
             if name.lower().endswith(SUFFIXES):
                 return name
             suffix = os.path.splitext(name)[1].lower()
             kind = None if suffix in OTHERS else kind_of(first_bytes(entry.path), name)
         except OSError as error:  # a link to itself, a file that may not be read
-            if not name.lower().endswith(SUFFIXES) and not entry.is_symlink():
-                self.unreadable[os.fsdecode(entry.path)] = f"it cannot be read ({error.strerror or error})"
+            self.unreadable[os.fsdecode(entry.path)] = f"it cannot be read ({error.strerror or error})"
             return None
         if kind in FORMATS:
             return name
@@ -121,8 +124,12 @@ class Listing:
         return phrases
 
 
-def _is_result(name, patterns):
-    return any(fnmatch.fnmatchcase(os.fsdecode(name), pattern) for pattern in patterns)
+def _matcher(patterns):
+    """Return a function that says whether a name, bytes, is one of ``patterns``."""
+    if not patterns:
+        return lambda name: False
+    match = re.compile("|".join(map(fnmatch.translate, patterns))).match
+    return lambda name: match(os.fsdecode(name)) is not None
 
 
 def _counted(count, noun):

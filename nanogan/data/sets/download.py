@@ -69,12 +69,13 @@ def folders_named(folder, name):
 
     Raises UserError for one that may not be read.
     """
-    try:
-        names = sorted(os.listdir(folder), key=lambda each: (each != name, each))
+    wanted = plain(name)
+    try:  # of a million images' names, few begin like a set's
+        names = [each for each in os.listdir(folder) if each[:1].lower() == wanted[0] and plain(each) == wanted]
     except OSError:
         return []  # no folder
-    found = [Path(folder) / each for each in names if plain(each) == plain(name)]
-    found = [each for each in found if os.path.isdir(each)]
+    names.sort(key=lambda each: (each != name, each))
+    found = [Path(folder) / each for each in names if os.path.isdir(os.path.join(folder, each))]
     for each in found:
         if not _is_readable(each):
             raise UserError(f"the folder {each} may not be read by this user: change its permissions")

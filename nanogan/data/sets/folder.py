@@ -16,6 +16,7 @@ from nanogan.data.formats.listing import Listing
 from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
 
+MAX_NOTE = 1 << 20  # bytes of a cache's note that are looked at
 BLOCK = 256  # images that are decoded, then written, while packing
 
 
@@ -234,16 +235,12 @@ class PictureFolder:
         return self
 
     def _check_own_cache(self):
-        """Raise UserError if the cache's file is another, which no folder was packed into."""
-        if self._note().exists() or not self.cache.exists():
-            return
-        try:
-            array = np.lib.format.open_memmap(self.cache, mode="r")
-            is_ours = array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
-        except Exception:  # as in _open_cache
-            is_ours = False
+        """Raise UserError if the cache's two files are others, which no folder was packed into."""
+        is_ours = not self.cache.exists() or _is_packed(_opened_array(self.cache))
+        with contextlib.suppress(OSError), open(self._note(), "rb") as file:
+            is_ours = b'"fingerprint"' in file.read(MAX_NOTE)  # beside a note the array may be half of one
         if not is_ours:
-            raise UserError(f"{self.cache} exists and holds no images: choose another name for the cache")
+            raise UserError(f"{self.cache} exists and holds no packed images: choose another name for the cache")
 
     def _note(self):
         return self.cache.with_name(self.cache.name + ".json")
@@ -277,6 +274,18 @@ def _classes(runs):
     counts = [count for _, count in runs]
     labels = np.repeat([number[os.fsdecode(name)] for name, _ in runs], counts).astype(np.int64)
     return tuple(names), labels, [0, *itertools.accumulate(counts)]
+
+
+def _opened_array(path):
+    """Return the array in an .npy file, which is mapped and not read; None if it holds none."""
+    try:
+        return np.lib.format.open_memmap(path, mode="r")  # np.load would open zip files and pickles too
+    except Exception:  # of many kinds, for the many ways in which a file can be damaged
+        return None
+
+
+def _is_packed(array):
+    return array is not None and array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
 
 
 def _usable_cores():

@@ -153,14 +153,16 @@ def test_results_below_a_folder_are_not_its_images(tmp_path):
     numbered(tmp_path, 3)
     painted(tmp_path / "cats" / "1.png", 3)
     run_folder(tmp_path / "runs" / "of an earlier version")
+    run_folder(tmp_path / "runs" / "of one that goes on")
+    mark_results(tmp_path / "runs" / "of one that goes on")
     mark_results(tmp_path / "runs" / "new")
     painted(tmp_path / "runs" / "new" / "generated_000001.png", 200)
     painted(tmp_path / "runs" / "mine" / "real.png", 4)  # not every file of that name
     pictures = PictureFolder(tmp_path, size=2)
     assert values(pictures[:]) == [0, 1, 2, 3, 4]
     assert pictures.left_out == [
-        "results of nanogan (runs/new/, runs/of an earlier version/); remove .nanogan-results from a folder that is "
-        "your own"
+        "results of nanogan (runs/new/, runs/of an earlier version/, runs/of one that goes on/); remove "
+        ".nanogan-results from a folder that is your own"
     ]
 
 
@@ -229,10 +231,12 @@ def test_a_mark_is_written_once_and_says_who_wrote_it(tmp_path):
     mark_results(tmp_path)
     text = (tmp_path / disk.MARK).read_text()
     assert text.startswith("# Written by nanogan.")
-    (tmp_path / disk.MARK).write_text(text + "walk_*.png\n")  # a user's line
+    (tmp_path / disk.MARK).write_text(text + "mine_*.png\n")  # a user's line
     mark_results(tmp_path)
-    painted(tmp_path / "walk_1.png", 2)
+    painted(tmp_path / "mine_1.png", 2)
     assert values(PictureFolder(tmp_path, size=2)[:]) == [1]
+    (tmp_path / disk.MARK).write_text(text + "x" * (4094 - len(text)) + "\n*.png\n")
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [1, 2], "a line that is cut is none"
     (tmp_path / disk.MARK).write_bytes(b"\xff" * 9000 + b"\n*.png")  # damaged: what it says is not trusted with memory
     assert values(PictureFolder(tmp_path, size=2)[:]) == [1, 2]
 
@@ -284,7 +288,9 @@ def test_links_are_followed_but_no_folder_is_entered_twice(tmp_path):
     (root / "out").symlink_to(tmp_path / "elsewhere")
     (root / "z.png").symlink_to(tmp_path / "elsewhere" / "x.png")
     os.mkfifo(root / "pipe.png")
-    assert values(PictureFolder(root, size=2)[:]) == [0, 1, 77, 77]
+    pictures = PictureFolder(root, size=2)
+    assert values(pictures[:]) == [0, 1, 77, 77]
+    assert [os.path.basename(path) for path in pictures.skipped] == ["gone.png", "self", "self.png"]
 
 
 def test_what_is_no_folder_of_pictures_gets_one_sentence(tmp_path):
@@ -460,6 +466,7 @@ def test_if_none_is_good_it_is_told(tmp_path):
 
 
 def test_truncated_and_other_files_are_left_out(tmp_path, rng):
+    (tmp_path / "0.jpg").write_bytes(b"\xff\xd8\xff but no more of a JPEG")
     noise = Image.fromarray(rng.integers(0, 256, (40, 40, 3)).astype(np.uint8))
     for name in ("a.jpg", "b.png", "c.webp", "d.bmp", "e.gif"):
         buffer = io.BytesIO()
@@ -470,8 +477,9 @@ def test_truncated_and_other_files_are_left_out(tmp_path, rng):
     noise.save(tmp_path / "h.gif", "TGA")  # of a format that is not read
     painted(tmp_path / "i.jpg", 5, format="PNG")  # a good one, whatever its name says
     pictures = PictureFolder(tmp_path, size=2)
-    assert values(pictures[:]) == [5] * 9
-    assert len(pictures.skipped) == 8
+    assert values(pictures[:]) == [5] * 10
+    assert len(pictures.skipped) == 9
+    assert pictures.skipped[str(tmp_path / "0.jpg")] == "it is a damaged JPEG file"
 
 
 def test_pictures_with_any_byte_changed_are_decoded_or_left_out(tmp_path, rng):
@@ -706,9 +714,9 @@ def another(root, cache):
         lambda root, cache: np.save(cache, np.zeros((5, 3, 3, 3), np.uint8, order="F")),
         lambda root, cache: np.save(cache, np.full((5, 3, 3, 3), None), allow_pickle=True),
         lambda root, cache: cache.write_bytes(b"PK\3\4" + bytes(200)),
-        lambda root, cache: cache.with_name("p.npy.json").write_text("[" * 100_000),
-        lambda root, cache: cache.with_name("p.npy.json").write_text("[]"),
-        lambda root, cache: cache.with_name("p.npy.json").write_bytes(b"\xff"),
+        lambda root, cache: cache.with_name("p.npy.json").write_text('"fingerprint"' + "[" * 100_000),
+        lambda root, cache: cache.with_name("p.npy.json").write_text('["fingerprint"]'),
+        lambda root, cache: cache.with_name("p.npy.json").write_bytes(b'"fingerprint"\xff'),
         lambda root, cache: change_note(cache, skipped=[1]),
         lambda root, cache: change_note(cache, skipped={"a": "b"}),
         lambda root, cache: change_note(cache, fingerprint=None),
@@ -776,9 +784,21 @@ def test_a_file_of_the_users_is_not_taken_for_a_cache(tmp_path, content):
     root, cache = numbered(tmp_path / "p", 5), tmp_path / "mine.npy"
     cache.write_bytes(content) if isinstance(content, bytes) else np.save(cache, content)
     before = cache.read_bytes()
-    with pytest.raises(UserError, match=r"mine.npy exists and holds no images: choose another name"):
+    with pytest.raises(UserError, match=r"mine.npy exists and holds no packed images: choose another"):
         another(root, cache).pack()
     assert cache.read_bytes() == before
+
+
+@pytest.mark.parametrize("with_array", [True, False])
+def test_a_note_of_the_users_is_not_taken_for_a_caches(tmp_path, with_array):
+    root, cache = numbered(tmp_path / "p", 5), tmp_path / "mine.npy"
+    if with_array:
+        np.save(cache, np.zeros((5, 3, 3, 3), np.uint8))
+    note = tmp_path / "mine.npy.json"
+    note.write_text('{"mine": 1}')
+    with pytest.raises(UserError, match="holds no packed images"):
+        another(root, cache).pack()
+    assert note.read_text() == '{"mine": 1}'
 
 
 def test_packing_without_a_place_gets_one_sentence(tmp_path):
