@@ -236,9 +236,9 @@ def test_a_mark_is_written_once_and_says_who_wrote_it(tmp_path):
     painted(tmp_path / "mine_1.png", 2)
     assert values(PictureFolder(tmp_path, size=2)[:]) == [1]
     (tmp_path / disk.MARK).write_text(text + "x" * (4094 - len(text)) + "\n*.png\n")
-    assert values(PictureFolder(tmp_path, size=2)[:]) == [1, 2], "a line that is cut is none"
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [2, 1], "a line that is cut is none"
     (tmp_path / disk.MARK).write_bytes(b"\xff" * 9000 + b"\n*.png")  # damaged: what it says is not trusted with memory
-    assert values(PictureFolder(tmp_path, size=2)[:]) == [1, 2]
+    assert values(PictureFolder(tmp_path, size=2)[:]) == [2, 1]
 
 
 def test_all_pictures_at_any_depth_in_any_letter_case_sorted_by_path(tmp_path):
