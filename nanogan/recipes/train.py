@@ -70,61 +70,56 @@ def train(args, game, load_data, progress=None, measure=None):
     if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
         return _nothing_left(args, game, progress)
     with provisional_folder(args.out) as out, Lock(out) as lock:  # a second run is refused before it reads anything
-        return _train(args, game, options, load_data, progress, measure, device, out, lock)
+        check_own(out, game.exports, progress)
+        name, columns, facts = _columns(args, game, load_data, progress)
+        loader = Loader(
+            columns,
+            batch_size=args.batch_size,
+            seed=args.seed,
+            drop_last=args.drop_last,
+            device=device,
+            unpaired=game.unpaired,
+        )
+        playing = game(options, loader.shapes, device, args.seed)
+        _check_batches(args, playing, len(columns[game.real]))
+        metric = None if args.best_by is None else _metric(args, playing, columns[game.real], device)
+        _tell_start(name, loader, playing, device)
+        tell_left_out(columns)
+        if progress is not None:
+            progress = checkpoint.load_training(progress.path, playing)
+            _tell_resumed(progress)
+        folder = training.Run(
+            out,
+            log_every=1 if args.dry_run else args.log_every,
+            sample_every=args.sample_every,
+            checkpoint_minutes=args.checkpoint_every,
+            keep=args.keep,
+            metric=metric,
+            measure=None if measure is None else measure(args, columns),
+            on_disk_full=args.on_disk_full,
+            options=_options(args) | facts | resume.notes(args),
+            when_begun=args.when_begun,
+            lock=lock,
+        )
+        epochs, max_steps = _duration(args)
+        try:
+            completed = training.train(
+                playing, loader, folder, epochs=epochs, seed=args.seed, max_steps=max_steps, resume=progress
+            )
+        finally:
+            tell_skipped(columns, out)
+        return _tell_end(args, out, playing, progress, completed)
 
 
-def _train(args, game, options, load_data, progress, measure, device, out, lock):
-    """What :func:`train` does once the folder ``out`` is this run's."""
-    check_own(out, game.exports, progress)
+def _columns(args, game, load_data, progress):
+    """Return the name of the images, the columns, and what a run notes of them; refuse others than ``progress`` had."""
     name, columns = _load(args, load_data, progress)
     columns = columns if isinstance(columns, dict) else {"images": columns}
-    images = columns[game.real]
     unpaired = [columns[column] for column in game.unpaired]
-    facts = resume.facts_of(images, columns.get("labels"), unpaired, columns.get("captions"))
+    facts = resume.facts_of(columns[game.real], columns.get("labels"), unpaired, columns.get("captions"))
     if progress is not None:
         resume.compare_images(progress, name, facts, args.named_anew)
-    loader = Loader(
-        columns,
-        batch_size=args.batch_size,
-        seed=args.seed,
-        drop_last=args.drop_last,
-        device=device,
-        unpaired=game.unpaired,
-    )
-    playing = game(options, loader.shapes, device, args.seed)
-    _check_batches(args, playing, len(images))
-    metric = None if args.best_by is None else _metric(args, playing, images, device)
-
-    _tell_start(name, loader, playing, device)
-    tell_left_out(columns)
-    if loader.shapes.get("labels") == 1:
-        print("all images are of one class: in a folder, each class has its own folder below it", file=sys.stderr)
-    if progress is not None:
-        progress = checkpoint.load_training(progress.path, playing)
-        _tell_resumed(progress)
-    if device.kind == "gpu":
-        print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
-    epochs, max_steps = _duration(args)
-    folder = training.Run(
-        out,
-        log_every=1 if args.dry_run else args.log_every,
-        sample_every=args.sample_every,
-        checkpoint_minutes=args.checkpoint_every,
-        keep=args.keep,
-        metric=metric,
-        measure=None if measure is None else measure(args, columns),
-        on_disk_full=args.on_disk_full,
-        options=_options(args) | facts | resume.notes(args),
-        when_begun=args.when_begun,
-        lock=lock,
-    )
-    try:
-        completed = training.train(
-            playing, loader, folder, epochs=epochs, seed=args.seed, max_steps=max_steps, resume=progress
-        )
-    finally:
-        tell_skipped(columns, out)
-    return _tell_end(args, out, playing, progress, completed)
+    return name, columns, facts
 
 
 def _load(args, load_data, progress):
@@ -212,6 +207,10 @@ def _tell_start(name, loader, game, device):
     counts = [len(column) for key, column in loader.columns.items() if key in (game.real, *game.unpaired)]
     print(f"{quoted(name)}: {' and '.join(map(str, counts))} images of {W} x {H}, on {device}")
     print("; ".join(f"{label}: {network.parameter_count():,} parameters" for label, network in _named(game)))
+    if loader.shapes.get("labels") == 1:
+        print("all images are of one class: in a folder, each class has its own folder below it", file=sys.stderr)
+    if device.kind == "gpu":
+        print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
 
 
 def _tell_resumed(progress):
