@@ -56,7 +56,7 @@ def as_float(value):
 
 
 def checked_steps(whose, value):
-    """Return a saved number of steps as a Python int. Raises UserError unless it is a whole number of at least 0."""
+    """Return a saved number of steps as a Python int. Raises UserError unless it is an integer of at least 0."""
     number = as_float(value)
     if number is None or not number >= 0 or not number.is_integer():
         raise UserError(f"{whose} expected its steps as an integer of at least 0, got {value!r}")
