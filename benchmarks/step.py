@@ -445,13 +445,9 @@ def main():
     parser.add_argument("--budget", type=count, metavar="SECONDS", help="leave out what does not fit (GPU: 360)")
     parser.add_argument("--quick", action="store_true", help="two minutes: --budget 120 --no-compile --no-memory")
     parser.add_argument(
-        "--out",
-        type=cli.path,
-        metavar="FILE",
-        nargs="?",
-        const=AUTOMATIC,
+        "--out", type=cli.path, metavar="FILE", nargs="?", const=AUTOMATIC,
         help=f"write the table there too (default: {AUTOMATIC})",
-    )
+    )  # fmt: skip
     parser.add_argument("--child", help=argparse.SUPPRESS)
     parser.add_argument("--only-table", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--lost", type=json.loads, default={}, help=argparse.SUPPRESS)

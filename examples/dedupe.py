@@ -32,7 +32,7 @@ from nanogan.analysis.measures import codes, neighbours, planted
 from nanogan.data import PictureFolder
 from nanogan.data.formats.image_files import decode, opened
 from nanogan.data.named import is_set, load_pictures
-from nanogan.disk import replacing, results_in, writable_folder
+from nanogan.disk import is_ours, replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.recipes import experiments
 from nanogan.text import quoted
@@ -157,9 +157,8 @@ def without(groups, bad):
 def check_outside(out, folder):
     """Raise UserError if what is written would come to lie among the pictures that are searched."""
     real_out, real_folder = Path(out).resolve(), Path(folder).resolve()
-    names = set(os.listdir(os.fsencode(real_out))) if real_out.is_dir() else None
-    is_ours = names is None or results_in(real_out, names) is None  # PictureFolder leaves such a folder out
-    if real_out == real_folder or (real_folder in real_out.parents and not is_ours):
+    is_left_out = not real_out.exists() or is_ours(real_out)  # by PictureFolder
+    if real_out == real_folder or (real_folder in real_out.parents and not is_left_out):
         raise UserError(
             f"the output folder {out} lies in {folder}, where its pictures would be taken for yours: "
             "choose one elsewhere with --out"

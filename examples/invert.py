@@ -28,29 +28,7 @@ SHOWN = 12  # columns of the picture
 
 
 def main():
-    parser = experiments.parser(
-        "Find z for given pictures by gradient descent through the generator. The paper's section 4.1 asks whether "
-        "a generator memorises; this is another answer.",
-        out="runs/invert",
-        data="mnist",
-        checkpoint="runs/mnist_dcgan/generator.safetensors",
-    )
-    count = cli.at_least(int, 1, high=100_000)
-    weight = cli.at_least(float, 0, high=1e6)
-    parser.add_argument(
-        "--unseen", type=cli.path, metavar="NAME|PATH", help="pictures not trained on (default: --data's test split)"
-    )
-    parser.add_argument("--pictures", type=count, default=64, help="of each kind")
-    parser.add_argument("--steps", type=count, default=300, help="of Adam")
-    parser.add_argument("--restarts", type=count, default=4, help="random z that are tried for each picture")
-    parser.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=0.1, help="Adam's, falling to 0")
-    parser.add_argument("--prior", type=weight, default=0.0, help="weight of the mean of z^2 in the loss")
-    parser.add_argument("--feature-weight", type=weight, default=0.0, help="weight of the discriminator's features")
-    parser.add_argument("--layer", type=cli.at_least(int, 0), help="whose (default: the last before the logit)")
-    parser.add_argument(
-        "--discriminator", type=cli.path, metavar="FILE", help="(default: the one saved with --checkpoint)"
-    )
-    args = parser.parse_args()
+    args = parser().parse_args()
     if args.dry_run:
         args.pictures, args.steps, args.restarts = min(args.pictures, 3), min(args.steps, 3), min(args.restarts, 2)
 
@@ -112,6 +90,32 @@ def main():
     experiments.write_numbers(out / "numbers.json", numbers)
     print(f"pictures: {out / 'inversion.png'}")
     return 0
+
+
+def parser():
+    result = experiments.parser(
+        "Find z for given pictures by gradient descent through the generator. The paper's section 4.1 asks whether "
+        "a generator memorises; this is another answer.",
+        out="runs/invert",
+        data="mnist",
+        checkpoint="runs/mnist_dcgan/generator.safetensors",
+    )
+    count = cli.at_least(int, 1, high=100_000)
+    weight = cli.at_least(float, 0, high=1e6)
+    result.add_argument(
+        "--unseen", type=cli.path, metavar="NAME|PATH", help="pictures not trained on (default: --data's test split)"
+    )
+    result.add_argument("--pictures", type=count, default=64, help="of each kind")
+    result.add_argument("--steps", type=count, default=300, help="of Adam")
+    result.add_argument("--restarts", type=count, default=4, help="random z that are tried for each picture")
+    result.add_argument("--lr", type=cli.at_least(float, 0, above=True), default=0.1, help="Adam's, falling to 0")
+    result.add_argument("--prior", type=weight, default=0.0, help="weight of the mean of z^2 in the loss")
+    result.add_argument("--feature-weight", type=weight, default=0.0, help="weight of the discriminator's features")
+    result.add_argument("--layer", type=cli.at_least(int, 0), help="whose (default: the last before the logit)")
+    result.add_argument(
+        "--discriminator", type=cli.path, metavar="FILE", help="(default: the one saved with --checkpoint)"
+    )
+    return result
 
 
 if __name__ == "__main__":

@@ -32,35 +32,7 @@ COLUMNS = 16
 
 
 def main():
-    parser = experiments.parser(
-        "Score a trained generator: inception-style score, Fréchet distance, KID, precision and recall, 1-NN "
-        "(DCGAN paper, supplementary material: evaluating DCGANs' capability to capture data distributions).",
-        out="runs/scores",
-        data="mnist",
-        checkpoint="runs/mnist_dcgan/generator.safetensors",
-    )
-    parser.add_argument(
-        "--classifier",
-        default="runs/classifier/classifier.safetensors",
-        type=cli.path,
-        metavar="FILE",
-        help="what examples/train_classifier.py wrote",
-    )
-    parser.add_argument(
-        "--samples",
-        type=cli.at_least(int, 64, high=60_000),
-        default=5000,
-        help="pictures of each kind, or as many as there are; values from other numbers do not compare",
-    )
-    parser.add_argument(
-        "--one-nn",
-        type=cli.at_least(int, 64, high=60_000),
-        default=10_000,
-        metavar="N",
-        help="pictures that teach the 1-NN classifier; the paper's best figures are from more",
-    )
-    parser.add_argument("--k", type=cli.at_least(int, 1, high=60), default=3, help="precision's and recall's neighbour")
-    args = parser.parse_args()
+    args = parser().parse_args()
 
     device = backend.get_device(args.device)
     g = checkpoint.load_generator(existing(args.checkpoint, flag="--checkpoint")).to(device)
@@ -113,6 +85,38 @@ def main():
             _draw(out / "scores.png", reference, drawn, real, features)
     experiments.write_numbers(out / "numbers.json", numbers)
     print(f"picture: {out / 'scores.png'}")
+
+
+def parser():
+    result = experiments.parser(
+        "Score a trained generator: inception-style score, Fréchet distance, KID, precision and recall, 1-NN "
+        "(DCGAN paper, supplementary material: evaluating DCGANs' capability to capture data distributions).",
+        out="runs/scores",
+        data="mnist",
+        checkpoint="runs/mnist_dcgan/generator.safetensors",
+    )
+    result.add_argument(
+        "--classifier",
+        default="runs/classifier/classifier.safetensors",
+        type=cli.path,
+        metavar="FILE",
+        help="what examples/train_classifier.py wrote",
+    )
+    result.add_argument(
+        "--samples",
+        type=cli.at_least(int, 64, high=60_000),
+        default=5000,
+        help="pictures of each kind, or as many as there are; values from other numbers do not compare",
+    )
+    result.add_argument(
+        "--one-nn",
+        type=cli.at_least(int, 64, high=60_000),
+        default=10_000,
+        metavar="N",
+        help="pictures that teach the 1-NN classifier; the paper's best figures are from more",
+    )
+    result.add_argument("--k", type=cli.at_least(int, 1, high=60), default=3, help="precision's and recall's neighbour")
+    return result
 
 
 def _draw(path, reference, drawn, real_features, drawn_features):

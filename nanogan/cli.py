@@ -11,7 +11,7 @@ import warnings
 from pathlib import Path
 
 from nanogan.errors import TrainingDiverged, UserError
-from nanogan.text import quoted
+from nanogan.text import one_line, quoted
 
 
 def parser(description, *, out):
@@ -204,7 +204,7 @@ def _out_of_memory(error):
 
 def _gpu_failed(error):
     """One sentence for an error of CUDA's libraries; some are short of memory too, and say so in their own way."""
-    text = (" ".join(str(error).split()) or type(error).__name__)[:300]  # a compiler's log may be long
+    text = one_line(error, 300)  # a compiler's log may be long
     if "ALLOC_FAILED" in text or "MemoryAllocation" in text:
         return _out_of_memory(text)
     return (

@@ -122,6 +122,13 @@ def clear_temporaries(path):
         temporary.unlink(missing_ok=True)
 
 
+def try_folder(path):
+    """Make the folder ``path`` if need be and write into it. Raises OSError if that is not possible."""
+    path.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryFile(dir=path):
+        pass
+
+
 def writable_folder(path, *, results=True):
     """Make the folder ``path`` if need be and return it as a Path. Raises UserError if it cannot be written to.
 
@@ -129,9 +136,7 @@ def writable_folder(path, *, results=True):
     """
     path = Path(path)
     try:
-        path.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path):
-            pass
+        try_folder(path)
         if results:
             mark_results(path)
     except OSError as error:

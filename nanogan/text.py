@@ -12,5 +12,10 @@ def quoted(name):
     return "".join(letter if _is_harmless(letter) else ascii(letter)[1:-1] for letter in str(name))
 
 
+def one_line(error, length=200):
+    """Return what an exception says as one line of at most ``length`` characters; its type if it says nothing."""
+    return quoted(" ".join(str(error).split()))[:length] or type(error).__name__
+
+
 def _is_harmless(letter):
     return letter.isprintable() or unicodedata.category(letter) == "Zs"  # wide and narrow spaces too

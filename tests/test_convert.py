@@ -54,7 +54,7 @@ def run(*arguments, **environment):
     return starting.run("nanogan.convert", *arguments, **environment)
 
 
-def refused(source, *matches, target=None, **options):
+def assert_refused(source, *matches, target=None, **options):
     """One sentence, and nothing is written."""
     target = target or source.parent / "new" / "out.safetensors"
     with pytest.raises(UserError) as caught:
@@ -202,8 +202,8 @@ def test_one_of_several_state_dicts_is_asked_for(tmp_path):
     content = {"netG": g.state_dict(), "netD": d.state_dict(), "step": 4}
     torch.save(content, tmp_path / "c.pth")
     # of 3 convolutions each, 2 and 1 with a BatchNorm of 5 arrays
-    refused(tmp_path / "c.pth", "--key netG (13 arrays), --key netD (8 arrays)")
-    refused(tmp_path / "c.pth", "not netQ", "--key netG", key="netQ")
+    assert_refused(tmp_path / "c.pth", "--key netG (13 arrays), --key netD (8 arrays)")
+    assert_refused(tmp_path / "c.pth", "not netQ", "--key netG", key="netQ")
     notes = convert.convert(tmp_path / "c.pth", tmp_path / "d.safetensors", key="netD")
     assert notes[0] == "taken: netD; left out: netG, step"
     same_logits(checkpoint.load_discriminator(tmp_path / "d.safetensors"), d)
@@ -222,7 +222,7 @@ def test_the_translators_of_a_cyclegans_run_are_named_one_by_one(tmp_path):
 
     their_weights = dcgan.discriminator(image_size=8, channels=1, width=2).state_dict()
     checkpoint.save_training(tmp_path / "c.safetensors", Run(), checkpoint.Progress(1, 1, 1, 1, 0.0))
-    text = refused(tmp_path / "c.safetensors", "choose one of its networks with", target=tmp_path / "ab.pth")
+    text = assert_refused(tmp_path / "c.safetensors", "choose one of its networks with", target=tmp_path / "ab.pth")
     assert text.endswith("--key d_a, --key translators.ab, --key translators.ba")
     notes = convert.convert(tmp_path / "c.safetensors", tmp_path / "ab.safetensors", key="translators.ab")
     assert "it holds a CycleGAN's translator, as cyclegan.py trains" in notes
@@ -231,7 +231,7 @@ def test_the_translators_of_a_cyclegans_run_are_named_one_by_one(tmp_path):
 
 def test_an_unusual_key_has_to_be_named(tmp_path):
     torch.save({"frobnicated": their_g().state_dict()}, tmp_path / "c.pth")
-    refused(tmp_path / "c.pth", "--key frobnicated")
+    assert_refused(tmp_path / "c.pth", "--key frobnicated")
     convert.convert(tmp_path / "c.pth", tmp_path / "g.safetensors", key="frobnicated")
     assert checkpoint.load_generator(tmp_path / "g.safetensors").latent == 5
 
@@ -248,7 +248,7 @@ def test_two_networks_in_one_state_dict(tmp_path):
         assert notes[0].startswith("taken: generator.*; left out: ")
         assert "disc.main.0.weight" in notes[0]
         same_pictures(checkpoint.load_generator(tmp_path / "g.safetensors"), g)
-    refused(tmp_path / "plain.pth", "nothing named gen,", key="gen")
+    assert_refused(tmp_path / "plain.pth", "nothing named gen,", key="gen")
 
 
 @pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
@@ -273,11 +273,11 @@ def test_networks_are_taken_out_of_a_training_checkpoint(tmp_path):
     d.forward(np.random.default_rng(2).standard_normal((4, 1, 8, 8), dtype=np.float32))
     pair = Pair(g, d, saved.opt_g, Adam(d, lr=1e-3), saved.ema)
     checkpoint.save_training(tmp_path / "c.safetensors", pair, progress())
-    text = refused(tmp_path / "c.safetensors", target=tmp_path / "g.pth")
+    text = assert_refused(tmp_path / "c.safetensors", target=tmp_path / "g.pth")
     assert text.endswith("choose one of its networks with --key d, --key ema.average, --key g"), (
         "and none of its optimisers"
     )
-    refused(tmp_path / "c.safetensors", "no arrays named e.*", target=tmp_path / "g.pth", key="e")
+    assert_refused(tmp_path / "c.safetensors", "no arrays named e.*", target=tmp_path / "g.pth", key="e")
     for key, network in (("g", g), ("d", d), ("ema", saved.ema.average), ("ema.average", saved.ema.average)):
         notes = convert.convert(tmp_path / "c.safetensors", tmp_path / f"{key}.pth", key=key)
         assert "opt_g.state.main.0.weight.exp_avg" in notes[0] or " more" in notes[0]
@@ -322,7 +322,7 @@ def test_a_program_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how, 
     content = Trap(str(tmp_path / "executed"))
     path = tmp_path / f"trap{suffix}"
     traps({"state_dict": {"main.0.weight": torch.ones(2), "x": content}} if deep else content)[how](path)
-    text = refused(path)
+    text = assert_refused(path)
     assert not (tmp_path / "executed").exists()
     if suffix == ".pth" and how in ("zip", "legacy"):
         of_a_dictionary = deep and how == "zip"
@@ -334,23 +334,23 @@ def test_a_program_in_a_file_is_refused_and_not_run(tmp_path, monkeypatch, how, 
 
 def test_a_whole_module_is_refused_with_the_way_out(tmp_path):
     torch.save(torch.nn.Sequential(torch.nn.Linear(2, 3)), tmp_path / "m.pth")
-    refused(tmp_path / "m.pth", "if you trust who made it", "weights_only=False", "m.state_dict()")
+    assert_refused(tmp_path / "m.pth", "if you trust who made it", "weights_only=False", "m.state_dict()")
 
 
 def test_torchscript_is_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "m.pt", "w") as archive:
         for name in ("version", "data.pkl", "constants.pkl"):
             archive.writestr(f"m/{name}", b"3\n")
-    refused(tmp_path / "m.pt", "TorchScript", "torch.jit.load")
+    assert_refused(tmp_path / "m.pt", "TorchScript", "torch.jit.load")
 
 
 def test_what_unfolds_is_refused(tmp_path):
     """A few bytes that stand for terabytes."""
     torch.save({"w": torch.zeros(1).expand(10**6, 10**6)}, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", "would take 4000000000000, because they share their numbers")
+    assert_refused(tmp_path / "w.pth", "would take 4000000000000, because they share their numbers")
     shared = torch.zeros(1000)
     torch.save({str(i): shared for i in range(100)}, tmp_path / "w.pth")
-    refused(tmp_path / "w.pth", "would take 400000")
+    assert_refused(tmp_path / "w.pth", "would take 400000")
     torch.save({"w": torch.zeros(1000)}, tmp_path / "w.pth")
     with (
         zipfile.ZipFile(tmp_path / "w.pth") as old,
@@ -358,7 +358,7 @@ def test_what_unfolds_is_refused(tmp_path):
     ):
         for name in old.namelist():
             new.writestr(name, old.read(name))
-    refused(tmp_path / "z.pth", "is compressed")
+    assert_refused(tmp_path / "z.pth", "is compressed")
 
 
 @pytest.mark.parametrize("new_format", [True, False])
@@ -369,7 +369,7 @@ def test_truncated_and_damaged_files_get_one_sentence(tmp_path, new_format):
     rng = np.random.default_rng(0)
     for length in [0, 1, 2, 9, len(data) - 1, *rng.integers(len(data), size=15)]:
         path.write_bytes(data[:length])
-        text = refused(path)
+        text = assert_refused(path)
         assert "is not a whole file of torch.save's (" in text or "(or was cut short)" in text
     for position in rng.integers(min(len(data), 1500), size=60):
         flipped = bytearray(data)
@@ -400,27 +400,27 @@ def test_truncated_and_damaged_files_get_one_sentence(tmp_path, new_format):
 )
 def test_what_is_no_state_dict_gets_one_sentence(tmp_path, content, match):
     torch.save(content, tmp_path / "x.pth")
-    refused(tmp_path / "x.pth", match)
+    assert_refused(tmp_path / "x.pth", match)
 
 
 def test_dictionaries_without_end(tmp_path):
     endless = {"epoch": 1}
     endless["model"] = endless
     torch.save(endless, tmp_path / "x.pth")
-    refused(tmp_path / "x.pth", "holds no state dict")
+    assert_refused(tmp_path / "x.pth", "holds no state dict")
     shared = {"a": {"w": torch.ones(2)}, "x": 1}  # looked at once, however often it is there
     torch.save({f"k{i}": shared for i in range(5)}, tmp_path / "x.pth")
-    refused(tmp_path / "x.pth", "choose one with --key k0.a (1 arrays)")
-    assert "k1" not in refused(tmp_path / "x.pth")
+    assert_refused(tmp_path / "x.pth", "choose one with --key k0.a (1 arrays)")
+    assert "k1" not in assert_refused(tmp_path / "x.pth")
 
 
 def test_paths_that_cannot_be(tmp_path):
     torch.save({"w": torch.ones(2)}, tmp_path / "x.pth")
-    refused(tmp_path / "nothing.pth", "there is no file")
-    refused(tmp_path / "nothing.safetensors", "there is no file", target=tmp_path / "x2.pth")
-    refused(tmp_path, f"is a folder, and a file was expected: name one in it, as {tmp_path / 'x.pth'}")
+    assert_refused(tmp_path / "nothing.pth", "there is no file")
+    assert_refused(tmp_path / "nothing.safetensors", "there is no file", target=tmp_path / "x2.pth")
+    assert_refused(tmp_path, f"is a folder, and a file was expected: name one in it, as {tmp_path / 'x.pth'}")
     for name in ("out.npz", "out"):
-        refused(tmp_path / "x.pth", "ends in .safetensors or .pth", target=tmp_path / name)
+        assert_refused(tmp_path / "x.pth", "ends in .safetensors or .pth", target=tmp_path / name)
     (tmp_path / "folder.pth").mkdir()
     with pytest.raises(UserError, match="got the folder"):
         convert.convert(tmp_path / "x.pth", tmp_path / "folder.pth")
@@ -447,7 +447,7 @@ def test_without_torch_it_says_what_to_install(tmp_path, monkeypatch, names):
     safetensors.numpy.save_file({"w": np.ones(2)}, tmp_path / "in.safetensors")
     (tmp_path / "in.pth").write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    refused(tmp_path / names[0], 'pip install "nanogan[torch]"', target=tmp_path / names[1])
+    assert_refused(tmp_path / names[0], 'pip install "nanogan[torch]"', target=tmp_path / names[1])
     convert.convert(tmp_path / "in.safetensors", tmp_path / "o.safetensors", renames={"w": "v"})  # asks for no torch
     assert list(checkpoint.read(tmp_path / "o.safetensors")) == ["v"]
 
@@ -461,7 +461,7 @@ def test_torch_with_known_holes_is_refused(tmp_path, monkeypatch, version, safe)
     if safe:
         convert.convert(tmp_path / "x.pth", tmp_path / "x.safetensors")
     else:
-        refused(tmp_path / "x.pth", f"torch {version} can be made to run a program", "2.10 or newer")
+        assert_refused(tmp_path / "x.pth", f"torch {version} can be made to run a program", "2.10 or newer")
 
 
 def test_nothing_else_imports_torch():
@@ -536,8 +536,8 @@ def test_renames(tmp_path):
     assert renamed(a="c", a_b="d.") == {"c.w": 1, "d.w": 2, "ab.w": 3}
     assert renamed(a_b_w="q") == {"a.w": 1, "q": 2, "ab.w": 3}
     os.unlink(tmp_path / "y.safetensors")
-    refused(tmp_path / "x.pth", "two arrays would be named ab.w", renames={"a": "ab"})
-    refused(tmp_path / "x.pth", "--rename c=...: no array is named so", renames={"c": "d"})
+    assert_refused(tmp_path / "x.pth", "two arrays would be named ab.w", renames={"a": "ab"})
+    assert_refused(tmp_path / "x.pth", "--rename c=...: no array is named so", renames={"c": "d"})
 
 
 def strange(change):

@@ -50,7 +50,9 @@ def test_a_folder_that_another_process_has_is_refused_until_that_is_killed(tmp_p
 def test_a_file_that_is_no_lock_keeps_nobody_out(tmp_path):
     (tmp_path / ".lock").write_text("process 1 on elsewhere since 2020-01-01 00:00")
     with Lock(tmp_path):
-        pass
+        assert f"process {os.getpid()} on " in (tmp_path / ".lock").read_text()
+        with pytest.raises(UserError):
+            Lock(tmp_path)
 
 
 def test_one_process_has_a_folder_once_in_any_thread(tmp_path):
@@ -87,7 +89,10 @@ def test_a_failure_releases_it(tmp_path):
 def test_another_folder_is_another_lock(tmp_path):
     (tmp_path / "previous").mkdir()
     with Lock(tmp_path), Lock(tmp_path / "previous"):
-        pass
+        assert [(folder / ".lock").is_file() for folder in (tmp_path, tmp_path / "previous")] == [True, True]
+        for folder in (tmp_path, tmp_path / "previous"):
+            with pytest.raises(UserError):
+                Lock(folder)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="Windows does not fork")
@@ -164,12 +169,15 @@ def test_another_users_lock_file_can_be_locked_too(tmp_path, monkeypatch):
 @pytest.mark.skipif(os.name == "nt", reason="Windows locks otherwise")
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS])
 def test_without_locks_work_goes_on(tmp_path, monkeypatch, number):
+    asked = []
+
     def flock(handle, options):
+        asked.append(options)
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(disk.fcntl, "flock", flock)
     with Lock(tmp_path), Lock(tmp_path):
-        pass
+        assert len(asked) == 2, "both tried, and both go on"
 
 
 def test_a_folder_in_the_locks_place_is_no_reason_to_stop(tmp_path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from nanogan.text import quoted
+from nanogan.text import one_line, quoted
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,17 @@ def test_a_name_is_fit_for_one_line(name, expected):
 
 def test_a_long_name_is_not_cut():
     assert quoted(300 * "é") == 300 * "é"
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (ValueError("two\n lines"), "two lines"),
+        (ValueError("\x1b[31mred"), r"\x1b[31mred"),
+        (ValueError("x" * 300), "x" * 200),
+        (KeyError(), "KeyError"),
+        (ValueError(" \n"), "ValueError"),
+    ],
+)
+def test_an_error_in_one_line(error, expected):
+    assert one_line(error) == expected

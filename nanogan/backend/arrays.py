@@ -1,11 +1,10 @@
 """One line for both libraries: ``xp = array_module(x)``, and what depends on how arrays lie in memory."""
 
 import sys
-from numbers import Integral
 
 import numpy as np
 
-from nanogan.errors import UserError
+from nanogan.errors import UserError, checked_count
 
 
 def array_module(x):
@@ -56,6 +55,4 @@ def seeded_rng(seed, purpose):
     random is drawn by NumPy and then moved, so that a run starts from the same numbers on every device. Raises
     UserError unless the seed is an integer of at least 0, Python's or NumPy's.
     """
-    if not isinstance(seed, Integral) or seed < 0:
-        raise UserError(f"seed expected an integer of at least 0, got {seed!r}")
-    return np.random.default_rng([int(seed), *purpose.encode()])
+    return np.random.default_rng([checked_count("seed", seed, 0), *purpose.encode()])

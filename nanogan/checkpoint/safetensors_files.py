@@ -13,6 +13,7 @@ from nanogan.backend import to_numpy
 from nanogan.checkpoint.recognition import told
 from nanogan.disk import replacing
 from nanogan.errors import UserError
+from nanogan.text import one_line
 
 KEY = "nanogan_training"  # of the metadata of a training checkpoint
 NUMPY = {  # safetensors' name of a format that NumPy has: NumPy's
@@ -214,8 +215,7 @@ def _why_not(path, error):
         return f"{path} is not a safetensors file but looks like one of torch.save's: convert it with {command}"
     what = foreign(start)
     if what is None:
-        reason = " ".join(str(error).split())[:150]
-        reason = reason if reason.isprintable() else repr(reason)
+        reason = one_line(error, 150)
         doubt = "" if is_safetensors(start) else ", or is of another kind"
         what = f"it was cut short or damaged ({reason}){doubt}; save or download it again, or take an older one"
     return f"{path} is not a whole safetensors file: {what}"

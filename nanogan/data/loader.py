@@ -4,13 +4,12 @@ import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
-from numbers import Integral
 
 import numpy as np
 
 from nanogan.backend import array_module, copied_ahead, get_device, seeded_rng
 from nanogan.data.sets.captions import Captions
-from nanogan.errors import UserError
+from nanogan.errors import UserError, checked_count
 from nanogan.images import from_uint8
 
 AHEAD = 3  # batches of a slow source that are made, or waiting, while the one before them is trained on
@@ -62,8 +61,7 @@ class Loader:
         self.columns = {name: column for name, (column, _) in checked.items()}
         self.shapes = {name: shape for name, (_, shape) in checked.items()}
         self._N = _length(self.columns, unpaired)
-        if not isinstance(batch_size, Integral) or isinstance(batch_size, bool) or batch_size < 1:
-            raise UserError(f"Loader expected an integer as its batch size of at least 1, got {batch_size!r}")
+        batch_size = checked_count("batch_size", batch_size, 1)
         if self._N < batch_size:
             raise UserError(
                 f"a batch of {batch_size} was asked for, but there are {self._N} pictures: "
@@ -71,7 +69,7 @@ class Loader:
             )
         for name, column in self.columns.items():
             _check_range(name, column, self.dtype)
-        self.batch_size, self.seed, self.shuffle, self.drop_last = int(batch_size), int(seed), shuffle, drop_last
+        self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, int(seed), shuffle, drop_last
         self.unpaired = tuple(unpaired)
 
     def __len__(self):
@@ -172,10 +170,8 @@ def _checked_labels(name, labels, classes):
         whole = labels.ndim == 1 and labels.dtype.kind in "fb" and np.array_equal(labels, np.rint(labels * 1.0))
         way_out = f": use {name}.astype(int)" if whole else ""
         raise UserError(f"Loader expected integers (N,) as {name}, got {labels.dtype} of shape {labels.shape}{way_out}")
-    if classes is not None and (not isinstance(classes, Integral) or isinstance(classes, bool) or classes < 1):
-        raise UserError(f"Loader expected the classes of {name} as an integer of at least 1, got {classes!r}")
     low, high = (int(labels.min()), int(labels.max())) if len(labels) else (0, -1)
-    K = high + 1 if classes is None else int(classes)
+    K = high + 1 if classes is None else checked_count(f"classes of {name}", classes, 1)
     if low < 0 or high >= min(K, np.iinfo(np.int64).max):
         expected = f"from 0 to {K - 1}" if classes is not None else "of at least 0" if low < 0 else "below 2^63 - 1"
         raise UserError(f"Loader expected {name} {expected}, got {low} to {high}")

@@ -269,12 +269,12 @@ def test_a_generator_can_be_taken_out_of_a_training(tmp_path):
 
 def test_a_run_with_an_average_of_weights_is_not_one_without(tmp_path):
     checkpoint.save_training(tmp_path / "c.safetensors", trained(ema=0.9), progress())
-    refused(tmp_path / "c.safetensors", "another network: ema.average.main.0.weight is unknown here")
+    assert_refused(tmp_path / "c.safetensors", "another network: ema.average.main.0.weight is unknown here")
     checkpoint.save_training(tmp_path / "c.safetensors", trained(), progress())
-    refused(tmp_path / "c.safetensors", "ema.average.main.0.weight is missing", into=trained(1, ema=0.9))
+    assert_refused(tmp_path / "c.safetensors", "ema.average.main.0.weight is missing", into=trained(1, ema=0.9))
 
 
-def refused(path, match, *, into=None):
+def assert_refused(path, match, *, into=None):
     """Loading gets one sentence that names the file, and changes nothing."""
     into = into or trained(1)
     before = everything(into)
@@ -296,10 +296,10 @@ def test_any_flipped_bit_and_any_missing_byte_is_noticed(tmp_path):
         flipped = bytearray(data)
         flipped[i] ^= 1 << int(rng.integers(8))
         path.write_bytes(flipped)
-        refused(path, "c.safetensors")
+        assert_refused(path, "c.safetensors")
     for length in [0, 7, 8, header - 1, header, *rng.integers(len(data), size=10)]:
         path.write_bytes(data[:length])
-        refused(path, "not a whole safetensors file")
+        assert_refused(path, "not a whole safetensors file")
 
 
 def forge(path, change, arrays=None):
@@ -338,7 +338,7 @@ def test_a_number_that_no_run_writes_gets_one_sentence(tmp_path, name, value):
     checkpoint.save_training(path, trained(), progress())
 
     forge(path, lambda fields: fields.update({name: value}))
-    refused(path, "cannot be resumed from: ")
+    assert_refused(path, "cannot be resumed from: ")
 
 
 @pytest.mark.parametrize(("name", "value"), HOSTILE_STATE, ids=lambda x: str(x)[:30])
@@ -346,7 +346,9 @@ def test_a_number_that_no_game_has_gets_one_sentence(tmp_path, name, value):
     path = tmp_path / "c.safetensors"
     checkpoint.save_training(path, trained(), progress())
     forge(path, lambda fields: fields["state"].update({name: value}))
-    refused(path, f"belongs to another network: {name} (is unknown here|expected an integer|expected a finite number)")
+    assert_refused(
+        path, f"belongs to another network: {name} (is unknown here|expected an integer|expected a finite number)"
+    )
 
 
 @pytest.mark.parametrize("form", [1, 2])
@@ -389,20 +391,20 @@ def test_metadata_that_is_no_json_of_ours_gets_one_sentence(tmp_path):
     texts = ["", "[1]", "{", '"text"', "1" * 5000, "[" * 200_000, '{"a":' * 100_000, "x" * (1 << 21), "{}"]
     for text in texts:
         safetensors.numpy.save_file({"g.a": np.zeros(1)}, path, {"nanogan_training": text})
-        refused(path, "cannot be resumed from: ")
+        assert_refused(path, "cannot be resumed from: ")
 
 
 def test_another_network_or_optimiser_gets_one_sentence(tmp_path):
     path = tmp_path / "c.safetensors"
     checkpoint.save_training(path, trained(), progress())
-    refused(path, "another network: d.main.0.weight is float32 .* and .* more", into=trained(1, channels=3))
-    refused(path, "is (missing|unknown here)", into=trained(1, image_size=16))
+    assert_refused(path, "another network: d.main.0.weight is float32 .* and .* more", into=trained(1, channels=3))
+    assert_refused(path, "is (missing|unknown here)", into=trained(1, image_size=16))
     pair = trained(1)
-    refused(path, "opt_g.state.main.0.weight.exp_avg is unknown here",
+    assert_refused(path, "opt_g.state.main.0.weight.exp_avg is unknown here",
             into=Pair(pair.g, pair.d, SGD(pair.g, lr=0.1), pair.opt_d))  # fmt: skip
     pair = trained(1)
     pair.d.astype(np.float64)
-    refused(path, "is float32 .* instead of float64", into=pair)
+    assert_refused(path, "is float32 .* instead of float64", into=pair)
 
 
 @pytest.mark.parametrize("name", ["g.main.0.weight", "d.main.0.weight", "opt_g.state.main.0.weight.exp_avg_sq"])
@@ -412,15 +414,17 @@ def test_arrays_that_are_not_finite_are_refused(tmp_path, name):
     arrays = dict(checkpoint.read_training(path)[1])
     arrays[name] = np.full_like(arrays[name], np.inf)
     forge(path, lambda fields: None, arrays)
-    refused(path, f"{name} is not finite")
+    assert_refused(path, f"{name} is not finite")
 
 
 def test_a_file_without_a_training_is_not_one(tmp_path, g):
     checkpoint.save(tmp_path / "generator.safetensors", g)
-    refused(tmp_path / "generator.safetensors", "holds no training that could be resumed, only networks")
+    assert_refused(tmp_path / "generator.safetensors", "holds no training that could be resumed, only networks")
     (tmp_path / "c.pt").write_bytes(pickle.dumps([1]))
-    refused(tmp_path / "c.pt", "looks like one of torch.save's, and a run is resumed from nanogan's checkpoints alone")
-    refused(tmp_path / "nothing.safetensors", "there is no checkpoint")
+    assert_refused(
+        tmp_path / "c.pt", "looks like one of torch.save's, and a run is resumed from nanogan's checkpoints alone"
+    )
+    assert_refused(tmp_path / "nothing.safetensors", "there is no checkpoint")
 
 
 def test_what_cannot_be_saved_is_told(tmp_path):

@@ -12,7 +12,7 @@ from nanogan.backend import seeded_rng
 from nanogan.data.formats.image_files import decode
 from nanogan.data.sets.folder import PictureFolder
 from nanogan.errors import UserError
-from nanogan.text import quoted
+from nanogan.text import one_line, quoted
 
 MAX_BYTES = 1 << 26  # of a captions.csv, 64 MiB
 MAX_LENGTH = 32  # words of a caption
@@ -195,7 +195,7 @@ def load_captioned(path, *, size, channels=3, count=None, progress=None):
             images.append(decode(file, size, channels))
             kept.append(row)
         except Exception as error:  # Pillow's readers raise many kinds, of which a bad file may cause any
-            skipped[file] = " ".join(str(error).split())[:200] or type(error).__name__
+            skipped[file] = one_line(error)
     if not kept:
         file, reason = next(iter(skipped.items()))
         raise UserError(f"none of the images in {below} can be read (for one, {quoted(file)}: {reason})")

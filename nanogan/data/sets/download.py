@@ -6,15 +6,15 @@ import os
 import socket
 import ssl
 import sys
-import tempfile
 import urllib.error
 import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from nanogan.disk import NotWritten, replacing
+from nanogan.disk import NotWritten, replacing, try_folder
 from nanogan.errors import DataNotFound, UserError
 from nanogan.progress import bar
+from nanogan.text import one_line
 
 TIMEOUT = 10  # seconds without an answer
 ELSEWHERE = "set XDG_CACHE_HOME to a folder that can be written to, or NANOGAN_DATA to one that holds the data sets"
@@ -100,7 +100,10 @@ def download_file(name, file, *, mirrors, md5, max_bytes):
     Raises DataNotFound, with the failure of each mirror, if none delivers; or at once if the file could not be kept.
     """
     path, failures = cache_dir() / name / file, []
-    _check_folder(name, path.parent)
+    try:  # before anything is downloaded that could not be kept
+        try_folder(path.parent)
+    except OSError as error:
+        raise _not_kept(name, path.parent, error) from None
     for mirror in mirrors:
         try:
             with replacing(path) as temporary:
@@ -117,16 +120,6 @@ def download_file(name, file, *, mirrors, md5, max_bytes):
     )
 
 
-def _check_folder(name, folder):
-    """Raise DataNotFound before anything is downloaded if it could not be kept in ``folder``."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise _not_kept(name, folder, error) from None
-
-
 def _not_kept(name, folder, error):
     return DataNotFound(
         f"{name} was not downloaded, since it cannot be kept in the cache folder {folder} "
@@ -137,7 +130,7 @@ def _not_kept(name, folder, error):
 def _reason(error):
     """Why a mirror did not deliver, and what helps, in a few words."""
     cause = getattr(error, "reason", None) or error
-    text = " ".join(str(cause).split())[:200] or type(cause).__name__
+    text = one_line(cause)
     if isinstance(error, urllib.error.HTTPError):
         why = {404: "it has no such file", 407: "the proxy asks for a password: put it into https_proxy"}
         return f"HTTP {error.code}, {why.get(error.code, text)}"

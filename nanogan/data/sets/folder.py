@@ -15,6 +15,7 @@ from nanogan.data.formats.image_files import MAX_BYTES, MAX_PIXELS, decode
 from nanogan.data.formats.listing import Listing
 from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
+from nanogan.text import one_line
 
 MAX_NOTE = 1 << 20  # bytes of a cache's note that are looked at
 BLOCK = 256  # images that are decoded, then written, while packing
@@ -197,8 +198,7 @@ class PictureFolder:
             try:
                 return decode(self.file(i), self.size, self.channels, background=self.background)
             except Exception as error:  # Pillow's readers raise many kinds, of which a bad file may cause any
-                reason = " ".join(str(error).split())[:200] or type(error).__name__
-                self._bad[i] = reason
+                self._bad[i] = one_line(error)
         path, reason = next(iter(self.skipped.items()))
         raise UserError(f"none of the {len(self)} pictures in {self.path} can be read (for one, {path}: {reason})")
 

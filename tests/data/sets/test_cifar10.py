@@ -121,7 +121,7 @@ def test_a_folder_that_is_not_whole_is_passed_over_for_an_archive(tmp_path):
 # ----------------------------------------------------------------------------------------- what is not there, or whole
 
 
-def refused(path, message, error=UserError, **options):
+def assert_refused(path, message, error=UserError, **options):
     with pytest.raises(error, match=message) as caught:
         load_cifar10(path, **options)
     assert "\n" not in str(caught.value)
@@ -129,14 +129,14 @@ def refused(path, message, error=UserError, **options):
 
 
 def test_what_is_not_there_gets_one_sentence(tmp_path):
-    refused(tmp_path, "holds neither cifar-10-binary.tar.gz nor all the files of the split train", DataNotFound)
-    refused(tmp_path / "no.tar.gz", "there is no file or folder")
+    assert_refused(tmp_path, "holds neither cifar-10-binary.tar.gz nor all the files of the split train", DataNotFound)
+    assert_refused(tmp_path / "no.tar.gz", "there is no file or folder")
     with pytest.raises(UserError, match="unknown split 'valid'"):
         load_cifar10(tmp_path, split="valid")
     files = binary_files()
     del files["data_batch_2.bin"]
     path = write_archive(tmp_path / "half.tar.gz", cifar10.FOLDER, files)
-    refused(path, "there is no data_batch_2.bin in the folder cifar-10-batches-bin of this archive")
+    assert_refused(path, "there is no data_batch_2.bin in the folder cifar-10-batches-bin of this archive")
     assert len(load_cifar10(path, split="test")[0]) == COUNT
 
 
@@ -157,7 +157,7 @@ def test_a_damaged_binary_batch(tmp_path, change, message, packed):
         write_archive(path, cifar10.FOLDER, files)
     else:
         write_folder(path, files)
-    refused(path, f"data_batch_3.bin in .*{message}")
+    assert_refused(path, f"data_batch_3.bin in .*{message}")
 
 
 def test_archives_cut_or_changed(tmp_path):
@@ -172,7 +172,7 @@ def test_archives_cut_or_changed(tmp_path):
         (b"", "tar archive is corrupt"),
     ):
         path.write_bytes(data)
-        refused(path, message)
+        assert_refused(path, message)
 
 
 def test_no_bomb_is_unpacked(tmp_path, monkeypatch):
@@ -181,8 +181,10 @@ def test_no_bomb_is_unpacked(tmp_path, monkeypatch):
     monkeypatch.setattr(cifar, "MAX_UNPACKED", 1_000_000)
     folder, files = cifar10.FOLDER, binary_files()
     large = write_archive(tmp_path / "large", folder, {"data_batch_1.bin": bytes(200_000)})
-    refused(large, "data_batch_1.bin has 200000 bytes, a batch 100000 at most")
-    refused(write_archive(tmp_path / "bomb", folder, {"other": bytes(2_000_000)} | files), "more than the 1000000")
+    assert_refused(large, "data_batch_1.bin has 200000 bytes, a batch 100000 at most")
+    assert_refused(
+        write_archive(tmp_path / "bomb", folder, {"other": bytes(2_000_000)} | files), "more than the 1000000"
+    )
     write_folder(tmp_path / "folder", files | {"data_batch_1.bin": bytes(200_000)})
     with pytest.raises(UserError, match="more than the 100000 bytes"):
         load_cifar10(tmp_path / "folder")
@@ -191,7 +193,7 @@ def test_no_bomb_is_unpacked(tmp_path, monkeypatch):
     with gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1) as file:
         file.write(name.tobuf(tarfile.GNU_FORMAT)[:3_000_000])
     (tmp_path / "name").write_bytes(buffer.getvalue())
-    refused(tmp_path / "name", "more than the 1000000")
+    assert_refused(tmp_path / "name", "more than the 1000000")
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.FIFOTYPE, tarfile.CHRTYPE])
@@ -201,7 +203,7 @@ def test_links_and_devices_are_refused(tmp_path, kind):
             member.type, member.linkname, member.size = kind, "/etc/passwd", 0
 
     path = write_archive(tmp_path / "odd", cifar10.FOLDER, binary_files(), change)
-    refused(path, "data_batch_2.bin was expected once and as a plain file")
+    assert_refused(path, "data_batch_2.bin was expected once and as a plain file")
 
 
 def test_names_in_an_archive_are_never_paths(tmp_path):
@@ -211,7 +213,7 @@ def test_names_in_an_archive_are_never_paths(tmp_path):
     (tmp_path / "in").mkdir()
     path = write_archive(tmp_path / "in" / "outside", cifar10.FOLDER, binary_files(), change)
     before = sorted(tmp_path.rglob("*"))
-    refused(path, "there is no data_batch_1.bin, ")
+    assert_refused(path, "there is no data_batch_1.bin, ")
     assert sorted(tmp_path.rglob("*")) == before
 
 
@@ -243,7 +245,7 @@ def test_the_python_version_is_refused_with_what_to_download_and_not_executed(tm
     write_folder(tmp_path / "d", python_files(batch))
     for path in (named, named.parent, renamed, unpacked, unpacked.parent, tmp_path / "d"):
         for split in ("train", "test"):
-            refused(path, f"python version, whose pickles are not read: {INSTEAD}", split=split)
+            assert_refused(path, f"python version, whose pickles are not read: {INSTEAD}", split=split)
     assert not marker.exists()
     pickle.loads(batch)
     assert marker.exists(), "the pickles of this test do execute something where they are trusted"
@@ -254,8 +256,8 @@ def test_the_python_version_is_not_opened(tmp_path):
         path.parent.mkdir(exist_ok=True)
         path.write_bytes(b"no archive, no pickle")
     for path in (tmp_path / "cifar-10-python.tar.gz", tmp_path / "cifar-10-batches-py", tmp_path):
-        refused(path, INSTEAD)
-    refused(tmp_path / "other" / "cifar-10-python.tar.gz", "there is no file or folder")
+        assert_refused(path, INSTEAD)
+    assert_refused(tmp_path / "other" / "cifar-10-python.tar.gz", "there is no file or folder")
 
 
 def test_the_binary_version_beside_the_python_one_is_read(tmp_path):

@@ -13,6 +13,7 @@ import urllib.error
 import numpy as np
 import pytest
 
+from nanogan import disk
 from nanogan.data import load_mnist
 from nanogan.data.sets import download, mnist
 from nanogan.errors import DataNotFound, UserError
@@ -262,7 +263,7 @@ def read_only(path, *arguments, **options):
         (lambda patch, cache: patch.setattr(download.Path, "mkdir", forbidden), "Permission denied"),
         (lambda patch, cache: patch.setattr(download.Path, "mkdir", read_only), "Read-only file system"),
         (
-            lambda patch, cache: patch.setattr(download.tempfile, "TemporaryFile", lambda dir: forbidden(dir)),
+            lambda patch, cache: patch.setattr(disk.tempfile, "TemporaryFile", lambda dir: forbidden(dir)),
             "Permission denied",
         ),
         (lambda patch, cache: fill_the_disk(patch, download), "No space left on device"),
