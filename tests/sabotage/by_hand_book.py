@@ -183,7 +183,7 @@ BOOK = [
     mistake("arrays: matrices are let in", "array_module", "isinstance(x, np.matrix)", "False"),
     mistake("losses: the imaginary part of a target is dropped", "check_real", "x.dtype.kind not in 'fiub'", "False"),
     mistake("pair: NumPy's integers stay, and make float64", "pair", "tuple(map(int, both))", "both"),
-    mistake("seeds: 1.5 and '1' are let in", "seeded_rng", "not isinstance(seed, Integral) or seed < 0", "False"),
+    mistake("seeds: 1.5 and '1' are let in", "seeded_rng", "checked_count('seed', seed, 0)", "int(seed)"),
     mistake("loader: float columns become infinite", "_check_range", "largest < abs(value) < np.inf", "False"),
     mistake("logsumexp: inf - inf", "logsumexp_forward", "xp.where(xp.isinf(largest), 0, largest)", "largest"),
     mistake("bce: the slope's denominator is not kept from 0", "bce_backward", "xp.maximum(p * (1 - p), least)",
