@@ -11,32 +11,49 @@ wrong without a word, is an error here:
 - Results of elementwise functions are C-ordered, whatever the order of the inputs, as CuPy's are.
 - Memory that nothing wrote holds NaN, or large whole numbers.
 - Every array lives on one of two devices, and is only used while that one is current, in the current thread.
+- While a stream captures, nothing runs: operations are recorded, their results hold what memory holds that nothing
+  wrote, and what CuPy refuses is refused. A graph's memory comes from a pool that nothing else uses (streams.py).
 - Copies on a stream of their own happen late, when something waits for them, and once more as long as the host has not
   waited: a missing wait or an overwritten source shows as wrong numbers. A copy into memory that the stream has not
   been ordered after is refused.
-- ``ElementwiseKernel`` compiles its C++ with g++ and runs that.
+- cuBLAS's own functions, for who calls them through ctypes, are in cublas.py.
+- ``ElementwiseKernel`` and ``RawModule`` compile their C++ with g++ and run that; a ``RawModule``'s kernels run thread
+  by thread (cuda.h), and their arguments must be of the parameters' types.
 
 ``transfers`` lists what crossed between host and device, ``("to device", shape)`` and ``("to host", shape)``; for the
-latter the host waits, in ``float(x)``, ``bool(x)`` and ``int(x)`` too.
+latter the host waits, in ``float(x)``, ``bool(x)`` and ``int(x)`` too. ``launches`` names what a GPU would launch, one
+name for each function, operator, kernel, copy or fill; CuPy launches more where it composes a function of several.
 """
 
+import functools
+import importlib.util
 import json
 import math
 import operator
+import pkgutil
 import sys
 import threading
 import types
+import weakref
 from pathlib import Path
 
 import numpy as np
 
+from tests.strict_cupy import streams
+from tests.strict_cupy.streams import DEVICES, Device, launches
+
 NAMES = json.loads((Path(__file__).parent / "names.json").read_text(encoding="utf-8"))
-DEVICES = 2
 
 transfers = []  # in order
 compute_types = {}  # dtype -> what cuBLAS is to compute its products with
-_state = threading.local()
-_tickets = 0  # counts allocations and events, so that "after" can be asked
+# What copies, whatever it is called; what fills; what runs nothing on the device.
+COPIES = {"reshape", "ravel", "flatten", "copy", "astype", "ascontiguousarray", "asfortranarray", "copyto"}
+OTHER_NAMES = dict.fromkeys(COPIES, "copy") | dict.fromkeys(("zeros", "zeros_like"), "memset")
+OTHER_NAMES |= dict.fromkeys(("ones", "ones_like", "full", "full_like"), "fill")
+IN_PLACE = {"fill", "sort", "put", "partition", "copyto", "place", "putmask", "fill_diagonal"}
+# The host waits for their size.
+SYNCHRONOUS = {"nonzero", "argwhere", "flatnonzero", "unique", "extract", "compress", "bincount", "histogram"}
+PRODUCTS = {"matmul", "dot", "tensordot", "inner", "outer", "vdot", "einsum", "kron"}
 
 
 # ---------------------------------------------------------------------------------------------------------- arrays
@@ -46,18 +63,33 @@ class ndarray:
     """An array on a device."""
 
     __hash__ = None
+    _pool = None
 
     def __init__(self, shape=(), dtype=float, memptr=None, strides=None, order="C", *, _host=None, _like=None):
-        global _tickets
         if _host is None:
             assert (memptr, strides) == (None, None), "not in the double"
             _host = _uninitialised(np.empty(shape, dtype, order))
         self._host = _host
         self.base = None if _like is None else (_like if _like.base is None else _like.base)
-        _tickets += 1
-        self._born = _tickets if _like is None else _like._born
-        self._stream = _current_stream() if _like is None else _like._stream
-        self._device = _current_device() if _like is None else _like._device
+        if _like is None:
+            self._born, self._stream = next(streams.tickets), streams.current_stream()
+            self._device, self._graph = streams.current_device(), getattr(self._stream._graph, "itself", None)
+            self._bytes = -(-_host.nbytes // 512) * 512
+            streams.current_pool()._take(self._bytes)
+            self._pool = streams.current_pool().itself
+            start = _host.ctypes.data
+            streams.live[id(self)] = start, start + _host.nbytes, weakref.ref(self)
+        else:
+            self._born, self._stream = _like._born, _like._stream
+            self._device, self._graph = _like._device, _like._graph
+
+    def __del__(self):
+        if self._pool is None:
+            return
+        streams.live.pop(id(self), None)
+        pool = self._pool()
+        if pool is not None:
+            pool._give(self._bytes)
 
     def __getattr__(self, name):
         if name not in NAMES["ndarray"]:
@@ -76,41 +108,48 @@ class ndarray:
     # ---- what is not as in NumPy
 
     def get(self, stream=None, order="C", out=None, blocking=True):
-        transfers.append(("to host", self.shape))
-        result = np.array(_host_of(self), order=order)
+        result = np.array(self._fetched(self.shape, stream), order=order)
         if out is not None:
             out[...] = result
         return result if out is None else out
+
+    def _fetched(self, shape, stream=None):
+        stream = stream or streams.current_stream()
+        if stream.is_capturing():
+            raise RuntimeError("the current stream is capturing, so D2H transfers are disallowed")
+        host = _host_of(self)
+        transfers.append(("to host", shape))
+        stream._launch("copy", lambda: None)
+        return host
 
     def set(self, arr, stream=None):
         if not isinstance(arr, np.ndarray) or arr.dtype != self.dtype or arr.shape != self.shape:
             raise TypeError(f"set expected a NumPy array {self.shape} of {self.dtype}")
         if not (self._host.flags.c_contiguous and arr.flags.c_contiguous):
             raise RuntimeError("set copies C-contiguous arrays")
+        streams.refuse_copies_from_host(stream)
         transfers.append(("to device", self.shape))
-        stream = stream or _current_stream()
+        stream = stream or streams.current_stream()
         if stream is not self._stream and stream._seen.get(self._stream, -1) < self._born:
             raise RuntimeError("this copy may run before what used this memory last: let its stream wait first")
-        if isinstance(arr, Pinned):
+        if isinstance(arr, Pinned) and stream is not streams.current_stream():
+            launches.append("copy")
             stream._run_late()
             stream._queue.append(lambda: self._host.__setitem__(..., arr))
-            if stream is _current_stream():
-                stream.synchronize()
         else:
-            self._host[...] = arr
+            stream._launch("copy", lambda: self._host.__setitem__(..., arr))
 
     def item(self, *args):
-        transfers.append(("to host", ()))
-        return _host_of(self).item(*args)
+        return self._fetched(()).item(*args)
 
     def tolist(self):
-        transfers.append(("to host", self.shape))
-        return _host_of(self).tolist()
+        return self._fetched(self.shape).tolist()
 
     def astype(self, dtype, order="K", copy=True):
-        with _quiet():
-            result = _host_of(self).astype(dtype, order=order, copy=copy)
-        return self if result is self._host else _wrap(result)
+        host = _host_of(self)
+        if not copy and host.dtype == dtype:
+            return self
+        return _launched("copy", lambda: host.astype(dtype, order=order), [])
 
     def dot(self, b, out=None):
         return _module.dot(self, b, out)
@@ -134,18 +173,25 @@ class ndarray:
 
     def __getitem__(self, index):
         index = _index(index)
-        advanced = any(isinstance(part, np.ndarray) for part in index)
-        result = _host_of(self)[index] if advanced or Ellipsis in index else self._host[(*index, ...)]
-        return _wrap(np.array(result, order="C")) if advanced else _wrap(result, self)
+        if any(isinstance(part, np.ndarray) for part in index):
+            if any(part.dtype.kind == "b" for part in index if isinstance(part, np.ndarray)):
+                streams.refuse_copies_to_host()  # the host waits for the number of elements
+            host = _host_of(self)
+            return _launched("getitem", lambda: np.array(host[index], order="C"), [], like=_taken(host, index))
+        return _wrap(_host_of(self)[index] if Ellipsis in index else self._host[(*index, ...)], self)
 
     def __setitem__(self, index, value):
-        _host_of(self)[_index(index)] = _host_of(value)
+        index, host, value = _index(index), _host_of(self), _host_of(value)
+        if streams.capturing() and not any(isinstance(part, np.ndarray) for part in index):
+            host.copy()[index] = value  # raises what it would
+        streams.launch("copy" if isinstance(value, np.ndarray) else "fill", lambda: host.__setitem__(index, value))
 
     def __repr__(self):
         return f"strict_cupy.{self._host!r}"
 
     def __deepcopy__(self, memo):
-        return _wrap(self._host.copy(order="C"))
+        host = _host_of(self)
+        return _launched("copy", lambda: host.copy(order="C"), [])
 
     # ---- refused
 
@@ -159,45 +205,71 @@ class ndarray:
         raise TypeError(f"numpy.{function.__name__} was called with an array on the device")
 
 
-def _matmul(a, b):
+def _matmul(a, b, out=None):
     """16-bit numbers are added up in float32 and rounded once, as cuBLAS does."""
     if a.dtype == b.dtype and a.dtype.itemsize == 2:
-        return (a.astype(np.float32) @ b.astype(np.float32)).astype(a.dtype)
+        return np.matmul(a.astype(np.float32), b.astype(np.float32)).astype(a.dtype)
     return a @ b
 
 
 def _operators():
-    def binary(function, swapped=False):
+    def binary(function, name, swapped=False):
         def method(self, other):
             a, b = _host_of(self), _host_of(other, beside=self)
-            with _quiet():
-                return _wrap(np.array(function(b, a) if swapped else function(a, b), order="C"))
+            if name in PRODUCTS:
+                _check_product(a, b)
+            a, b = (b, a) if swapped else (a, b)
+            return _launched(name, lambda: np.array(function(a, b), order="C"), [])
 
         return method
 
     def in_place(ufunc):
         def method(self, other):
-            with _quiet():
-                ufunc(_host_of(self), _host_of(other, beside=self), out=self._host)
+            a, b = _host_of(self), _host_of(other, beside=self)
+            _check_in_place(ufunc, a, b)
+            streams.launch(ufunc.__name__, lambda: ufunc(a, b, out=a))
             return self
+
+        return method
+
+    def unary(function, name):
+        def method(self):
+            host = _host_of(self)
+            return _launched(name, lambda: np.array(function(host), order="C"), [])
 
         return method
 
     ufuncs = {"add": np.add, "sub": np.subtract, "mul": np.multiply, "truediv": np.true_divide, "pow": np.power}
     ufuncs |= {"floordiv": np.floor_divide, "mod": np.remainder, "and": np.bitwise_and, "or": np.bitwise_or}
     for name, ufunc in ufuncs.items():
-        setattr(ndarray, f"__{name}__", binary(ufunc))
-        setattr(ndarray, f"__r{name}__", binary(ufunc, swapped=True))
+        setattr(ndarray, f"__{name}__", binary(ufunc, ufunc.__name__))
+        setattr(ndarray, f"__r{name}__", binary(ufunc, ufunc.__name__, swapped=True))
         setattr(ndarray, f"__i{name}__", in_place(ufunc))
-    for name in ("eq", "ne", "lt", "le", "gt", "ge"):
-        setattr(ndarray, f"__{name}__", binary(getattr(operator, name)))
-    ndarray.__matmul__ = binary(_matmul)
-    for name in ("neg", "abs", "invert"):
-        function = getattr(operator, name)
-        setattr(ndarray, f"__{name}__", lambda self, f=function: _wrap(np.array(f(_host_of(self)), order="C")))
+    names = {"eq": "equal", "ne": "not_equal", "lt": "less", "le": "less_equal", "gt": "greater", "ge": "greater_equal"}
+    for short, name in names.items():
+        setattr(ndarray, f"__{short}__", binary(getattr(operator, short), name))
+    ndarray.__matmul__ = binary(_matmul, "matmul")
+    for short, name in {"neg": "negative", "abs": "absolute", "invert": "invert"}.items():
+        setattr(ndarray, f"__{short}__", unary(getattr(operator, short), name))
 
 
 _operators()
+
+
+def _check_in_place(ufunc, a, b):
+    """Raise what ``ufunc(a, b, out=a)`` would, where a capture would only find out when it is launched."""
+    if streams.capturing():
+        with _quiet():
+            ufunc(a, b, out=a.copy())
+
+
+def _check_product(*factors):
+    """CuPy refuses its own cuBLAS while capturing; it has other kernels for integers and for two vectors."""
+    if not streams.capturing() or np.result_type(*factors).kind in "biu" or not all(a.size for a in factors):
+        return
+    a, b = factors if len(factors) == 2 else (None, None)
+    if a is None or max(a.ndim, b.ndim) > 2 or (a.ndim and b.ndim and not a.size == b.size == a.shape[-1]):
+        streams.refuse_cublas()
 
 
 def _quiet():
@@ -208,8 +280,11 @@ def _quiet():
 def _host_of(value, beside=None):
     """The NumPy array behind a device array; numbers as they are; anything else is refused."""
     if isinstance(value, ndarray):
-        if value._device != _current_device():
-            raise ValueError(f"an array of device {value._device} is used while {_current_device()} is current")
+        if value._device != streams.current_device():
+            raise ValueError(f"an array of device {value._device} is used while {streams.current_device()} is current")
+        graph = streams.current_stream()._graph
+        if graph is not None:
+            graph._uses(value if value.base is None else value.base)
         return value._host
     if isinstance(value, (np.ndarray, list)):
         raise TypeError(f"Unsupported type {type(value)}: data of the host meets an array on the device")
@@ -229,8 +304,54 @@ def _wrap(result, like=None):
     if not isinstance(result, (np.ndarray, np.generic)):
         return result
     host = np.asarray(result)
-    view = like is not None and host.base is not None and np.may_share_memory(host, like._host)
-    return ndarray(_host=host, _like=like if view else None)
+    if like is not None and host is like._host:
+        return like
+    return ndarray(_host=host, _like=like if like is not None and _is_view(host, [like]) else None)
+
+
+def _is_view(host, of):
+    return any(host is each._host or (host.base is not None and np.may_share_memory(host, each._host)) for each in of)
+
+
+def _launched(name, compute, inputs, like=None):
+    """The results of ``compute`` on the device: views of the arrays ``inputs`` at once, others by a launch ``name``.
+
+    While a stream captures, ``like`` or else a first result tells shape and dtype, and nothing else.
+    """
+    if not streams.capturing():
+        streams.current_stream()._run_new()
+    with _quiet():
+        result = like if like is not None and streams.capturing() else compute()
+    arrays = [np.asarray(each) for each in _flat(result) if isinstance(each, (np.ndarray, np.generic))]
+    results = _wrap(result, inputs[0] if inputs else None)
+    new = [i for i, host in enumerate(arrays) if host.size and not _is_view(host, inputs)]
+    if not new or name is None:
+        return results
+    places = [each._host for each in _flat(results) if isinstance(each, ndarray)]
+
+    def again():
+        values = [each for each in _flat(compute()) if isinstance(each, (np.ndarray, np.generic))]
+        for i in new:
+            places[i][...] = values[i]
+
+    if streams.capturing():
+        for i in new:
+            _uninitialised(places[i])
+        streams.launch(name, again)
+    else:
+        streams.launch(name, lambda: None)
+    return results
+
+
+def _flat(result):
+    return [part for each in result for part in _flat(each)] if isinstance(result, (tuple, list)) else [result]
+
+
+def _taken(host, index):
+    """What ``host[index]`` is in shape and dtype, where the numbers in ``index`` are not there yet."""
+    if not streams.capturing():
+        return None
+    return host[tuple(np.zeros_like(part) if isinstance(part, np.ndarray) else part for part in index)].copy()
 
 
 def _index(index):
@@ -242,7 +363,7 @@ def _index(index):
 
 
 def _uninitialised(host):
-    host.fill(np.nan if host.dtype.kind == "f" else 1 if host.dtype.kind == "b" else np.iinfo(host.dtype).max)
+    host.fill(np.nan if host.dtype.kind in "fV" else 1 if host.dtype.kind == "b" else np.iinfo(host.dtype).max)
     return host
 
 
@@ -257,18 +378,37 @@ def _checked(name, function, parameters, elementwise=False, owner=None):
         if unknown:
             raise TypeError(f"CuPy's {name} takes no {', '.join(unknown)}")
         out = kwargs.get("out")
-        first = owner if owner is not None else next((a for a in args if isinstance(a, ndarray)), None)
+        inputs = [a for a in _flat([*args, *kwargs.values()]) if isinstance(a, ndarray)]
+        first = owner if owner is not None else inputs[0] if inputs else None
         values = [_unpacked(a, first) for a in args]
         kwargs = {key: _unpacked(value, first) for key, value in kwargs.items()}
-        with _quiet():
-            result = function(*values, **kwargs)
-        if out is not None:
-            return out
-        if elementwise:
-            result = np.array(result, order="C")
-        return _wrap(result, first)
+        if short in SYNCHRONOUS or (short == "where" and len(args) == 1):
+            streams.refuse_copies_to_host()
+        if short in PRODUCTS:
+            _check_product(*(each._host for each in ([owner] if owner is not None else []) + inputs))
 
+        def compute(**others):
+            result = function(*values, **{**kwargs, **others})
+            return np.array(result, order="C") if elementwise else result
+
+        if short in IN_PLACE:
+            streams.launch(launched, compute)
+            return None
+        if out is not None:
+            if streams.capturing():
+                with _quiet():
+                    compute(out=_copied(kwargs["out"]))
+            streams.launch(launched, compute)
+            return out
+        return _launched(launched, compute, ([owner] if owner is not None else []) + inputs)
+
+    short = name.split(".")[-1]
+    launched = None if short in ("empty", "empty_like") else OTHER_NAMES.get(short, short)
     return call
+
+
+def _copied(out):
+    return tuple(each.copy() for each in out) if isinstance(out, tuple) else out.copy()
 
 
 def _unpacked(value, beside):
@@ -283,21 +423,30 @@ class _Ufunc:
         self._call = _checked(name, self._ufunc, NAMES["cupy"][name], elementwise=True)
 
     def __call__(self, *args, **kwargs):
+        if len(args) > self._ufunc.nin:
+            outs = args[self._ufunc.nin :]
+            args, kwargs = args[: self._ufunc.nin], kwargs | {"out": outs[0] if len(outs) == 1 else outs}
         return self._call(*args, **kwargs)
 
     def at(self, a, indices, b=None):
-        self._ufunc.at(_host_of(a), _host_of(indices), _host_of(b))
+        a, indices, b = _host_of(a), _host_of(indices), _host_of(b)
+        streams.launch(f"{self.name}.at", lambda: self._ufunc.at(a, indices, b))
 
 
 def asarray(a, dtype=None, order=None, *, copy=None, blocking=False):
-    if isinstance(a, ndarray) and a._device != _current_device():
-        return ndarray(_host=a._host.copy())
+    if isinstance(a, ndarray) and a._device != streams.current_device():
+        there = a._host
+        return _launched("copy", lambda: there.copy(), [])
     if isinstance(a, ndarray):
         return a if dtype is None or a.dtype == dtype else a.astype(dtype)
     host = np.array(a, dtype=dtype, order=order or "C")
+    if host.ndim:
+        streams.refuse_copies_from_host()
     if isinstance(a, np.ndarray):
         transfers.append(("to device", host.shape))
-    return ndarray(_host=host)
+    return _launched(
+        "copy" if host.ndim else "fill", lambda: host.copy("K"), []
+    )  # a number travels as a kernel's argument
 
 
 def array(obj, dtype=None, copy=True, order="K", subok=False, ndmin=0, *, blocking=False):
@@ -334,78 +483,7 @@ class _Module(types.ModuleType):
         return value
 
 
-# ------------------------------------------------------------------------------------------- devices and streams
-
-
-class Device:
-    compute_capability = "90"
-
-    def __init__(self, device=None):
-        self.id = _current_device() if device is None else int(device)
-        if not 0 <= self.id < DEVICES:
-            raise RuntimeError("cudaErrorInvalidDevice: invalid device ordinal")
-
-    def use(self):
-        _state.device = self.id
-
-    def __enter__(self):
-        self._before = _current_device()
-        self.use()
-        return self
-
-    def __exit__(self, *exception):
-        _state.device = self._before
-
-
-class Stream:
-    """Copies from pinned memory wait in a queue until something waits for them; all else runs at once."""
-
-    def __init__(self, null=False, non_blocking=False, ptds=False, priority=0):
-        self._queue, self._late, self._seen = [], 0, {}  # _seen: stream -> ticket up to which this one runs after it
-        self._device = _current_device()
-
-    def record(self, event=None):
-        event = event or Event()
-        event.record(self)
-        return event
-
-    def wait_event(self, event):
-        """What ``event`` stands for happens before anything more on this stream, but the host does not wait for it."""
-        assert self._device == _current_device(), "a stream is used while another device is current"
-        event._stream._run(event._position, host_waits=False)
-        self._seen[event._stream] = event._ticket
-
-    def synchronize(self):
-        self._run(len(self._queue), host_waits=True)
-
-    def _run(self, count, host_waits):
-        """Copy. Unless the host waits, it cannot know when this happens: it may be as late as the next copy."""
-        for i, copy in enumerate(self._queue[:count]):
-            if copy is not None:
-                copy()
-                self._late = max(self._late, i + 1)
-                if host_waits:
-                    self._queue[i] = None  # done; positions stay, as events hold them
-
-    def _run_late(self):
-        """Copy once more, as late as it may have been, what was not waited for: an overwritten source shows."""
-        self._run(self._late, host_waits=True)
-
-
-class Event:
-    def __init__(self, block=False, disable_timing=False, interprocess=False):
-        self._stream = None
-
-    def record(self, stream=None):
-        self._stream = stream or _current_stream()
-        assert self._stream._device == _current_device(), "a stream is used while another device is current"
-        self._position, self._ticket = len(self._stream._queue), _tickets
-
-    def synchronize(self):
-        if self._stream is not None:
-            self._stream._run(self._position, host_waits=True)
-
-    done = True
+# --------------------------------------------------------------------------------------------------- pinned memory
 
 
 class Pinned(np.ndarray):
@@ -416,41 +494,20 @@ def empty_pinned(shape, dtype=float, order="C"):
     return _uninitialised(np.empty(shape, dtype, order)).view(Pinned)
 
 
-def _current_device():
-    return getattr(_state, "device", 0)
-
-
-def _current_stream():
-    """The null stream of the current device: the only one that computes here."""
-    streams = _state.__dict__.setdefault("streams", {})
-    if _current_device() not in streams:
-        streams[_current_device()] = Stream()
-    return streams[_current_device()]
-
-
-class OutOfMemoryError(MemoryError):
-    pass
-
-
-class MemoryPool:
-    used_bytes = staticmethod(lambda: 0)
-    total_bytes = staticmethod(lambda: 0)
-    free_all_blocks = staticmethod(lambda stream=None: None)
-
-
 # ------------------------------------------------------------------------------------------------------ the modules
 
 
 def _make_modules():
     from tests.strict_cupy.kernels import ElementwiseKernel
+    from tests.strict_cupy.raw import RawModule
 
     module = _Module("cupy")
     module.ndarray, module.asarray, module.array = ndarray, asarray, array
     module.empty, module.empty_like = _filled(np.empty), _filled(np.empty_like)
-    module.ElementwiseKernel, module.__version__ = ElementwiseKernel, NAMES["version"]
+    module.ElementwiseKernel, module.RawModule, module.__version__ = ElementwiseKernel, RawModule, NAMES["version"]
     module.newaxis, module.inf, module.nan = None, math.inf, math.nan
     module.is_available = lambda: True
-    module.get_default_memory_pool = MemoryPool
+    module.get_default_memory_pool = lambda: streams.default_pool
     strides = types.SimpleNamespace(
         as_strided=_checked("as_strided", np.lib.stride_tricks.as_strided, ["x", "shape", "strides"])
     )
@@ -460,12 +517,17 @@ def _make_modules():
     )
     cuda = {
         "Device": Device,
-        "Stream": Stream,
-        "Event": Event,
+        "Stream": streams.Stream,
+        "Event": streams.Event,
+        "Graph": streams.Graph,
+        "MemoryPool": streams.MemoryPool,
+        "using_allocator": streams.using_allocator,
+        "alloc": lambda size: streams.current_pool().malloc(size),
         "runtime": runtime,
-        "get_current_stream": _current_stream,
+        "get_current_stream": streams.current_stream,
+        "is_available": lambda: True,
     }
-    cuda |= {"memory": types.SimpleNamespace(OutOfMemoryError=OutOfMemoryError), "is_available": lambda: True}
+    cuda |= {"memory": types.SimpleNamespace(OutOfMemoryError=streams.OutOfMemoryError)}
     linalg = {"COMPUTE_TYPE_FP32": 4, "COMPUTE_TYPE_TF32": 7, "set_compute_type": compute_types.__setitem__}
     assert not set(cuda) - set(NAMES["cuda"])
     assert not set(linalg) - set(NAMES["linalg"])
@@ -482,19 +544,45 @@ _module, _cupyx = None, None
 def install(monkeypatch):
     """Put the double in CuPy's place until the test ends, with nothing on its way and device 0 current."""
     global _module, _cupyx
-    from nanogan import backend, dispatch
+    from nanogan import dispatch
+    from tests.strict_cupy.cublas import Library
 
     if _module is None:
         _module, _cupyx = _make_modules()
-    _state.__dict__.clear()
+    streams.state.__dict__.clear()
     transfers.clear()
+    launches.clear()
     monkeypatch.setitem(sys.modules, "cupy", _module)
     monkeypatch.setitem(sys.modules, "cupyx", _cupyx)
-    for name in ("nanogan.fast.gpu", "nanogan.fast.gpu.batchnorm", "nanogan.fast.gpu.elementwise"):
+    fast = importlib.import_module("nanogan.fast")
+    if hasattr(fast, "gpu"):
+        monkeypatch.delattr(fast, "gpu")
+    for name in _names_of("nanogan.fast.gpu"):
         monkeypatch.setitem(sys.modules, name, None)  # undone, it is what was there before: never the double's kernels
         del sys.modules[name]
-    monkeypatch.setattr(backend.devices, "_probed", set())
+    if importlib.util.find_spec("nanogan.backend.cublas"):
+        cublas = importlib.import_module("nanogan.backend.cublas")
+        monkeypatch.setattr(cublas, "open_library", lambda cupy: Library())
+        monkeypatch.setattr(cublas, "_library", None, raising=False)
+    for name in _names_of("nanogan.backend") & set(sys.modules):
+        _forget_caches(monkeypatch, sys.modules[name])
     monkeypatch.setattr(dispatch, "_loaded", dispatch._loaded - {"gpu"})
     monkeypatch.setattr(dispatch, "_paths", {k: v for k, v in dispatch._paths.items() if k[0] != "gpu"})
     monkeypatch.setattr(dispatch, "_walks", {k: v for k, v in dispatch._walks.items() if k != "gpu"})
     return _module
+
+
+def _names_of(package):
+    """The names of a package and of all modules in its folder, imported or not."""
+    folders = importlib.util.find_spec(package).submodule_search_locations
+    inside = {module.name for module in pkgutil.walk_packages(folders, f"{package}.")}
+    return {package} | inside | {name for name in sys.modules if name.startswith(f"{package}.")}
+
+
+def _forget_caches(monkeypatch, module):
+    """Let a module start with empty caches: collections called _like_this, and functions that keep their results."""
+    for key, value in list(vars(module).items()):
+        if hasattr(value, "cache_clear") and value.__module__ == module.__name__:
+            monkeypatch.setattr(module, key, functools.cache(value.__wrapped__))
+        elif isinstance(value, (dict, list, set, threading.local)) and key[0] == "_" != key[1] and key.islower():
+            monkeypatch.setattr(module, key, type(value)())

@@ -4,6 +4,7 @@ import ctypes
 import functools
 import hashlib
 import itertools
+import math
 import os
 import shutil
 import subprocess
@@ -34,28 +35,35 @@ class ElementwiseKernel:
 
     def __call__(self, *args):
         from tests import strict_cupy
+        from tests.strict_cupy import streams
 
         count = len(self.inputs)
         assert len(args) in (count, count + len(self.outputs)), f"{self.name} got {len(args)} arguments"
         values = [strict_cupy._host_of(arg) for arg in args]
         shape = np.broadcast_shapes(*(v.shape for v in values if isinstance(v, np.ndarray)))
         types = self._types(values)
-        given = values[count:] or [np.empty(shape, types[kind]) for kind, _ in self.outputs]
+        new = [] if values[count:] else [strict_cupy.ndarray(shape, types[kind]) for kind, _ in self.outputs]
+        given = values[count:] or [array._host for array in new]
         assert all(out.shape == shape for out in given), f"{self.name}: outputs do not broadcast"
         for out in given if len(args) > count else ():  # CuPy does not copy what overlaps
             for value in values[:count]:
                 apart = not isinstance(value, np.ndarray) or not np.shares_memory(out, value)
                 assert apart or _place(out) == _place(value), f"{self.name}: an output overlaps an input"
-        inputs = [
-            np.ascontiguousarray(np.broadcast_to(np.asarray(v, types[kind]), shape))
-            for (kind, _), v in zip(self.inputs, values[:count], strict=True)
-        ]
-        outputs = [np.array(out, order="C") for out in given]
         run = _compiled(self.source(types))
-        run(ctypes.c_longlong(int(np.prod(shape))), *(a.ctypes.data_as(ctypes.c_void_p) for a in inputs + outputs))
-        for out, result in zip(given, outputs, strict=True):
-            out[...] = result
-        results = list(args[count:]) or [strict_cupy._wrap(out) for out in given]
+
+        def compute():
+            inputs = [
+                np.ascontiguousarray(np.broadcast_to(np.asarray(v, types[kind]), shape))
+                for (kind, _), v in zip(self.inputs, values[:count], strict=True)
+            ]
+            outputs = [np.array(out, order="C") for out in given]
+            run(ctypes.c_longlong(math.prod(shape)), *(a.ctypes.data_as(ctypes.c_void_p) for a in inputs + outputs))
+            for out, result in zip(given, outputs, strict=True):
+                out[...] = result
+
+        if math.prod(shape):
+            streams.launch(self.name, compute)
+        results = list(args[count:]) or new
         return results[0] if len(results) == 1 else tuple(results)
 
     def _types(self, values):
@@ -100,15 +108,29 @@ def _parameters(text):
     return [tuple(part.split()) for part in text.split(",") if part.strip()]
 
 
-@functools.cache
 def _compiled(source):
-    """The function ``run`` of a C++ source. What was compiled stays in a folder that the processes of a run share."""
+    """The function ``run`` of a C++ source."""
+    return library(source).run
+
+
+@functools.cache
+def library(source, flags=()):
+    """A C++ source as a library. What was compiled stays in a folder that the processes of a run share."""
+    name = hashlib.sha256("\0".join((source, *flags)).encode()).hexdigest()
+    path = Path(os.environ["NANOGAN_TEST_KERNELS"]) / f"{name}.so"
+    if not path.exists():
+        with replacing(path) as temporary:
+            compile_cpp(source, ["-O1", "-ffp-contract=off", "-shared", "-fPIC", *flags, "-o", str(temporary)])
+    return ctypes.PyDLL(str(path))  # one thread at a time
+
+
+def compile_cpp(source, flags):
+    """Run g++ on the text of a source; return what it prints. Raises RuntimeError with its errors."""
     compiler = shutil.which("g++")
     if compiler is None:
         pytest.skip("the double runs a kernel's own C++, and there is no g++ to compile it")
-    path = Path(os.environ["NANOGAN_TEST_KERNELS"]) / f"{hashlib.sha256(source.encode()).hexdigest()}.so"
-    if not path.exists():
-        with replacing(path) as temporary:
-            flags = ["-x", "c++", "-std=c++17", "-O1", "-ffp-contract=off", "-shared", "-fPIC", "-", "-o", temporary]
-            subprocess.run([compiler, *flags], input=source.encode(), check=True, timeout=60)
-    return ctypes.CDLL(str(path)).run
+    command = [compiler, "-x", "c++", "-std=c++17", *flags, "-"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, timeout=120)
+    if done.returncode:
+        raise RuntimeError(f"the kernels do not compile:\n{done.stderr}")
+    return done.stdout
