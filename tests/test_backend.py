@@ -312,3 +312,17 @@ def test_a_seed_that_is_no_integer_of_at_least_0_is_refused(seed):
 @pytest.mark.parametrize("seed", [np.int64(7), np.uint8(7)])
 def test_numpys_seeds_draw_as_pythons(seed):
     assert backend.seeded_rng(seed, "weights").random() == backend.seeded_rng(7, "weights").random()
+
+
+def test_many_arrays_come_over_together(device, rng):
+    """Of any memory order and dtype, and those that are on the host already."""
+    here = {"images": rng.standard_normal((2, 3, 4, 5)), "labels": rng.integers(0, 9, 6)}
+    here["number"] = np.full((), 2.5, np.float32)
+    there = {name: backend.to_device(array, device) for name, array in here.items()}
+    there |= {"every other": there["labels"][::2], "count": np.array(7)}
+    came = backend.all_to_numpy(there)
+    assert list(came) == list(there)
+    for name, expected in (here | {"every other": here["labels"][::2], "count": np.array(7)}).items():
+        assert type(came[name]) is np.ndarray
+        assert came[name].dtype == expected.dtype
+        np.testing.assert_array_equal(came[name], expected)

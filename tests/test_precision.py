@@ -33,15 +33,14 @@ def choose(precision, device):
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 def test_a_product_is_that_of_torchs_16_bit_numbers(precision, device, rng):
-    """Read in 16 bits, added up in float32, rounded to 16 bits; the order of additions is each library's own."""
+    """Read in 16 bits, added up in float32, and not rounded again; the order of additions is each library's own."""
     a, b = (rng.standard_normal(shape).astype(np.float32) for shape in ((5, 300), (300, 4)))
     choose(precision, device)
     y = backend.to_numpy(backend.product(backend.to_device(a, device), backend.to_device(b, device)))
     rounded = [torch.tensor(x).to(HALF[precision]).to(torch.float32) for x in (a, b)]
-    exact = (rounded[0].double() @ rounded[1].double()).to(HALF[precision]).float().numpy()
+    exact = (rounded[0].double() @ rounded[1].double()).numpy()
     assert y.dtype == np.float32
-    assert relative_error(y, exact) < 2 * torch.finfo(HALF[precision]).eps
-    assert (torch.tensor(y).to(HALF[precision]).float().numpy() == y).all(), "the result has 16 bits"
+    assert relative_error(y, exact) < 1e-6
     plain = a @ b
     assert relative_error(exact, plain) > 1e-4, "the rounding must show for this to prove anything"
 
@@ -59,25 +58,28 @@ def test_bfloat16_is_rounded_as_torch_rounds_it(rng):
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
 @pytest.mark.parametrize("transposed", [False, True])
 def test_convolutions_read_16_bits_in_all_three_directions(precision, transposed, device, rng):
-    """Against the same operation in float32, on inputs that are 16-bit numbers already: only the result is rounded."""
-    torch_half = HALF[precision]
+    """Against the same operation in float32 on rounded inputs: nothing else is rounded."""
     forward, backward = (
         (ops.conv_transpose2d_forward, ops.conv_transpose2d_backward) if transposed
         else (ops.conv2d_forward, ops.conv2d_backward)
     )  # fmt: skip
-    x, w = rng.standard_normal((2, 3, 6, 6)), rng.standard_normal((3, 3, 4, 4))
-    x, w = (torch.tensor(a).to(torch_half).float().numpy() for a in (x, w))
-    y, cache = forward(x, w, stride=2, padding=1)
-    dy = torch.tensor(rng.standard_normal(y.shape)).to(torch_half).float().numpy()
-    expected = y, *backward(dy, cache)[:2]
+
+    def results(x, w, dy):
+        y, cache = forward(x, w, stride=2, padding=1)
+        return [backend.to_numpy(array) for array in (y, *backward(dy, cache)[:2])]
+
+    size = 12 if transposed else 3
+    arrays = [rng.standard_normal(s).astype(np.float32) for s in ((2, 3, 6, 6), (3, 3, 4, 4), (2, 3, size, size))]
+    plain, expected = (
+        results(*inputs) for inputs in (arrays, [torch.tensor(a).to(HALF[precision]).float().numpy() for a in arrays])
+    )
     choose(precision, device)
-    there = [backend.to_device(a, device) for a in (x, w, dy)]
-    half_y, half_cache = forward(*there[:2], stride=2, padding=1)
-    found = half_y, *backward(there[2], half_cache)[:2]
-    for got, exact in zip(found, expected, strict=True):
-        got = backend.to_numpy(got)
+    for got, exact, unrounded in zip(
+        results(*(backend.to_device(a, device) for a in arrays)), expected, plain, strict=True
+    ):
         assert got.dtype == np.float32
-        assert 0 < relative_error(got, exact) < 8 * torch.finfo(torch_half).eps  # of up to 4 added columns
+        assert relative_error(got, exact) < 1e-6
+        assert relative_error(got, unrounded) > 1e-4
 
 
 def test_float64_is_left_alone(rng):
@@ -87,18 +89,14 @@ def test_float64_is_left_alone(rng):
 
 
 def test_the_fast_cpu_paths_do_not_pass_16_bits_by(rng):
-    """At a size that Winograd's convolution serves, and inside a Sequential that would fuse."""
+    """At a size that Winograd's convolution serves."""
     x = rng.standard_normal((32, 64, 32, 32)).astype(np.float32)
     conv = layers.Conv2d(64, 128, kernel_size=4, stride=2, padding=1, bias=False, rng=rng)
-    network = layers.Sequential(conv, layers.BatchNorm2d(128), layers.LeakyReLU(negative_slope=0.2))
+    rounded = [torch.tensor(a).to(torch.bfloat16).float().numpy() for a in (x, conv.params["weight"])]
+    exact, _ = ops.conv2d_forward(*rounded, stride=2, padding=1)
     backend.set_matmul_precision("bf16")
     y, _ = conv.forward(x)
-    assert (torch.tensor(y).to(torch.bfloat16).float().numpy() == y).all()
-    fused, _ = network.forward(x)
-    apart = y
-    for layer in network.layers[1:]:
-        apart, _ = layer.forward(apart)
-    np.testing.assert_array_equal(fused, apart)
+    assert relative_error(y, exact) < 1e-6
 
 
 @pytest.mark.parametrize(("precision", "kind"), [("tf32", 7), ("float32", 4), ("fp16", 4)])
@@ -161,10 +159,10 @@ def gradients_of_d(loss_scaling, device, mean_of):
 
 
 def test_small_gradients_vanish_in_fp16_unless_losses_are_scaled(device):
-    exact, _ = gradients_of_d(False, "cpu", mean_of=1 << 20)
+    exact, _ = gradients_of_d(False, "cpu", mean_of=1 << 24)
     choose("fp16", device)
-    lost, _ = gradients_of_d(False, device, mean_of=1 << 20)
-    kept, opt = gradients_of_d(True, device, mean_of=1 << 20)
+    lost, _ = gradients_of_d(False, device, mean_of=1 << 24)
+    kept, opt = gradients_of_d(True, device, mean_of=1 << 24)
     for name in ("main.0.weight", "main.2.weight"):
         assert (lost[name] == 0).all()
         assert relative_error(kept[name], exact[name]) < 0.05

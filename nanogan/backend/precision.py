@@ -4,7 +4,8 @@ import sys
 
 import numpy as np
 
-from nanogan.backend import devices
+from nanogan.backend import cublas, devices
+from nanogan.backend.arrays import array_module
 from nanogan.errors import UserError
 
 PRECISIONS = ("float32", "tf32", "fp16", "bf16")
@@ -25,8 +26,9 @@ def set_matmul_precision(name):
       ``loss_scaling``.
     - "bf16": 16 bits with float32's range and 7 fraction bits. On a GPU it needs the package ml_dtypes.
 
-    Products of 16-bit numbers are added up in float32 and rounded to 16 bits once, as under torch.autocast. On the CPU
-    fp16 and bf16 are emulated, for study: the same numbers, more slowly. float64 arrays are left alone.
+    Products of 16-bit numbers are added up in float32 and stay float32, where torch.autocast rounds them to 16 bits
+    again. On the CPU fp16 and bf16 are emulated, for study: the same numbers, more slowly. float64 arrays are left
+    alone.
 
     Raises UserError for another name, or if the device in use cannot do it.
     """
@@ -62,29 +64,46 @@ def _bfloat16():
 
 def product(a, b):
     """a @ b for two matrices, in the precision that :func:`set_matmul_precision` chose; float32 in is float32 out."""
-    if _precision in ("float32", "tf32") or a.dtype == np.float64:
-        return a @ b
     if isinstance(a, np.ndarray):
-        with np.errstate(over="ignore", invalid="ignore"):  # beyond 65504 fp16 is infinite, and training is told so
-            return _rounded(_rounded(a) @ _rounded(b))
-    half = np.dtype(np.float16) if _precision == "fp16" else _bfloat16()
-    if a.shape[0] == b.shape[1] == 1:  # CuPy would round each product, not the sum
-        a, b = (factor.astype(half, copy=False).astype(np.float32) for factor in (a, b))
-        return (a @ b).astype(half).astype(np.float32)
-    return (a.astype(half, copy=False) @ b.astype(half, copy=False)).astype(np.float32)
+        return a @ b if _reads_all_of(a) else _rounded(a) @ _rounded(b)
+    cupy = array_module(a)
+    dtype = a.dtype if _reads_all_of(a) else np.dtype(np.float32)
+    a, b = _as_read(a), _as_read(b)
+    if cublas.available(cupy):
+        return cublas.product(a, b, out=cupy.empty((a.shape[0], b.shape[1]), dtype), tf32=_precision == "tf32")
+    return a.astype(dtype, copy=False) @ b.astype(dtype, copy=False)
+
+
+def add_product(out, a, b):
+    """out += product(a, b) for a matrix ``out`` whose rows have no gaps: what a weight's gradient gets."""
+    if not isinstance(a, np.ndarray) and cublas.available(array_module(a)):
+        cublas.product(_as_read(a), _as_read(b), out=out, add=True, tf32=_precision == "tf32")
+    else:
+        out += product(a, b)
 
 
 def narrow(x):
     """Return x as :func:`product` is going to read it, in half the bytes where a GPU is set to 16 bits."""
-    if _precision in ("float32", "tf32") or x.dtype != np.float32 or isinstance(x, np.ndarray):
+    return x if isinstance(x, np.ndarray) or x.dtype != np.float32 else _as_read(x)
+
+
+def _reads_all_of(x):
+    """Whether a product reads the numbers of x as they are, or but for TF32's cut, which cuBLAS makes."""
+    return _precision in ("float32", "tf32") or x.dtype == np.float64
+
+
+def _as_read(x):
+    """x of a GPU in the dtype in which a product reads it."""
+    if _reads_all_of(x):
         return x
-    return x.astype(np.float16 if _precision == "fp16" else _bfloat16())
+    return x.astype(np.float16 if _precision == "fp16" else _bfloat16(), copy=False)
 
 
 def _rounded(x):
     """float32 -> the nearest number of the chosen 16-bit format, in float32."""
     if _precision == "fp16":
-        return x.astype(np.float16).astype(np.float32)
+        with np.errstate(over="ignore"):  # beyond 65504 fp16 is infinite, and training reports it
+            return x.astype(np.float16).astype(np.float32)
     # bfloat16 is float32 without its last 16 bits; to the nearest, and to the even one of two that are equally near
     bits = np.asarray(x, np.float32).view(np.uint32)
     rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) & np.uint32(0xFFFF0000)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanogan.backend import to_numpy
+from nanogan.backend import all_to_numpy
 from nanogan.checkpoint.safetensors_files import KEY, is_torchs, read_file, start_of, write_arrays
 from nanogan.errors import UserError
 from nanogan.version import __version__
@@ -61,7 +61,7 @@ def save_training(path, trained, progress):
     what a file cannot hold, OSError if the file cannot be written.
     """
     arrays, numbers = checked_state(trained)
-    arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in all_to_numpy(arrays).items()}
     fields = {
         "format": FORMAT,
         "nanogan": __version__,

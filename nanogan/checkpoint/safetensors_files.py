@@ -9,7 +9,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
-from nanogan.backend import to_numpy
+from nanogan.backend import all_to_numpy
 from nanogan.checkpoint.recognition import told
 from nanogan.disk import replacing
 from nanogan.errors import UserError
@@ -25,7 +25,7 @@ SHOWN = 4  # files of a folder, named in an error
 
 
 def write_arrays(path, state, metadata=None, durable=False):
-    arrays = {name: np.asarray(to_numpy(array), order="C") for name, array in state.items()}
+    arrays = {name: np.asarray(array, order="C") for name, array in all_to_numpy(state).items()}
     data = safetensors.numpy.save(arrays, metadata)
     with replacing(path, durable=durable) as temporary, open(temporary, "wb") as file:
         file.write(data)
