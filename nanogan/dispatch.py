@@ -18,10 +18,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogan.backend import array_module, matmul_precision
+from nanogan.backend import array_module, cublas, matmul_precision
 from nanogan.folders import modules_in
 
 FAST = os.environ.get("NANOGAN_FAST", "1").strip().lower() not in ("0", "false", "no", "off")
+cublas.wanted = FAST
 
 settings = {}  # name -> function that returns it, as "threads": what fast paths can be asked about
 
@@ -45,13 +46,23 @@ class Path(NamedTuple):
 def register(kind, function, forward, backward=None, *, serves, priority=0, precisions=None, by_the_book=False):
     """Offer ``forward`` and ``backward`` in place of an operation of the book, with the same signatures.
 
-    kind: "cpu" or "gpu". function: the operation's forward, or an update of :mod:`nanogan.ops.updates`, which has no
-    backward. Of several paths that serve, the one of highest ``priority`` is taken. ``precisions``: names of the
-    precisions of products that it computes in, all if not given. ``by_the_book``: whether it runs the operation itself.
+    kind: "cpu" or "gpu". function: the operation's forward; an update of :mod:`nanogan.ops.updates`, which has no
+    backward; or the forwards of two operations, the second on the first's result: see :func:`dispatch_both`. Of several
+    paths that serve, the one of highest ``priority`` is taken. ``precisions``: names of the precisions of products that
+    it computes in, all if not given. ``by_the_book``: whether it runs the operation itself.
     """
     paths = _paths.setdefault((kind, function), [])
     paths.append(Path(serves, forward, backward, priority, precisions, by_the_book))
     paths.sort(key=lambda path: -path.priority)
+
+
+def adds_gradients(backward):
+    """Mark a fast path's backward that can add the parameters' gradients to arrays that it is given.
+
+    It takes ``into``, the layer's gradients in the order of its own, and returns None for those that it has added.
+    """
+    backward.adds_gradients = True
+    return backward
 
 
 def register_walk(kind, walk):
@@ -75,6 +86,22 @@ def dispatch(forward, backward, *args, **options):
         ran.append(_full_name(forward))
     y, cache = forward(*args, **options)
     return y, (backward, cache)
+
+
+def dispatch_both(forward, then, args, options, then_options):
+    """Run two operations, ``then`` on the result of ``forward``, if a fast path computes both at once.
+
+    It is registered for the pair (forward, then), takes ``(args, options), then_options``, and its backward is of both,
+    with the gradients of the first. Returns ``y, (its backward, cache)``; None where there is none.
+    """
+    both = (args, options), then_options
+    path = _path(kind_of(args[0]), (forward, then), both, {})
+    if path is None:
+        return None
+    for ran in _watching:
+        ran.append(_full_name(path.forward))
+    y, cache = path.forward(*both)
+    return y, (path.backward, cache)
 
 
 def elementwise(update, groups, **options):
@@ -115,7 +142,7 @@ def fast_paths(kind):
     if kind not in _loaded:
         load(kind)
     return {
-        _full_name(path.forward): function.__name__.removesuffix("_forward").removesuffix("_update")
+        _full_name(path.forward): _operation_name(function)
         for (of, function), paths in _paths.items()
         for path in paths
         if of == kind and not path.by_the_book
@@ -147,6 +174,13 @@ def _path(kind, function, args, options):
 
 def _full_name(function):
     return f"{function.__module__}.{function.__name__}"
+
+
+def _operation_name(function):
+    """conv2d of conv2d_forward, adam of adam_update, "batchnorm and relu" of a pair."""
+    if isinstance(function, tuple):
+        return " and ".join(map(_operation_name, function))
+    return function.__name__.removesuffix("_forward").removesuffix("_update")
 
 
 def _one_by_one(update, groups):

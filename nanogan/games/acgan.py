@@ -14,13 +14,10 @@ from nanogan.games.conditional import ConditionalDCGAN, check_labels
 from nanogan.games.dcgan import DCGAN, contradicting
 from nanogan.games.drawing import draw_z, sample
 from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import FAKE, REAL, bce_backward, bce_forward, mean_probability
 from nanogan.models import acgan, conditional, dcgan
 from nanogan.models.conditional import join, one_hot
-from nanogan.ops import bce_with_logits_backward as bce_backward
-from nanogan.ops import bce_with_logits_forward as bce_forward
 from nanogan.ops import cross_entropy_backward, cross_entropy_forward
-from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 ROWS, MAX_COLUMNS = 8, 16  # of a grid: z, and classes
@@ -113,9 +110,9 @@ class ACGAN(Game):
             loss_g=loss_g + class_g,
             loss_class_real=class_real,
             loss_class_fake=class_fake,
-            d_real=stable_sigmoid(real_logits).mean(),
-            d_fake_before=stable_sigmoid(fake_logits).mean(),
-            d_fake_after=stable_sigmoid(new_logits).mean(),
+            d_real=mean_probability(real_logits),
+            d_fake_before=mean_probability(fake_logits),
+            d_fake_after=mean_probability(new_logits),
         )
 
     def through_d(self, x, target, labels, dloss, *, need_dx=True, need_dw=True):

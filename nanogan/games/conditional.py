@@ -12,12 +12,9 @@ from nanogan.errors import UserError
 from nanogan.games.dcgan import DCGAN, StepResult, contradicting
 from nanogan.games.drawing import draw_z, sample
 from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import FAKE, REAL, bce_backward, bce_forward, mean_probability
 from nanogan.models import conditional, dcgan
 from nanogan.models.conditional import join, one_hot, with_maps
-from nanogan.ops import bce_with_logits_backward as bce_backward
-from nanogan.ops import bce_with_logits_forward as bce_forward
-from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 SHOWN = 8  # samples of each class in a grid
@@ -123,9 +120,9 @@ class ConditionalDCGAN(Game):
         return StepResult(
             loss_d=loss_real + loss_fake,
             loss_g=loss_g,
-            d_real=stable_sigmoid(real_logits).mean(),
-            d_fake_before=stable_sigmoid(fake_logits).mean(),
-            d_fake_after=stable_sigmoid(new_logits).mean(),
+            d_real=mean_probability(real_logits),
+            d_fake_before=mean_probability(fake_logits),
+            d_fake_after=mean_probability(new_logits),
         )
 
     def objectives(self, seen):

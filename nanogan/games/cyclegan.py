@@ -13,8 +13,8 @@ from nanogan.errors import UserError
 from nanogan.games.game import option
 from nanogan.games.pool import Pool
 from nanogan.games.translation import Translation, TranslationOptions
+from nanogan.layers.losses import l1_backward, l1_forward, mse_backward, mse_forward
 from nanogan.models import cyclegan
-from nanogan.ops import l1_backward, l1_forward, mse_backward, mse_forward
 from nanogan.optim import linear_decay
 
 

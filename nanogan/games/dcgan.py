@@ -9,34 +9,26 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogan import ops
 from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_noise, with_noise
 from nanogan.games.from_z import FromZ
 from nanogan.games.game import Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import BCE, FAKE, HINGE, MSE, REAL, SATURATING_BCE, SCORE, mean_probability
 from nanogan.models import dcgan
-from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam, Ema
 
-# Name: D's loss, then G's, each a pair of nanogan.ops that takes logits and a label. D is given REAL for real images
+# Name: D's loss, then G's, each a forward and a backward that take logits and a label. D is given REAL for real images
 # and FAKE for generated ones; G gives its own the label REAL.
 LOSSES = {
     # D: -log p(real) - log(1 - p(fake)), p = sigmoid(logits)      G: -log p(fake)       Goodfellow 2014, section 3
-    "bce": (
-        (ops.bce_with_logits_forward, ops.bce_with_logits_backward),
-        (ops.bce_with_logits_forward, ops.bce_with_logits_backward),
-    ),
+    "bce": (BCE, BCE),
     # D: the same                                                  G: log(1 - p(fake))   Goodfellow 2014, equation 1
-    "saturating": (
-        (ops.bce_with_logits_forward, ops.bce_with_logits_backward),
-        (ops.saturating_bce_forward, ops.saturating_bce_backward),
-    ),
+    "saturating": (BCE, SATURATING_BCE),
     # D: (D(real) - 1)^2 + D(fake)^2       G: (D(fake) - 1)^2       X. Mao et al., arXiv:1611.04076, equation 9, times 2
-    "lsgan": ((ops.mse_forward, ops.mse_backward), (ops.mse_forward, ops.mse_backward)),
+    "lsgan": (MSE, MSE),
     # D: max(0, 1 - D(real)) + max(0, 1 + D(fake))       G: -D(fake)       Lim and Ye 2017, arXiv:1705.02894
-    "hinge": ((ops.hinge_forward, ops.hinge_backward), (ops.score_forward, ops.score_backward)),
+    "hinge": (HINGE, SCORE),
 }
 
 
@@ -101,9 +93,9 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
     return StepResult(
         loss_d=d_weight * (loss_real + loss_fake),
         loss_g=loss_g,
-        d_real=stable_sigmoid(real_logits).mean(),
-        d_fake_before=stable_sigmoid(fake_logits).mean(),
-        d_fake_after=stable_sigmoid(new_logits).mean(),
+        d_real=mean_probability(real_logits),
+        d_fake_before=mean_probability(fake_logits),
+        d_fake_after=mean_probability(new_logits),
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 
 from nanogan.games.game import option
 from nanogan.games.translation import Translation, TranslationOptions
+from nanogan.layers.losses import bce_backward, bce_forward, mse_backward, mse_forward
 from nanogan.models import dcgan, discogan
-from nanogan.ops import bce_with_logits_backward, bce_with_logits_forward, mse_backward, mse_forward
 
 
 class Seen(NamedTuple):
@@ -45,7 +45,7 @@ class DiscoGAN(Translation):
     """See :class:`nanogan.games.translation.Translation`."""
 
     Options = DiscoGANOptions
-    adversarial = bce_with_logits_forward, bce_with_logits_backward
+    adversarial = bce_forward, bce_backward
     curves = {"losses": ("loss_d_a", "loss_d_b", "loss_g"), "reconstruction": ("loss_reconstruction",)}
     labels = {"loss_d_a": "D of A", "loss_d_b": "D of B", "loss_g": "translators"}
     labels |= {"loss_reconstruction": "reconstruction"}

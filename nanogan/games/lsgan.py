@@ -24,8 +24,8 @@ from nanogan.games.dcgan import contradicting
 from nanogan.games.from_z import FromZ
 from nanogan.games.game import Options, lr_decay_option, lr_factor, option
 from nanogan.games.vanilla import mean_length
+from nanogan.layers.losses import mse_backward, mse_forward
 from nanogan.models import dcgan
-from nanogan.ops import mse_backward, mse_forward
 from nanogan.optim import Adam
 
 TARGETS = {  # of D for fake and real images, of G: a, b, c

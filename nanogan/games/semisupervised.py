@@ -35,12 +35,9 @@ from nanogan.errors import UserError
 from nanogan.games.dcgan import contradicting
 from nanogan.games.drawing import draw_z, sample
 from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import FAKE, REAL, bce_backward, bce_forward, mean_probability
 from nanogan.models import semisupervised
 from nanogan.models.conditional import join, one_hot
-from nanogan.ops import bce_with_logits_backward as bce_backward
-from nanogan.ops import bce_with_logits_forward as bce_forward
-from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam, Ema
 
 SHOWN, MAX_SHOWN = 8, 128  # samples of each class in a grid, and in all
@@ -205,9 +202,9 @@ class SemiSupervisedGAN(Game):
             loss_d=loss_class + 0.5 * (loss_real + loss_fake),
             loss_g=loss_g,
             loss_class=loss_class,
-            d_real=stable_sigmoid(real_logits).mean(),
-            d_fake_before=stable_sigmoid(fake_logits).mean(),
-            d_fake_after=stable_sigmoid(new_logits).mean(),
+            d_real=mean_probability(real_logits),
+            d_fake_before=mean_probability(fake_logits),
+            d_fake_after=mean_probability(new_logits),
         )
 
     def asked(self, z, wanted):

@@ -21,13 +21,10 @@ from nanogan.backend import array_module, get_device, matmul_precision, seeded_r
 from nanogan.errors import UserError
 from nanogan.games.drawing import draw_z
 from nanogan.games.game import Game, Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import FAKE, REAL, bce_backward, bce_forward, mean_probability
 from nanogan.models import stackgan
 from nanogan.models.dcgan import plan
-from nanogan.ops import bce_with_logits_backward as bce_backward
-from nanogan.ops import bce_with_logits_forward as bce_forward
 from nanogan.ops import gaussian_kl_backward, gaussian_kl_forward
-from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 PER_CAPTION = 8  # samples of each caption in a grid
@@ -201,10 +198,10 @@ class StageOne(Game):
             loss_d=loss_real + 0.5 * (loss_wrong + loss_fake),
             loss_g=loss_image + self.options.kl * loss_kl,
             loss_kl=loss_kl,
-            d_real=stable_sigmoid(real_logits).mean(),
-            d_wrong=stable_sigmoid(wrong_logits).mean(),
-            d_fake_before=stable_sigmoid(fake_logits).mean(),
-            d_fake_after=stable_sigmoid(new_logits).mean(),
+            d_real=mean_probability(real_logits),
+            d_wrong=mean_probability(wrong_logits),
+            d_fake_before=mean_probability(fake_logits),
+            d_fake_after=mean_probability(new_logits),
         )
 
     def objectives(self, seen):

@@ -14,8 +14,8 @@ import numpy as np
 from nanogan.backend import array_module, get_device, matmul_precision, seeded_rng
 from nanogan.errors import UserError
 from nanogan.games.game import Game, Options, option
+from nanogan.layers.losses import FAKE, REAL
 from nanogan.models.cyclegan import Translators
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 SHOWN = 8  # images of each domain in a grid

@@ -18,21 +18,25 @@ from typing import NamedTuple
 
 import numpy as np
 
-from nanogan import ops
 from nanogan.backend import array_module, get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
 from nanogan.games.from_z import FromZ
 from nanogan.games.game import Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import (
+    FAKE,
+    REAL,
+    bce_backward,
+    bce_forward,
+    mean_probability,
+    saturating_bce_backward,
+    saturating_bce_forward,
+)
 from nanogan.models import vanilla
-from nanogan.ops import bce_with_logits_backward as bce_backward
-from nanogan.ops import bce_with_logits_forward as bce_forward
-from nanogan.ops.activations import stable_sigmoid
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 LOSSES = {  # of G
-    "non-saturating": (ops.bce_with_logits_forward, ops.bce_with_logits_backward),
-    "saturating": (ops.saturating_bce_forward, ops.saturating_bce_backward),
+    "non-saturating": (bce_forward, bce_backward),
+    "saturating": (saturating_bce_forward, saturating_bce_backward),
 }
 
 
@@ -122,9 +126,9 @@ class VanillaGAN(FromZ):
         return Seen(
             loss_d=loss_real + loss_fake,
             loss_g=loss_g,
-            d_real=stable_sigmoid(real_logits).mean(),
-            d_fake_before=stable_sigmoid(fake_logits).mean(),
-            d_fake_after=stable_sigmoid(new_logits).mean(),
+            d_real=mean_probability(real_logits),
+            d_fake_before=mean_probability(fake_logits),
+            d_fake_after=mean_probability(new_logits),
             gradient_fake=mean_length(dfake) / self.opt_g.dloss,
         )
 

@@ -22,9 +22,8 @@ from nanogan.backend import get_device, matmul_precision, seeded_rng
 from nanogan.games.dcgan import contradicting
 from nanogan.games.from_z import FromZ
 from nanogan.games.game import Options, lr_decay_option, lr_factor, option
+from nanogan.layers.losses import FAKE, REAL, score_backward, score_forward
 from nanogan.models import dcgan, wgan
-from nanogan.ops import score_backward, score_forward
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import RMSprop
 
 

@@ -18,9 +18,8 @@ import numpy as np
 from nanogan.backend import array_module, channels_last, get_device, matmul_precision, seeded_rng, to_device
 from nanogan.games.game import Options, lr_decay_option, option
 from nanogan.games.wgan import WGAN, generator_step
+from nanogan.layers.losses import FAKE, REAL, mse_backward, mse_forward, score_backward, score_forward
 from nanogan.models import dcgan, wgan
-from nanogan.ops import mse_backward, mse_forward, score_backward, score_forward
-from nanogan.ops.losses import FAKE, REAL
 from nanogan.optim import Adam
 
 

@@ -30,10 +30,7 @@ class _Affine(Layer):
         return dispatch(*self.operation, x, self.params["weight"], self.params.get("bias"), **self.options)
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):
-        backward, cache = cache
-        dx, dw, db = backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
-        self.add_grads(weight=dw, bias=db)
-        return dx
+        return self.backward_of(cache, dy, need_dx, need_dw, "weight", "bias")
 
     def tangent(self, v, cache):
         """Return W v, the layer's operation without its bias. Its backward gives dw of dy and v, and no db."""

@@ -57,6 +57,13 @@ class Layer:
         """Return dx, or None if not ``need_dx``. Add the parameters' gradients into ``grads`` if ``need_dw``."""
         raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
 
+    def forward_with(self, following, x, train=True):
+        """Return ``y, cache`` of this layer and the ``following`` one, if a fast path computes both at once, else None.
+
+        The cache is for this layer's backward, which is then that of both.
+        """
+        return None
+
     def tangent(self, v, cache):
         """Return how y changes as x moves along v, and the cache of this tangent.
 
@@ -74,6 +81,19 @@ class Layer:
             f"{type(self).__name__} has no tangent, since {self.no_tangent}: for a gradient penalty use layers that "
             "are linear piece by piece, such as Conv2d, Linear, LeakyReLU and ReLU"
         )
+
+    def backward_of(self, cache, dy, need_dx, need_dw, *names):
+        """Run the backward that :func:`dispatch` chose, which returns dx and the gradients of ``names``; return dx.
+
+        The gradients are added into ``grads``, by the backward itself if it can.
+        """
+        backward, cache = cache
+        options = {}
+        if need_dw and getattr(backward, "adds_gradients", False) and self.params:
+            options["into"] = [self.grads.get(name) for name in names]
+        dx, *gradients = backward(dy, cache, need_dx=need_dx, need_dw=need_dw, **options)
+        self.add_grads(**dict(zip(names, gradients, strict=True)))
+        return dx
 
     def add_grads(self, **gradients):
         """Add each gradient that is not None into ``grads``."""
@@ -189,9 +209,16 @@ class Layer:
         raise UserError(f"{type(self).__name__} has no parameters, so it has no device and no dtype")
 
     def to(self, device):
-        """Move all arrays to ``device`` ("cpu", "gpu", "gpu:1") and return the layer. Make optimisers after this."""
+        """Move all arrays to ``device`` ("cpu", "gpu", "gpu:1") and return the layer. Make optimisers after this.
+
+        Counters (num_batches_tracked) stay on the host: to count on a GPU would take a kernel each.
+        """
         device = get_device(device)
-        return self._replace_arrays(lambda array: to_device(array, device))
+
+        def moved(array):
+            return array if array.dtype.kind in "iu" and array.ndim == 0 else to_device(array, device)
+
+        return self._replace_arrays(moved)
 
     def astype(self, dtype):
         """Convert parameters, gradients and floating-point buffers to ``dtype`` and return the layer.

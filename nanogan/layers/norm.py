@@ -3,9 +3,9 @@
 import numpy as np
 
 from nanogan import ops
-from nanogan.dispatch import dispatch
+from nanogan.dispatch import dispatch, dispatch_both
 from nanogan.errors import UserError
-from nanogan.layers.layer import Layer
+from nanogan.layers.layer import Layer, Plain
 from nanogan.ops.checks import check_input
 from nanogan.ops.examples import normal
 from nanogan.ops.layernorm import layernorm_shape
@@ -27,10 +27,7 @@ class _Norm(Layer):
             self.add_param("bias", np.zeros(shape, dtype))
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):
-        backward, cache = cache
-        dx, dgamma, dbeta = backward(dy, cache, need_dx=need_dx, need_dw=need_dw)
-        self.add_grads(weight=dgamma, bias=dbeta)
-        return dx
+        return self.backward_of(cache, dy, need_dx, need_dw, "weight", "bias")
 
 
 class BatchNorm2d(_Norm):
@@ -54,22 +51,25 @@ class BatchNorm2d(_Norm):
         self.buffers["num_batches_tracked"] = np.zeros((), np.int64)
 
     def forward(self, x, train=True):
-        if x.ndim != self.ndim:
-            raise UserError(f"{type(self).__name__} expected {self.ndim} dimensions, got x of shape {x.shape}")
+        arguments, options = self._call(x, train)
         if train:
             self.buffers["num_batches_tracked"] += 1
-        return dispatch(
-            ops.batchnorm_forward,
-            ops.batchnorm_backward,
-            x,
-            self.params["weight"],
-            self.params["bias"],
-            self.buffers["running_mean"],
-            self.buffers["running_var"],
-            train=train,
-            momentum=self.momentum,
-            eps=self.eps,
-        )
+        return dispatch(ops.batchnorm_forward, ops.batchnorm_backward, *arguments, **options)
+
+    def forward_with(self, following, x, train=True):
+        if not isinstance(following, Plain) or type(following).forward is not Plain.forward:
+            return None
+        both = dispatch_both(ops.batchnorm_forward, following.operation[0], *self._call(x, train), following.options)
+        if both is not None and train:
+            self.buffers["num_batches_tracked"] += 1
+        return both
+
+    def _call(self, x, train):
+        """The arguments and the options of the operation."""
+        if x.ndim != self.ndim:
+            raise UserError(f"{type(self).__name__} expected {self.ndim} dimensions, got x of shape {x.shape}")
+        arrays = self.params["weight"], self.params["bias"], self.buffers["running_mean"], self.buffers["running_var"]
+        return (x, *arrays), {"train": train, "momentum": self.momentum, "eps": self.eps}
 
     def __repr__(self):
         return f"{type(self).__name__}({self.params['weight'].size}, eps={self.eps}, momentum={self.momentum})"

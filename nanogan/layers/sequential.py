@@ -9,9 +9,14 @@ from nanogan.layers.norm import BatchNorm2d
 from nanogan.layers.shapes import Flatten
 from nanogan.ops.examples import normal
 
+WITH_THE_ONE_BEFORE = "in the cache of the layer before"  # in place of a layer's own cache
+
 
 class Sequential(Layer):
     """Layers one after the other. The cache is the list of the layers' caches.
+
+    Where a fast path computes two layers at once, such as BatchNorm and the ReLU behind it, the first one's cache and
+    backward are those of both.
 
     ``prefix`` stands before the layers' numbers in the names of their arrays: with ``prefix="main"`` they are those of
     pytorch/examples' DCGAN, "main.0.weight". Index and slice it like a list: ``network[3]``.
@@ -23,14 +28,22 @@ class Sequential(Layer):
 
     def forward(self, x, train=True):
         caches = []
-        for layer in self.layers:
-            x, cache = layer.forward(x, train=train)
-            caches.append(cache)
+        for i, layer in enumerate(self.layers):
+            if len(caches) > i:  # the layer before computed this one as well
+                continue
+            both = layer.forward_with(self.layers[i + 1], x, train=train) if i + 1 < len(self.layers) else None
+            if both is None:
+                x, cache = layer.forward(x, train=train)
+                caches.append(cache)
+            else:
+                x, cache = both
+                caches += [cache, WITH_THE_ONE_BEFORE]
         return x, caches
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):
         for i in reversed(range(len(self.layers))):
-            dy = self.layers[i].backward(dy, cache[i], need_dx=need_dx or i > 0, need_dw=need_dw)
+            if cache[i] is not WITH_THE_ONE_BEFORE:
+                dy = self.layers[i].backward(dy, cache[i], need_dx=need_dx or i > 0, need_dw=need_dw)
         return dy if need_dx else None
 
     def tangent(self, v, cache):

@@ -224,6 +224,7 @@ EXAMPLES = [
     Example(conv2d_forward, x=normal(2, 2, 9, 7), w=normal(3, 2, 1, 1), b=normal(3), stride=3),
     Example(conv2d_forward, x=normal(2, 3, 10, 11), w=normal(2, 3, 5, 4), b=normal(2), stride=(2, 3), padding=(2, 0)),
     Example(conv2d_forward, x=normal(4, 6, 4, 4), w=normal(1, 6, 4, 4)),
+    Example(conv2d_forward, x=normal(2, 2, 4, 4), w=normal(3, 2, 4, 4), stride=4, padding=1),
     Example(conv_transpose2d_forward, x=normal(2, 3, 4, 4), w=normal(3, 5, 4, 4), b=normal(5), stride=2, padding=1),
     Example(conv_transpose2d_forward, x=normal(2, 3, 4, 4), w=normal(3, 5, 4, 4), stride=2, padding=1),
     Example(conv_transpose2d_forward, x=normal(4, 6, 1, 1), w=normal(6, 3, 4, 4)),

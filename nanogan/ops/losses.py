@@ -218,6 +218,21 @@ def cross_entropy_backward(dy, cache):
     return _as_scalar(dy, p) * (p * wq.sum(axis=1, keepdims=True) - wq)
 
 
+def mean_probability_forward(logits):
+    """mean of sigmoid(logits), logits of any shape: how real a discriminator finds a batch, from 0 to 1.
+
+    Returns the mean, a number as the losses are, and the cache for :func:`mean_probability_backward`.
+    """
+    check_dtype("mean_probability", logits)
+    return _reduce(stable_sigmoid(logits), None, "mean"), logits
+
+
+def mean_probability_backward(dy, cache):
+    """Return dlogits = dy * p * (1 - p) / M, where p = sigmoid(logits)."""
+    logits = cache
+    return _expand(dy, stable_sigmoid(logits) * stable_sigmoid(-logits), None, "mean")
+
+
 # -------------------------------------------------------------------------------------------------- shared by them
 
 
@@ -299,6 +314,7 @@ EXAMPLES = [
     Example(saturating_bce_forward,
             torch=lambda F, x, target, reduction: (target * F.logsigmoid(-x) + (1 - target) * F.logsigmoid(x)).sum(),
             logits=normal(4, 3), target=_target, reduction="sum"),
+    Example(mean_probability_forward, torch=lambda F, logits: logits.sigmoid().mean(), logits=normal(4, 3)),
     Example(cross_entropy_forward, logits=normal(6, 4), labels=integers(4, 6)),
     Example(cross_entropy_forward, logits=normal(6, 4), labels=integers(4, 6), weight=positive(4), label_smoothing=0.1),
     Example(cross_entropy_forward, logits=normal(6, 4), labels=integers(4, 6), weight=positive(4), label_smoothing=0.2,

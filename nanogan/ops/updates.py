@@ -50,6 +50,13 @@ def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=
     parameter -= (lr * m_scale) * m / root
 
 
+def move_average(average, newest, *, beta):
+    """Exponential moving average: average = beta * average + (1 - beta) * newest. ``newest`` stays as it is."""
+    check_dtype("Ema", average, half=False)
+    average *= beta
+    average += (1 - beta) * newest
+
+
 def rmsprop_update(parameter, gradient, v, velocity, *, lr, alpha=0.99, eps=1e-8, momentum=0.0, weight_decay=0.0):
     """RMSprop, as torch.optim.RMSprop: every element's step is divided by the usual size of its gradient.
 

@@ -1,87 +1,134 @@
-"""Batch normalisation in four walks over x and three over memory that is written, and no array of xhat kept.
+"""Batch normalisation in three kernels forward and three backward, with the ReLU or LeakyReLU that follows it.
 
-The readable operation (:mod:`nanogan.ops.batchnorm`) walks about fifteen times. Here the cache holds x itself, and
-xhat = (x - shift - offset) * inv_std is computed again where it is needed, which costs nothing beside reading x.
-
-``shift`` is a row of x, close to the mean: x - shift is then of the order of the spread, and its mean, ``offset``, is
-known to float32's precision of that spread. The mean itself would be rounded to 1e-7 of its own size, however small the
-spread.
+The readable operation (:mod:`nanogan.ops.batchnorm`) walks about fifteen times over memory and launches some twenty
+kernels. Here x is read twice, y is written once, and no array of xhat is kept: ``batchnorm.cu`` computes it again. The
+activation costs nothing: each number is in a register already.
 """
 
 import cupy
 import numpy as np
 
 from nanogan import ops
-from nanogan.dispatch import register
+from nanogan.dispatch import adds_gradients, register
+from nanogan.fast.gpu.sources import BLOCKS, NUMBERS, THREADS, blocks_for, kernel, width_of
 from nanogan.ops import batchnorm
 from nanogan.ops.checks import check_dy
-from nanogan.ops.rows import from_rows, to_rows
+from nanogan.ops.rows import to_rows
 
-SHIFTED = cupy.ElementwiseKernel("T x, T shift", "T y", "y = x - shift", "nanogan_bn_shifted")
-SQUARES = cupy.ElementwiseKernel(
-    "T x, T shift, T offset", "T y", "const T c = x - shift - offset; y = c * c", "nanogan_bn_squares"
-)
-NORMALISE = cupy.ElementwiseKernel(
-    "T x, T shift, T offset, T scale, T beta", "T y", "y = (x - shift - offset) * scale + beta", "nanogan_bn_normalise"
-)
-PRODUCTS = cupy.ElementwiseKernel(  # dy * xhat, to be summed to dgamma
-    "T dy, T x, T shift, T offset, T inv_std", "T y", "y = dy * ((x - shift - offset) * inv_std)", "nanogan_bn_products"
-)
-BACKWARD = cupy.ElementwiseKernel(  # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat))
-    "T dy, T x, T shift, T offset, T inv_std, T gamma, T mean_dy, T mean_dy_xhat",
-    "T dx",
-    "dx = gamma * inv_std * (dy - mean_dy - (x - shift - offset) * inv_std * mean_dy_xhat)",
-    "nanogan_bn_backward",
-)
-
-
-def column_sum(rows):
-    """:func:`nanogan.ops.rows.column_sum`, with sums in place of a product by ones: cuBLAS is slow at those."""
-    M, C = rows.shape
-    block = max(1, int(M**0.5))
-    whole = M // block * block
-    sums = rows[:whole].reshape(-1, block, C).sum(axis=1).sum(axis=0)
-    return sums if whole == M else sums + rows[whole:].sum(axis=0)
+LANES, ROWS = 32, 8  # of a block in batchnorm.cu
+LARGEST = 2**31  # numbers: the kernels count in 32 bits
+NONE = 1.0  # the slope of no activation
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
     """Whether a batch in train mode is what the operation takes; eval mode and mistakes are left to it."""
     arrays = gamma, beta, running_mean, running_var
-    right = x.ndim in (2, 4) and x.dtype in (np.float32, np.float64) and x.size // max(1, x.shape[1]) > 1
+    right = x.ndim in (2, 4) and x.dtype.name in NUMBERS and x.size > x.shape[1] > 0
     alike = all(type(a) is type(x) and a.dtype == x.dtype and a.shape == (x.shape[1],) for a in arrays)
-    return train and right and alike
+    return train and right and x.size < LARGEST and alike and all(a.flags.c_contiguous for a in arrays)
 
 
-def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
-    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode. The cache holds x by reference."""
-    rows = to_rows(x)  # (M, C)
-    M = len(rows)
-    momentum, eps = float(momentum), float(eps)
-    shift = rows[0].copy()  # (C,)
-    offset = column_sum(SHIFTED(rows, shift)) / M  # (C,): the mean is shift + offset
-    var = column_sum(SQUARES(rows, shift, offset)) / M  # (C,)
-    running_mean *= 1 - momentum
-    running_mean += momentum * (shift + offset)
-    running_var *= 1 - momentum
-    running_var += momentum * M / (M - 1) * var
-    inv_std = 1 / cupy.sqrt(var + eps)  # (C,)
-    y = NORMALISE(rows, shift, offset, gamma * inv_std, beta)
-    return batchnorm._like(y, x), (rows, shift, offset, inv_std, gamma, x.shape)
+def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, slope=NONE):
+    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode, then LeakyReLU of ``slope``.
+
+    The cache holds x by reference.
+    """
+    rows = cupy.ascontiguousarray(to_rows(x))  # (M, C)
+    M, C = rows.shape
+    number, count = rows.dtype.type, (np.int32(M), np.int32(C))
+    grid, chunks = _chunks(M, C)
+    partial, saved = cupy.empty((chunks, 2, C), rows.dtype), cupy.empty((3, C), rows.dtype)
+    _run("sums", rows, grid, (rows, partial, *count))
+    running = running_mean, running_var
+    options = np.int32(chunks), *count, number(momentum), number(eps)
+    _run("statistics", rows, grid[:1], (rows, partial, *running, saved, *options))
+    y = cupy.empty_like(rows)
+    _each("normalise", y, (rows, saved, gamma, beta, y, *count, number(slope)))
+    return batchnorm._like(y, x), (rows, saved, gamma, beta, slope, x.shape)
 
 
-def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
-    """The same as :func:`nanogan.ops.batchnorm_backward`."""
-    rows, shift, offset, inv_std, gamma, shape = cache
+@adds_gradients
+def batchnorm_backward(dy, cache, need_dx=True, need_dw=True, into=None):
+    """The same as :func:`nanogan.ops.batchnorm_backward`; with ``into``, dgamma and dbeta are added to its arrays."""
+    rows, saved, gamma, beta, slope, shape = cache
     check_dy("BatchNorm", dy, shape, rows.dtype)
-    dy_rows = to_rows(dy)  # (M, C)
-    M = len(dy_rows)
-    dgamma = column_sum(PRODUCTS(dy_rows, rows, shift, offset, inv_std))  # (C,)
-    dbeta = column_sum(dy_rows)  # (C,)
+    dy_rows = cupy.ascontiguousarray(to_rows(dy))  # (M, C)
+    M, C = rows.shape
+    slope, count = rows.dtype.type(slope), (np.int32(M), np.int32(C))
+    grid, chunks = _chunks(M, C)
+    partial, means = cupy.empty((chunks, 2, C), rows.dtype), cupy.empty((2, C), rows.dtype)
+    dgamma, dbeta, keep = means, means, 0
+    if need_dw:
+        adds = into is not None and all(array.flags.c_contiguous for array in into)
+        dgamma, dbeta = into if adds else (cupy.empty_like(gamma), cupy.empty_like(beta))
+        keep = 2 if adds else 1
+    _run("slope_sums", rows, grid, (dy_rows, rows, saved, gamma, beta, partial, *count, slope))
+    options = np.int32(chunks), *count, np.int32(keep)
+    _run("slope_statistics", rows, grid[:1], (partial, means, dgamma, dbeta, *options))
     dx = None
     if need_dx:
-        dx = BACKWARD(dy_rows, rows, shift, offset, inv_std, gamma, dbeta / M, dgamma / M)
-        dx = dx if len(shape) == 2 else from_rows(dx, shape[0], shape[2], shape[3])
-    return (dx, dgamma, dbeta) if need_dw else (dx, None, None)
+        dx = cupy.empty_like(rows)
+        _each("slopes", dx, (dy_rows, rows, saved, means, gamma, beta, dx, *count, slope))
+        dx = batchnorm._like(dx, dy)
+    return (dx, dgamma, dbeta) if keep == 1 else (dx, None, None)
+
+
+def _chunks(M, C):
+    """The grid (blocks along C, chunks of rows), and the number of chunks: enough blocks, of at least 16 rows each."""
+    along = -(-C // LANES)
+    chunks = max(1, min(-(-M // (16 * ROWS)), BLOCKS // 2 // along))
+    return (along, chunks), chunks
+
+
+def _run(name, rows, grid, arguments):
+    """Run a kernel that forms sums."""
+    width = width_of(rows.shape[1], itemsize=rows.dtype.itemsize)
+    kernel("batchnorm.cu", name, NUMBER=NUMBERS[rows.dtype.name], WIDTH=width)(grid, (LANES * ROWS,), arguments)
+
+
+def _each(name, rows, arguments):
+    """Run a kernel that writes ``rows`` (M, C), a part of it for each thread."""
+    width = width_of(rows.shape[1], itemsize=rows.dtype.itemsize)
+    run = kernel("batchnorm.cu", name, NUMBER=NUMBERS[rows.dtype.name], WIDTH=width)
+    run(blocks_for(rows.size // width), (THREADS,), arguments)
+
+
+# ------------------------------------------------------------------------------------------- with what follows it
+
+
+def serves_relu(norm, activation):
+    """Whether the normalisation is one that :func:`serves`."""
+    arguments, options = norm
+    return serves(*arguments, **options)
+
+
+def relu_forward(norm, activation):
+    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.relu_forward`.
+
+    norm: the arguments and the options of the first; activation: the options of the second.
+    """
+    arguments, options = norm
+    return batchnorm_forward(*arguments, **options, slope=0.0)
+
+
+def serves_leaky_relu(norm, activation):
+    """Whether the normalisation is one that :func:`serves`, and the slope one that the activation takes."""
+    return serves_relu(norm, activation) and 0 <= _slope(**activation) <= 1
+
+
+def leaky_relu_forward(norm, activation):
+    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.leaky_relu_forward`."""
+    arguments, options = norm
+    return batchnorm_forward(*arguments, **options, slope=_slope(**activation))
+
+
+def _slope(negative_slope=0.01):
+    return float(negative_slope)
 
 
 register("gpu", ops.batchnorm_forward, batchnorm_forward, batchnorm_backward, serves=serves)
+register("gpu", (ops.batchnorm_forward, ops.relu_forward), relu_forward, batchnorm_backward, serves=serves_relu)
+register(
+    "gpu", (ops.batchnorm_forward, ops.leaky_relu_forward), leaky_relu_forward, batchnorm_backward,
+    serves=serves_leaky_relu,
+)  # fmt: skip

@@ -6,6 +6,7 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import register, register_walk
 from nanogan.ops import activations
+from nanogan.ops.updates import move_average as move_average_by_the_book
 
 RELU = cupy.ElementwiseKernel(  # 0 * -inf would be NaN; NaN is not <= 0, and stays NaN
     "T x, T slope", "T y", "y = x > 0 ? x : (slope == 0 && x <= 0 ? T(0) : slope * x)", "nanogan_relu"
@@ -27,6 +28,15 @@ ADAM = cupy.ElementwiseKernel(
     parameter -= rate * m / (sqrt(v) * root_scale + eps)
     """,
     "nanogan_adam",
+)
+ADAM_RATES = cupy.ElementwiseKernel(
+    "float64 step, T lr, float64 beta1, float64 beta2",
+    "T rate, T root_scale",
+    "rate = lr / (1 - pow(beta1, step)); root_scale = sqrt(1 / (1 - pow(beta2, step)))",
+    "nanogan_adam_rates",
+)
+EMA = cupy.ElementwiseKernel(
+    "T newest, T beta", "T average", "average = beta * average + (1 - beta) * newest", "nanogan_ema"
 )
 
 
@@ -102,9 +112,24 @@ def adam_serves(parameter, gradient, m, v, **options):
 def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
     """The same as :func:`nanogan.ops.adam_update`."""
     beta1, beta2 = betas
-    rate = lr / (1 - beta1**step)
-    root_scale = (1 / (1 - beta2**step)) ** 0.5
+    if isinstance(step, cupy.ndarray):  # a clock on the GPU: see nanogan.optim.Optimizer.keep_clock
+        lr = lr if isinstance(lr, cupy.ndarray) else cupy.full((), lr, parameter.dtype)
+        rate, root_scale = (cupy.empty((), parameter.dtype) for _ in range(2))
+        ADAM_RATES(step, lr.astype(parameter.dtype, copy=False), beta1, beta2, rate, root_scale)
+    else:
+        rate = lr / (1 - beta1**step)
+        root_scale = (1 / (1 - beta2**step)) ** 0.5
     ADAM(gradient, weight_decay, beta1, 1 - beta1, beta2, 1 - beta2, rate, root_scale, eps, parameter, m, v)
+
+
+def average_serves(average, newest, *, beta):
+    """Whether the arrays are of one dtype, which the kernel is written for."""
+    return average.dtype in (np.float32, np.float64) and newest.dtype == average.dtype
+
+
+def move_average(average, newest, *, beta):
+    """The same as :func:`nanogan.ops.updates.move_average`."""
+    EMA(newest, beta, average)
 
 
 def in_memory_order(update, groups):
@@ -118,4 +143,5 @@ register("gpu", ops.leaky_relu_forward, leaky_relu_forward, leaky_relu_backward,
 register("gpu", ops.tanh_forward, tanh_forward, tanh_backward, serves=serves)
 register("gpu", ops.sigmoid_forward, sigmoid_forward, sigmoid_backward, serves=serves)
 register("gpu", ops.adam_update, adam_update, serves=adam_serves)
+register("gpu", move_average_by_the_book, move_average, serves=average_serves)
 register_walk("gpu", in_memory_order)

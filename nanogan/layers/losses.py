@@ -1,0 +1,49 @@
+"""The losses of :mod:`nanogan.ops` as games use them: by the book or by a fast path, as layers do.
+
+loss, cache = bce_forward(logits, REAL)            what the operation returns, and a cache for this backward
+dlogits = bce_backward(opt.dloss, cache)
+mean_probability(logits)                           mean of sigmoid(logits), for the log
+"""
+
+import functools
+
+from nanogan import ops
+from nanogan.dispatch import dispatch
+from nanogan.ops.losses import FAKE, REAL
+
+
+def _dispatched(forward, backward):
+    """Return a forward and a backward that leave to :func:`dispatch` which code computes."""
+
+    @functools.wraps(forward)
+    def run_forward(x, *args, **options):
+        return dispatch(forward, backward, x, *args, **options)
+
+    @functools.wraps(backward)
+    def run_backward(dy, cache):
+        chosen, cache = cache
+        return chosen(dy, cache)
+
+    return run_forward, run_backward
+
+
+BCE = bce_forward, bce_backward = _dispatched(ops.bce_with_logits_forward, ops.bce_with_logits_backward)
+SATURATING_BCE = saturating_bce_forward, saturating_bce_backward = _dispatched(
+    ops.saturating_bce_forward, ops.saturating_bce_backward
+)
+MSE = mse_forward, mse_backward = _dispatched(ops.mse_forward, ops.mse_backward)
+L1 = l1_forward, l1_backward = _dispatched(ops.l1_forward, ops.l1_backward)
+SCORE = score_forward, score_backward = _dispatched(ops.score_forward, ops.score_backward)
+HINGE = hinge_forward, hinge_backward = _dispatched(ops.hinge_forward, ops.hinge_backward)
+
+
+def mean_probability(logits):
+    """Return the mean of sigmoid(logits): how real a discriminator finds a batch."""
+    return dispatch(ops.mean_probability_forward, ops.mean_probability_backward, logits)[0]
+
+
+__all__ = [
+    "BCE", "FAKE", "HINGE", "L1", "MSE", "REAL", "SATURATING_BCE", "SCORE", "bce_backward", "bce_forward",
+    "hinge_backward", "hinge_forward", "l1_backward", "l1_forward", "mean_probability", "mse_backward", "mse_forward",
+    "saturating_bce_backward", "saturating_bce_forward", "score_backward", "score_forward",
+]  # fmt: skip
