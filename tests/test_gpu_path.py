@@ -16,7 +16,7 @@ import pytest
 from nanogan import backend, checkpoint, cli, dispatch, layers
 from nanogan.data import Loader
 from nanogan.errors import UserError
-from nanogan.games.dcgan import DCGAN, DCGANOptions, StepResult
+from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.games.game import At
 from nanogan.gradcheck import __main__ as gradcheck_command
 from nanogan.gradcheck.cases import GAMES
@@ -71,27 +71,33 @@ def test_a_step_moves_nothing_and_waits_for_nothing(double, precision, loss_scal
         assert isinstance(array, double.ndarray) or name.endswith("num_batches_tracked"), f"{name} is on the host"
 
 
-class Watched(DCGAN):
+class Watched(Run):
     """Notes what crossed between the host and the device since the step before."""
 
-    def step(self, **inputs) -> StepResult:
+    def note(self, at, seen):
         self.crossed.append(list(strict_cupy.transfers))
         strict_cupy.transfers.clear()
-        return super().step(**inputs)
+        super().note(at, seen)
 
 
+@pytest.mark.parametrize("graph", [True, False], ids=["graph", "kernel by kernel"])
 @pytest.mark.parametrize("changed", [False, True], ids=["plain", "with options"])
-def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(double, tmp_path, changed):
-    pictures = np.random.default_rng(0).integers(0, 256, (8 * 12, SIZE, SIZE, 1)).astype(np.uint8)
-    loader = Loader(pictures, batch_size=8, device="gpu")
+def test_between_steps_only_a_batch_and_its_noise_cross_and_losses_are_read_now_and_then(
+    double, tmp_path, changed, graph, monkeypatch
+):
+    monkeypatch.setattr(backend.graphs, "ON", graph)
+    images = np.random.default_rng(0).integers(0, 256, (8 * 12, SIZE, SIZE, 1)).astype(np.uint8)
+    loader = Loader(images, batch_size=8, device="gpu")
     changes = {"loss": "lsgan", "instance_noise": 0.1, "ema": 0.9, "lr_decay": "linear"} if changed else {}
-    game = Watched(DCGANOptions(latent=LATENT, width=2, **changes), loader.shapes, "gpu")
-    game.crossed = crossed = []
-    train(game, loader, Run(tmp_path, log_every=5), epochs=1)
+    game = DCGAN(DCGANOptions(latent=LATENT, width=2, **changes), loader.shapes, "gpu")
+    run = Watched(tmp_path, log_every=5)
+    run.crossed = crossed = []
+    train(game, loader, run, epochs=1)
     batch, noise = ("to device", (8, SIZE, SIZE, 1)), ("to device", (8, LATENT))
     losses = [("to host", (5 * steps,)) for steps in (4, 5)]  # those of the first step are printed at once
     quiet = [batch, noise, *(2 * [batch] if changed else [])]  # noise on real and on fake images
-    assert crossed[2:11] == [quiet] * 3 + [[losses[0], *quiet]] + [quiet] * 4 + [[losses[1], *quiet]]
+    quiet += [("to device", (2,))] if graph and changed else []  # learning rates that fall
+    assert crossed[5:11] == [[losses[0], *quiet]] + [quiet] * 4 + [[losses[1], *quiet]]
 
 
 @pytest.mark.parametrize("loss", ["saturating", "lsgan", "hinge"])
@@ -196,7 +202,7 @@ def test_memory_does_not_grow_over_1000_steps(tmp_path):
     g, d = (network.to("gpu") for network in networks(np.float32))
     opt_g, opt_d = Adam(g), Adam(d)
     pictures = np.random.default_rng(0).integers(0, 256, (8 * 1000, SIZE, SIZE, CHANNELS)).astype(np.uint8)
-    noise, log, seen = np.random.default_rng(1), Log(tmp_path / "log.csv"), []
+    noise, log, seen = np.random.default_rng(1), Log(tmp_path / "log.csv", DCGAN.fields()), []
     for step, batch in enumerate(Loader(pictures, batch_size=8, device="gpu").epoch(1), start=1):
         real = batch["images"]
         z = backend.to_device(noise.standard_normal((8, LATENT), dtype=np.float32), "gpu")

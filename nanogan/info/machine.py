@@ -11,6 +11,7 @@ from pathlib import Path
 import threadpoolctl
 
 from nanogan import backend, dispatch
+from nanogan.backend import cublas, graphs
 from nanogan.backend.diagnosis import several_cupys
 from nanogan.data.sets.download import cache_dir, data_dir
 from nanogan.errors import DeviceError
@@ -40,7 +41,8 @@ def report():
         "settings": {
             "fast paths": told(_fast_operations),
             "threads": told(_threads),
-            "products on a GPU": told(backend.matmul_precision),
+            "products on a GPU": told(_products),
+            "steps on a GPU": told(_graph),
         },
         "data": told_all(_data),
     }
@@ -65,7 +67,8 @@ def machine_of_a_run(device):
         found |= {
             "card": told(lambda: _card(device.index)),
             "CuPy": told(_cupy),
-            "products": told(backend.matmul_precision),
+            "products": told(_products),
+            "steps": told(_graph),
         }
     return {label: text if isinstance(text, str) else "; ".join(text) for label, text in found.items()}
 
@@ -253,6 +256,22 @@ def _threads():
     dispatch.load("cpu")  # whose fast paths are what the threads are for
     asked, count = os.environ.get("NANOGAN_THREADS"), str(dispatch.settings["threads"]())
     return f"{count}, by NANOGAN_THREADS={asked}" if asked else count
+
+
+def _products():
+    """Say in which precision, and by what."""
+    precision = backend.matmul_precision()
+    if usable("gpu") != "works":
+        return precision
+    direct = cublas.available(backend.Device("gpu").array_module)
+    return f"{precision}, by {'cuBLAS itself' if direct else 'CuPy (cuBLAS is not called directly)'}"
+
+
+def _graph():
+    if graphs.ON and dispatch.FAST:
+        return "one CUDA graph, where a game can be recorded; NANOGAN_GRAPH=0 launches every kernel by itself"
+    off = "NANOGAN_GRAPH" if dispatch.FAST else "NANOGAN_FAST"
+    return f"kernel by kernel, by {off}={os.environ.get(off, 'the program')}"
 
 
 def _data():

@@ -11,10 +11,13 @@ Make it after the optimiser, whose first act on a GPU is to move the network's a
 import copy
 from collections.abc import Mapping
 
+import numpy as np
+
 from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
 from nanogan.ops.checks import check_dtype
+from nanogan.ops.updates import move_average
 from nanogan.optim.options import Number, checked_steps
 
 
@@ -40,24 +43,32 @@ class Ema:
         for _, parameter, _ in network.named_parameters():  # (1 - beta) of a float16 is mostly lost
             check_dtype("Ema", parameter, half=False)
         self.network, self.beta = network, beta
-        self.steps = 0  # updates done
+        self.steps, self.clock = 0, None  # updates done; on a GPU as well, while steps are recorded
         self.average = copy.deepcopy(network)
         if flat.worthwhile(network):
             self.average.flatten()
 
     def update(self):
         """Move the average towards the network's arrays as they are now."""
-        beta = min(self.beta, (1 + self.steps) / (10 + self.steps))
+        beta = self._next_beta()
         self.steps += 1
-
-        def approach(average, newest):
-            average *= beta
-            average += (1 - beta) * newest
-
+        if self.clock is not None:
+            self.clock += 1
         counts, groups = self._groups()
         for average, newest in counts:
             average[...] = newest
-        elementwise(approach, groups)
+        elementwise(move_average, groups, beta=beta)
+
+    def keep_clock(self, keep):
+        """Count the updates on the GPU too, or no longer: see :meth:`nanogan.optim.Optimizer.keep_clock`."""
+        self.clock = self.network.array_module.full((), self.steps, np.float64) if keep else None
+
+    def _next_beta(self):
+        """beta_t: a float, or with a clock on the GPU an array there, of the network's dtype."""
+        if self.clock is None:
+            return min(self.beta, (1 + self.steps) / (10 + self.steps))
+        beta = (1 + self.clock) / (10 + self.clock)
+        return self.network.array_module.minimum(beta, self.beta).astype(self.network.dtype)
 
     def state_dict(self):
         """Return what the next updates depend on besides the network: ``{"steps", "average"}``."""
@@ -70,6 +81,8 @@ class Ema:
         steps = checked_steps("Ema", saved["steps"])
         self.average.load_state_dict(saved["average"])
         self.steps = steps
+        if self.clock is not None:
+            self.clock[...] = steps
 
     def _groups(self):
         """Pairs of arrays, the average's and the network's: those to copy and those to average."""

@@ -42,9 +42,10 @@ class Optimizer:
     """
 
     slots = ()  # names of the arrays kept for each parameter
+    keeps_time_on_a_gpu = False  # whether rule() takes its step from self.time; a class says it for itself alone
 
     # Checked whenever they are set: opt.lr = np.float32(2e-4) is a Python float, opt.lr = "2e-4" a UserError.
-    lr = Number("a learning rate lr >= 0", lambda lr: 0 <= lr < math.inf)
+    lr = Number("a learning rate lr >= 0", lambda lr: 0 <= lr < math.inf, on_gpu=True)
     initial_lr = Number("an initial_lr >= 0", lambda lr: 0 <= lr < math.inf)  # what a schedule starts from
     weight_decay = Number("weight_decay >= 0", lambda decay: 0 <= decay < math.inf)
     weight_clip = Number("a weight_clip above 0, or None", lambda clip: clip > 0, or_none=True)
@@ -54,7 +55,7 @@ class Optimizer:
             check_dtype(type(self).__name__, parameter, half=False)
         self.network, self.lr, self.weight_decay, self.weight_clip = network, lr, weight_decay, weight_clip
         self.initial_lr = self.lr
-        self.steps = 0
+        self.steps, self.clock = 0, None  # how many are done; on a GPU as well, while steps are recorded
         self._flat = network.flatten() if flat.worthwhile(network) else None
         self._flat_slots = [] if self._flat is None else [_zeros_like(self._flat.parameters) for _ in self.slots]
         self.state = {}
@@ -73,6 +74,8 @@ class Optimizer:
     def step(self):
         """Change every parameter once."""
         self.steps += 1
+        if self.clock is not None:
+            self.clock += 1
         groups = self._groups()
         if "loss_scale" in self.state:
             self._scaled_step(groups)
@@ -120,6 +123,15 @@ class Optimizer:
         """Return the update, a function as those of :mod:`nanogan.ops.updates`, and its options for this step."""
         raise TypeError(f"{type(self).__name__} expected its own rule(), an update and its options: write it")
 
+    @property
+    def time(self):
+        """The number of this step, from 1: an int, or a 0-dimensional array on a GPU that :meth:`keep_clock` made."""
+        return self.steps if self.clock is None else self.clock
+
+    def keep_clock(self, keep):
+        """Count the steps on the GPU too, or no longer: a step that is recorded holds Python's numbers as they were."""
+        self.clock = self.network.array_module.full((), self.steps, np.float64) if keep else None
+
     def zero_grad(self):
         """Set the network's gradients to zero."""
         self.network.zero_grad()
@@ -128,7 +140,7 @@ class Optimizer:
         """Return what the next steps depend on besides parameters: ``{"steps", "lr", "initial_lr", "state"}``."""
         return {
             "steps": int(self.steps),
-            "lr": self.lr,
+            "lr": float(self.lr),
             "initial_lr": self.initial_lr,
             "state": dict(self.state),
         }
@@ -156,6 +168,8 @@ class Optimizer:
         initial_lr = type(self).initial_lr.checked(kind, initial_lr)
         self.lr = lr  # the last that may be refused
         self.steps, self.initial_lr = steps, initial_lr
+        if self.clock is not None:
+            self.clock[...] = steps
         for name, array in self.state.items():
             if name in arrays:
                 copy_into(array, arrays[name])
@@ -181,6 +195,7 @@ class SGD(Optimizer):
     See :func:`nanogan.ops.sgd_update`.
     """
 
+    keeps_time_on_a_gpu = True
     slots = ("momentum_buffer",)
     momentum = share("momentum")
 
@@ -198,6 +213,7 @@ class Adam(Optimizer):
     See :func:`nanogan.ops.adam_update`.
     """
 
+    keeps_time_on_a_gpu = True
     slots = ("exp_avg", "exp_avg_sq")  # torch's names
     eps = Number("eps > 0", lambda eps: 0 < eps < math.inf)
 
@@ -229,7 +245,7 @@ class Adam(Optimizer):
 
     def rule(self):
         options = {"lr": self.lr, "betas": self.betas, "eps": self.eps, "weight_decay": self.weight_decay}
-        return ops.adam_update, {"step": self.steps, **options}
+        return ops.adam_update, {"step": self.time, **options}
 
 
 class RMSprop(Optimizer):
@@ -238,6 +254,7 @@ class RMSprop(Optimizer):
     See :func:`nanogan.ops.rmsprop_update`.
     """
 
+    keeps_time_on_a_gpu = True
     slots = ("square_avg", "momentum_buffer")  # torch's names
     alpha, momentum = share("alpha"), share("momentum")
     eps = Number("eps > 0", lambda eps: 0 < eps < math.inf)

@@ -8,17 +8,19 @@ from numbers import Real
 
 import numpy as np
 
+from nanogan.backend import array_module
 from nanogan.errors import UserError
 
 
 class Number:
     """An attribute that takes real numbers for which ``fits``; also None if ``or_none``. ``expected`` says so in words.
 
-    Takes Python's and NumPy's numbers and 0-d arrays. Raises UserError for everything else, NaN included.
+    Takes Python's and NumPy's numbers and 0-d arrays. Raises UserError for everything else, NaN included. With
+    ``on_gpu`` a 0-d array on a GPU stays what it is, and is not checked: to read it, the host would have to wait.
     """
 
-    def __init__(self, expected, fits, *, or_none=False):
-        self.expected, self.fits, self.or_none = expected, fits, or_none
+    def __init__(self, expected, fits, *, or_none=False, on_gpu=False):
+        self.expected, self.fits, self.or_none, self.on_gpu = expected, fits, or_none, on_gpu
 
     def __set_name__(self, owner, name):
         self.name = name
@@ -32,6 +34,14 @@ class Number:
             raise AttributeError(f"{type(instance).__name__} has no {self.name} yet") from None
 
     def __set__(self, instance, value):
+        if (
+            self.on_gpu
+            and getattr(value, "shape", None) == ()
+            and hasattr(value, "device")
+            and array_module(value) is not np
+        ):
+            vars(instance)[self.name] = value
+            return
         vars(instance)[self.name] = self.checked(type(instance).__name__, value)
 
     def checked(self, whose, value):

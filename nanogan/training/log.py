@@ -33,7 +33,8 @@ class Log:
     def add(self, epoch, step, seen, seconds):
         """Note what a step returned, a NamedTuple of 0-d arrays.
 
-        ``step`` counts from 1 over the whole run, ``seconds`` since its start.
+        ``step`` counts from 1 over the whole run, ``seconds`` since its start. ``seen.row`` is the same as one array,
+        where a graph made it.
         """
         self._pending.append((epoch, step, seen, seconds))
 
@@ -44,8 +45,11 @@ class Log:
         """
         if self._pending:
             xp = array_module(self._pending[0][2][0])
-            flat = xp.stack([value for _, _, seen, _ in self._pending for value in seen])
-            values = to_numpy(flat).reshape(len(self._pending), -1).astype(float)
+            pieces = [
+                piece for _, _, seen, _ in self._pending for piece in ([seen.row] if hasattr(seen, "row") else seen)
+            ]
+            values = to_numpy(xp.concatenate([piece.reshape(-1) for piece in pieces])).astype(float)
+            values = values.reshape(len(self._pending), -1)
             rows = [
                 (epoch, step, *(float(f"{value:.7g}") for value in numbers.tolist()), round(seconds, 3))
                 for (epoch, step, _, seconds), numbers in zip(self._pending, values, strict=True)

@@ -7,6 +7,7 @@ import numpy as np
 from nanogan.backend import seeded_rng
 from nanogan.errors import checked_count
 from nanogan.games.game import At
+from nanogan.training.graph import steps_of
 from nanogan.training.interrupt import stop_between_steps
 
 
@@ -24,11 +25,12 @@ def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None):
     with run.reserved():
         if not run.begin(game, loader, plan, seed, resume):
             return True
+        play = steps_of(game)
         with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():
             for at, batches in plan.steps(loader, after=run.progress.step):
                 game.reseed(seed, at.step)
                 inputs = game.draw(batches, seeded_rng(seed, f"step {at.step}"), at)
-                run.note(at, game.step(**inputs))
+                run.note(at, play(inputs))
                 last = at.step == plan.total or stop()
                 if last or at.ends_epoch or run.samples_are_due(at):
                     run.save_samples(at, last)

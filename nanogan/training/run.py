@@ -329,14 +329,18 @@ class Run:
 
 
 def check_finite(game, step):
-    """Raise TrainingDiverged if a parameter or a running statistic is NaN or infinite. Reads once from each network."""
+    """Raise TrainingDiverged if a parameter or a running statistic is NaN or infinite. A GPU is waited for once."""
     networks = [*game.networks().values(), *game.exported().values()]
-    for network in {id(network): network for network in networks}.values():
-        arrays = {name: array for name, array in network.state_dict().items() if array.dtype.kind == "f"}
-        if not arrays:
-            continue
-        xp = array_module(next(iter(arrays.values())))
-        finite = to_numpy(xp.stack([xp.isfinite(array).all() for array in arrays.values()]))
-        if not finite.all():
-            name = list(arrays)[int(np.argmin(finite))]
-            raise TrainingDiverged(f"after step {step} {name} was no longer finite; try a lower learning rate")
+    arrays = [
+        (name, array)
+        for network in {id(network): network for network in networks}.values()
+        for name, array in network.state_dict().items()
+        if array.dtype.kind == "f"
+    ]
+    if not arrays:
+        return
+    xp = array_module(arrays[0][1])
+    finite = to_numpy(xp.stack([xp.isfinite(array).all() for _, array in arrays]))
+    if not finite.all():
+        name, _ = arrays[int(np.argmin(finite))]
+        raise TrainingDiverged(f"after step {step} {name} was no longer finite; try a lower learning rate")
