@@ -1,11 +1,13 @@
-"""An epoch of training on MNIST at 64 x 64, loader included, in seconds: nanogan beside torch.
+"""An epoch of training on MNIST, loader included, in seconds: nanogan beside torch.
 
-    python -m benchmarks.epoch --device gpu --out FILE.md
+    python -m benchmarks.epoch --device gpu --out FILE.md                 at 64 x 64
+    python -m benchmarks.epoch --device gpu --network mnist               at 28 x 28, the example's size
     python -m benchmarks.epoch --network tiny --pictures 200          shows on a CPU that it works
 
-nanogan runs the example's loop: Loader, noise drawn by NumPy, adversarial_step, losses read every 100 steps. torch runs
-the same step, channels_last and without D's unwanted gradients, fed in two ways: from pictures that are on the device
-as bytes before the clock starts, and from a DataLoader whose workers turn bytes into numbers on the host, as
+nanogan runs the example's loop: Loader, noise drawn by NumPy, adversarial_step, losses read every 100 steps; on a GPU
+with its steps as one CUDA graph, which is what training does, and launched kernel by kernel (NANOGAN_GRAPH=0). torch
+runs the same step, channels_last and without D's unwanted gradients, fed in two ways: from pictures that are on the
+device as bytes before the clock starts, and from a DataLoader whose workers turn bytes into numbers on the host, as
 pytorch/examples does. What feeding takes is shown apart: the same loop without the step.
 
 Pictures are MNIST's below $NANOGAN_DATA where they are to be had; else built-in digits, each used several times.
@@ -22,16 +24,20 @@ import torch
 
 from benchmarks import machine, torch_dcgan
 from benchmarks.clock import Target
-from benchmarks.step import BETAS, GPU_FORMS, LATENT, LR, TINY, Form, reason, say
+from benchmarks.step import BETAS, LATENT, LR, TINY, Form, PlainDCGAN, reason, recorded, say
+from benchmarks.step import NETWORKS as NETWORKS_OF_STEP
 from nanogan import backend, cli, images
 from nanogan.cli import at_least
 from nanogan.data import Loader, builtin_digits, load_mnist
 from nanogan.errors import UserError
 from nanogan.models import dcgan
 from nanogan.optim import Adam
-from nanogan.training import adversarial_step
 
-NETWORKS = {"64": {"image_size": 64, "channels": 1, "width": 64, "batch_size": 128}, **TINY}
+NETWORKS = {
+    "64": {"image_size": 64, "channels": 1, "width": 64, "batch_size": 128},
+    "mnist": NETWORKS_OF_STEP["mnist"],
+    **TINY,
+}
 LOG_EVERY = 100
 FEEDS = ("pictures on the device", "DataLoader")
 
@@ -59,17 +65,23 @@ class Nanogan:
         self.d = dcgan.discriminator(rng=rng, **shape).to(target.device)
         options = {"lr": LR, "betas": BETAS, "loss_scaling": form.precision == "fp16"}
         self.optimizers = [Adam(network, **options) for network in (self.g, self.d)]
+        self.game = PlainDCGAN(self.g, self.d, *self.optimizers, target.device)
+        self.play = recorded(self.game) if form.how == "CUDA graph" else lambda inputs: self.game.step(**inputs)
         self.loader = Loader(pictures, batch_size=network["batch_size"], device=target.device)
         self.noise = backend.seeded_rng(0, "noise")
 
     def epoch(self, number, train=True, steps=None):
         backend.set_matmul_precision(self.form.precision)
+        if self.play is None:
+            self.play = (
+                recorded(self.game) if self.form.how == "CUDA graph" else lambda inputs: self.game.step(**inputs)
+            )
         for i, batch in enumerate(self.loader.epoch(number), start=1):
             real = batch["images"]
             z = self.noise.standard_normal((len(real), LATENT), dtype=np.float32)
             z = backend.to_device(z, self.target.device)
             if train:
-                result = adversarial_step(self.g, self.d, *self.optimizers, real, z)
+                result = self.play({"real": real, "z": z})
                 if i % LOG_EVERY == 0:
                     _ = [float(value) for value in result]
             if i == steps:
@@ -146,13 +158,15 @@ class Scaled(torch.utils.data.Dataset):
 
 def contenders(target):
     """Yield (name, function that makes the contender)."""
-    forms = {"float32": GPU_FORMS["nanogan, float32"]}
-    if target.is_gpu:
-        forms |= {"tf32": Form("tf32"), "bf16": Form("bf16")}
-    for precision, form in forms.items():
-        yield f"nanogan, {precision}", lambda *args, form=form: Nanogan(form, *args)
-        for feed in FEEDS:
-            label = "bf16 autocast" if precision == "bf16" else precision
+    labels = {"float32": "float32"} | ({"tf32": "tf32", "bf16": "bf16 autocast"} if target.is_gpu else {})
+    for precision in labels:
+        for how, name in (("CUDA graph", "nanogan CUDA graph"), ("eager", "nanogan")):
+            if how == "eager" or target.is_gpu:
+                form = Form(precision, how)
+                yield f"{name}, {precision}", lambda *args, form=form: Nanogan(form, *args)
+    for feed in FEEDS:
+        for precision, label in labels.items():
+            form = Form(precision)
             yield f"torch, {label}, {feed}", lambda *args, form=form, feed=feed: Torch(form, *args, feed)
 
 

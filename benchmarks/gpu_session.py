@@ -1,14 +1,18 @@
-"""Everything that wants a GPU, in one command and within a time: its tests first, then the benchmarks.
+"""Everything that wants a GPU, in one command and within a time: is it right? Then: how fast is it?
 
-    python -m benchmarks.gpu_session --budget 540 --out FOLDER
+    python -m benchmarks.gpu_session --out FOLDER                      seven and a half minutes
+    python -m benchmarks.gpu_session --device cpu --quick --out FOLDER     shows that it works
 
-Each part is a process with a time limit of its own; one that fails or hangs costs only its share. Its output is in
-FOLDER/<part>.txt, its table in FOLDER/<part>.md, as far as it came. The summary comes last, on the standard output.
+Each part is a process with a time limit; one that fails or hangs costs only its share, and what one does not use goes
+to those after it. FOLDER then holds summary.md, a table FOLDER/<part>.md of each part, as far as it came, and log.txt
+with all that was printed. The summary is written anew after each part, and printed at the end.
 """
 
 import argparse
 import contextlib
+import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,45 +20,72 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from nanogan import cli
-from nanogan.cli import at_least
-
 ROOT = Path(__file__).parents[1]
+LONGEST = 100  # lines of the summary
+NEEDED = {  # module: (package, what needs it)
+    "numpy": ("numpy", "nanogan"),
+    "PIL": ("pillow", "nanogan"),
+    "safetensors": ("safetensors", "nanogan"),
+    "threadpoolctl": ("threadpoolctl", "nanogan"),
+    "tqdm": ("tqdm", "nanogan"),
+    "cupy": ("cupy-cuda13x[ctk]", "nanogan on a GPU"),
+    "ml_dtypes": ("ml_dtypes", "bf16 on a GPU"),
+    "torch": ("torch", "step, operations, epoch, and some tests"),
+    "pytest": ("pytest", "the tests"),
+    "hypothesis": ("hypothesis", "the tests"),
+    "xdist": ("pytest-xdist", "tests in several processes; without it they take longer"),
+    "sklearn": ("scikit-learn", "some tests"),
+    "scipy": ("scipy", "some tests"),
+}
 
 
 @dataclass(frozen=True)
 class Part:
-    """A command, in order of importance. ``share`` is how much of the time that is left it may take."""
+    """A command, in order of importance. ``weight``: its share of the time, beside those of the parts after it."""
 
     name: str
     command: tuple  # "{budget}" and "{out}" stand for its own time, with a margin, and the file of its table
-    share: float
-    tail: int = 3  # lines of its output that the summary shows
+    weight: float
+    tail: int = 3  # lines of its output that the summary shows if it left no table
+    threads: int | None = None  # of NumPy's products, where it runs several processes
 
 
 def parts(device, quick):
     """Return the parts of a session on ``device``."""
-    python = sys.executable
-    step = (python, "-m", "benchmarks.step", "--device", device, "--budget", "{budget}", "--out", "{out}")
-    operations = (python, "-m", "benchmarks.operations", "--device", device, "--budget", "{budget}", "--out", "{out}")
-    epoch = (python, "-m", "benchmarks.epoch", "--device", device, "--budget", "{budget}", "--out", "{out}")
+    cpu = device == "cpu"
+
+    def module(name, *options, table=True):
+        options = ("--device", device, *(("--budget", "{budget}", "--out", "{out}") if table else ()), *options)
+        return sys.executable, "-m", name, *options
+
     # warnings stay warnings: this machine's packages may be newer than those that the tests are held to
-    tests = (python, "-m", "pytest", "-m", "gpu", "-q", "-W", "default", "-p", "no:cacheprovider", "tests")
+    tests = (sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "-W", "default", "-p", "no:cacheprovider")
+    tests += ("--continue-on-collection-errors",)  # a package that is missing costs the tests that need it
+    tests += ("-n", "6") if importlib.util.find_spec("xdist") else ()
+    step, operations, kernels = ("--quick",), ("--rounds", "3"), ("--out", "{out}")
+    epoch = ("--network", "mnist", "--rounds", "1" if quick else "2")
     if quick:
-        step += ("--quick",)
-        operations += ("--rounds", "3")
-        epoch += ("--rounds", "1", "--pictures", "12800")
-    if device == "cpu":  # shows that a session works
-        step += ("--network", "tiny", "--rounds", "1", "--no-memory", "--no-compile")
-        operations += ("--network", "tiny", "--rounds", "1")
-        epoch += ("--network", "tiny", "--pictures", "80")
-    return [
-        Part("info", (python, "-m", "nanogan.info", "--device", device), 0.1, 40),
-        Part("pytest", tests, 0.4, 15),
-        Part("step", step, 0.65, 40),
-        Part("operations", operations, 0.5, 80),
-        Part("epoch", epoch, 0.95, 12),
+        step += ("--rounds", "3")
+        epoch += ("--pictures", "12800")
+    if cpu:
+        step = ("--network", "tiny", "--rounds", "1", "--no-memory", "--no-compile")
+        operations = ("--network", "tiny", "--rounds", "1")
+        epoch = ("--network", "tiny", "--pictures", "80", "--rounds", "1")
+    found = [
+        Part("info", module("nanogan.info", table=False), 15, 30),
+        Part("check", module("benchmarks.gpu_check"), 120),
+        Part("pytest", (*tests, "tests"), 130, 15, threads=2),
+        Part("step", module("benchmarks.step", *step), 105),
+        Part("operations", module("benchmarks.operations", *operations), 35),
+        Part("kernels", module("benchmarks.kernels", *kernels, table=False), 30, 10),
+        Part("epoch", module("benchmarks.epoch", *epoch), 35),
     ]
+    return [part for part in found if part.name != "kernels" or importlib.util.find_spec("benchmarks.kernels")]
+
+
+def limits(parts, left):
+    """Return the seconds that the first of ``parts`` may take of those that are left."""
+    return left * parts[0].weight / sum(part.weight for part in parts)
 
 
 def run(part, limit, out):
@@ -62,6 +93,7 @@ def run(part, limit, out):
     budget = str(max(10, int(0.8 * limit)))  # it stops by itself, and then has the rest to end in
     table = out / f"{part.name}.md"
     command = [word.replace("{budget}", budget).replace("{out}", str(table)) for word in part.command]
+    threads = {} if part.threads is None else {"OPENBLAS_NUM_THREADS": str(part.threads)}
     with open(out / f"{part.name}.txt", "w", encoding="utf-8") as log:
         process = subprocess.Popen(
             command,
@@ -70,7 +102,7 @@ def run(part, limit, out):
             stderr=subprocess.STDOUT,
             cwd=ROOT,
             start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"},
+            env=os.environ | {"PYTHONUNBUFFERED": "1"} | threads,
         )
         try:
             return process.wait(limit)
@@ -82,37 +114,169 @@ def run(part, limit, out):
             process.wait()
 
 
+# -------------------------------------------------------------------------------------------------------- the summary
+
+
+def missing():
+    """Return a line for each package that is not installed, and what needs it."""
+    return [
+        f"missing: {package}, for {why}"
+        for module, (package, why) in NEEDED.items()
+        if importlib.util.find_spec(module) is None
+    ]
+
+
+def summary(rows, texts, tables):
+    """Return the lines of the summary, at most LONGEST.
+
+    rows: (part, status, seconds, limit). texts, tables: {name of a part: what it printed, its table}.
+    """
+    lines = ["# GPU session", "", *versions(tables), *(f"- {line}" for line in missing()), ""]
+    lines += ["| part | ended | seconds | limit |", "|---|---|---|---|"]
+    for part, status, seconds, limit in rows:
+        ended = {0: "ok", 1: "status 1: something is wrong"}.get(status, status)
+        lines.append(f"| {part.name} | {ended} | {seconds:.0f} | {limit:.0f} |")
+    told = {"check": of_check, "pytest": of_pytest, "step": of_step, "epoch": of_epoch, "operations": of_operations}
+    for part, status, *_ in rows:
+        text, table = texts.get(part.name, ""), tables.get(part.name, "")
+        if part.name == "info" and status == 0:
+            continue  # the versions are above
+        found = told[part.name](text, table) if part.name in told else []
+        if not found:
+            found = [line for line in (table or text).splitlines() if line.strip()][-part.tail :]
+            found = ["```", *found, "```"] if found else ["it printed nothing"]
+        lines += ["", f"## {part.name}", "", *found]
+    lines = [line[:220] for line in lines]
+    if len(lines) > LONGEST:
+        lines = [*lines[: LONGEST - 1], f"... and {len(lines) - LONGEST + 1} more lines, in the tables"]
+    return lines
+
+
+def versions(tables):
+    """The lines of the check's table that name card, driver, CUDA, CuPy and torch."""
+    table = tables.get("check") or ""
+    return [line for line in table.splitlines() if re.match(r"- (card|driver|CuPy|torch|NumPy|processor|cores):", line)]
+
+
+def of_check(text, table):
+    """How many questions there are, and what is wrong: of each group the first ones."""
+    counts = [line for line in table.splitlines() if re.match(r"\d+ questions", line)]
+    wrong = [line for line in table.splitlines() if line.startswith("- WRONG")]
+    groups = {}
+    for line in wrong:
+        groups.setdefault(line.split(":")[1], []).append(line)
+    shown = [line for lines in groups.values() for line in lines[:3]][:15]
+    left = [f"- ... and {len(wrong) - len(shown)} more in check.md"] if len(wrong) > len(shown) else []
+    facts = [
+        line.strip("| ").replace(" | ", ": ").removesuffix(": -")
+        for line in table.splitlines()
+        if re.match(r"\| (ceilings|long) \|", line) or "time of a step" in line
+    ]
+    lines = [*counts, "", *shown, *left, *(f"- {line}" for line in facts[:12])]
+    return lines if counts else []
+
+
+def of_pytest(text, table):
+    """The last line, and what failed; of a run that was stopped, how far it came."""
+    lines = text.splitlines()
+    failed = sorted({m[2] for m in (re.search(r"(FAILED|ERROR)\s+(tests/\S+)", line) for line in lines) if m})
+    done = sum(bool(re.search(r"\b(PASSED|FAILED|SKIPPED|ERROR|XFAIL)\b", line)) for line in lines)
+    last = [line.strip("= ") for line in lines if re.match(r"=+ .*(passed|failed|skipped|error|deselected)", line)]
+    left = [f"- ... and {len(failed) - 10} more"] if len(failed) > 10 else []
+    return [last[-1] if last else f"stopped after {done} results", *(f"- {name}" for name in failed[:10]), *left]
+
+
+def of_step(text, table):
+    """What each contender takes beside torch's best in equal precision; of a third network on, the fastest alone."""
+    head = "| | ms a step | speed, torch's best in this precision = 1 | loss off by |"
+    lines = []
+    for number, part in enumerate(table.split("\n### ")[1:] if "\n### " in table else []):
+        label, *rest = part.splitlines()
+        rows, failed = [], []
+        for line in rest:
+            cells = [cell.strip() for cell in line.strip("| ").split("|")]
+            if not line.startswith(("| torch", "| nanogan")):
+                continue
+            if not cells[1].startswith("does not run"):
+                rows.append(f"| {cells[0]} | {cells[1]} | {cells[4]} | {cells[6]} |")
+            elif "want of time" not in cells[1]:
+                failed.append(f"- {cells[0]} {cells[1][:100]}")
+        fastest = [
+            line for line in rest if line.startswith(("The fastest of each", "left out", "did not end", "failed"))
+        ]
+        lines += ["", label, ""]
+        if number < 2:
+            more = [f"- ... and {len(failed) - 4} more that do not run"] if len(failed) > 4 else []
+            lines += [*([head, "|---|---|---|---|", *rows, ""] if rows else []), *failed[:4], *more]
+        lines += fastest if fastest or rows else ["no contender was measured"]
+    return lines[1:]
+
+
+def of_epoch(text, table):
+    """Its rows, without those that do not run."""
+    rows = [line for line in table.splitlines() if line.startswith("| ") and "does not run" not in line]
+    return [*rows[:1], "|---|---|---|---|---|", *rows[1:14]] if rows else []
+
+
+def of_operations(text, table):
+    """The rows in which nanogan is slowest beside torch."""
+    rows = []
+    for line in table.splitlines():
+        cells = [cell.strip() for cell in line.strip("| ").split("|")]
+        with contextlib.suppress(ValueError, IndexError):
+            rows.append((float(cells[5]), cells))
+    chosen = [f"| {' | '.join(c[:6])} |" for _, c in sorted(rows, key=lambda row: row[0])[:8]]
+    if not chosen:
+        return []
+    head = "| the slowest beside torch | | products | nanogan, ms | torch, ms | speed, torch = 1 |"
+    return [head, "|---|---|---|---|---|---|", *chosen]
+
+
 def main():
-    parser = argparse.ArgumentParser(description="The tests and benchmarks that want a GPU, within a time.")
+    parser = argparse.ArgumentParser(description="The checks, tests and benchmarks that want a GPU, within a time.")
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N; cpu shows that it works (default: gpu)")
-    parser.add_argument("--budget", type=at_least(int, 30), default=540, metavar="SECONDS", help="default: 540")
-    parser.add_argument("--out", required=True, type=cli.path, metavar="DIR", help="folder of the output")
+    parser.add_argument("--budget", type=int, default=450, metavar="SECONDS", help="default: 450")
+    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the output")
     parser.add_argument("--only", action="append", metavar="PART", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="less of each: for --budget 240")
     args = parser.parse_args()
-    out, begun, rows = Path(args.out), time.perf_counter(), []
+    if args.budget < 30:
+        parser.error(f"--budget expected at least 30 seconds, got {args.budget}")
+    out, begun, rows, texts, tables = Path(args.out), time.perf_counter(), [], {}, {}
     out.mkdir(parents=True, exist_ok=True)
-    for part in parts(args.device, args.quick):
-        if args.only and part.name not in args.only:
-            continue
+    (out / "log.txt").write_text("", encoding="utf-8")
+    for line in missing():
+        print(line, flush=True)
+    todo = [part for part in parts(args.device, args.quick) if not args.only or part.name in args.only]
+    lines = []
+    for i, part in enumerate(todo):
         left = args.budget - (time.perf_counter() - begun)
+        limit, start = limits(todo[i:], left), time.perf_counter()
         if left < 10:
-            rows.append((part, "not begun, for want of time", 0.0))
-            continue
-        start = time.perf_counter()
-        print(f"{part.name}: up to {part.share * left:.0f} s", flush=True)
-        status = run(part, part.share * left, out)
-        rows.append((part, status, time.perf_counter() - start))
+            rows.append((part, "not begun, for want of time", 0.0, 0.0))
+        else:
+            print(f"[{time.perf_counter() - begun:4.0f} s] {part.name}: up to {limit:.0f} s", flush=True)
+            (out / f"{part.name}.md").unlink(missing_ok=True)  # of a session before
+            status = run(part, limit, out)
+            rows.append((part, status, time.perf_counter() - start, limit))
+            texts[part.name] = collected(out, part, status)
+            with contextlib.suppress(OSError):
+                tables[part.name] = (out / f"{part.name}.md").read_text(encoding="utf-8", errors="replace")
+        lines = summary(rows, texts, tables)
+        (out / "summary.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print("\n" + "\n".join(lines), flush=True)
+    return 0 if all(status == 0 for _, status, *_ in rows) else 1
 
-    for part, status, seconds in rows:
-        print(f"\n==== {part.name}: {'ok' if status == 0 else f'status {status}'}, {seconds:.0f} s")
-        source = out / f"{part.name}.md"
-        source = source if source.exists() else out / f"{part.name}.txt"
-        if source.exists():
-            text = source.read_text(encoding="utf-8", errors="replace").splitlines()
-            print("\n".join(line[:240] for line in text[-part.tail :]))
-    return 0 if all(status == 0 for _, status, _ in rows) else 1
+
+def collected(out, part, status):
+    """Move what a part printed into log.txt, since few files come back from some machines; return it."""
+    path = out / f"{part.name}.txt"
+    text = path.read_text(encoding="utf-8", errors="replace")
+    with open(out / "log.txt", "a", encoding="utf-8") as log:
+        log.write(f"==== {part.name}: {status}\n{text}\n")
+    path.unlink()
+    return text
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    sys.exit(main())
