@@ -10,7 +10,7 @@ FAST = [
     mistake("winograd: chunks overwrite each other's kernel gradient", "_work",
             "dU[p] += np.matmul(dM.transpose(0, 2, 1), V_matrix, out=array('dU', 3, F, 4 * C))",
             "dU[p] = array('dU', 3, F, 4 * C)"),
-    mistake("winograd: only the first group of images counts in dw", "_run", "own[0] += other", "pass"),
+    mistake("winograd: only the first group of images counts in dw", "winograd:_run", "own[0] += other", "pass"),
     mistake("winograd: need_dw=False loses dx too", "winograd:_backward", "need_dx or need_dw", "need_dw"),
     mistake("winograd: serves output_padding, and forgets it", "winograd:serves_conv_transpose2d",
             "pair(output_padding, 'output_padding') == (0, 0)", "True"),

@@ -43,16 +43,23 @@ JUDGES = {
     "checkpoint": ["test_ema", "test_checkpoint"],
     "training": ["test_loop", "training:test_resume"],
 }
-ON_GPU = ["test_gpu_path", "test_precision"]  # of what is not in fast/gpu
+ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
+    "backend.cublas": ["test_cublas"],
+    "backend.graphs": ["training:test_graph"],
+    "backend.pinned": ["test_gpu_path"],
+    "backend.precision": ["test_cublas", "test_precision"],
+    "training.graph": ["training:test_graph"],
+    "optim": ["test_precision", "training:test_graph", "test_gpu_path"],
+    "": ["test_precision", "test_gpu_path"],
+}
 
 
 def judges(mistake):
     """Return the test files that judge ``mistake``; where JUDGES has no line, those that import its module."""
     place = mistake.place
-    if mistake.on_gpu and "fast" not in place.parts:
-        return test_files(*ON_GPU)
-    for part, names in JUDGES.items():
-        if place.parts[1 : 1 + part.count(".") + 1] == tuple(part.split(".")):
+    outside = mistake.on_gpu and "fast" not in place.parts
+    for part, names in (ON_GPU if outside else JUDGES).items():
+        if not part or place.parts[1 : 1 + part.count(".") + 1] == tuple(part.split(".")):
             return test_files(*names)
     return importers(place.module)
 

@@ -15,6 +15,7 @@ class Mistake:
     where: str
     change: Callable
     on_gpu: bool = False  # only a GPU, or its strict double, would show it
+    about: str = ""  # tests with this word in their names are tried first
 
     @functools.cached_property
     def place(self):
@@ -43,3 +44,18 @@ def mistake(title, where, *texts, on_gpu=False):
 def on_gpu(title, where, *texts):
     """A mistake that only a GPU would show, or its strict double."""
     return mistake(f"gpu: {title}", where, *texts, on_gpu=True)
+
+
+READ = "(FOLDER / file).read_text(encoding='utf-8')"  # in nanogan/fast/gpu/sources.py
+
+
+def in_kernel(title, file, old, new):
+    """A mistake in a CUDA file of nanogan/fast/gpu, in which ``old`` stands exactly once."""
+
+    def change(node):
+        count = (trees.ROOT / "nanogan" / "fast" / "gpu" / file).read_text(encoding="utf-8").count(old)
+        if count != 1:
+            raise trees.NotFound(f"{file} holds {old!r} {count} times instead of once")
+        return trees.changed(node, READ, f"{READ}.replace({old!r}, {new!r})")
+
+    return Mistake(f"gpu: {file}: {title}", "sources:kernel", change, on_gpu=True, about=file.removesuffix(".cu"))

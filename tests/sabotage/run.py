@@ -101,7 +101,7 @@ class _Runner:
             for item in self.files.get(path, ())
             if mistake.on_gpu or not ("double" in item.nodeid or "double" in item.fixturenames)
         ]
-        names = _letters(name), _letters(mistake.place.parts[-1]).rstrip("s")
+        names = _letters(mistake.about or name), _letters(mistake.place.parts[-1]).rstrip("s")
         return sorted(tests, key=lambda item: [name not in _letters(item.name) for name in names])
 
     def _check(self, items):
