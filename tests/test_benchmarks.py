@@ -5,9 +5,14 @@ import sys
 import numpy as np
 import pytest
 
-from benchmarks import epoch, games, gpu_check, gpu_session, operations, quality, step
+from benchmarks import epoch, games, gpu_session, operations, quality, step
 from benchmarks.clock import Target
-from nanogan import backend, dispatch
+from benchmarks.gpu_check import __main__ as gpu_check
+from benchmarks.gpu_check import compare, played, questions
+from benchmarks.gpu_check import graph as graph_questions
+from benchmarks.gpu_check import long as long_questions
+from benchmarks.gpu_check import operations as operations_questions
+from nanogan import backend, dispatch, ops
 from nanogan.errors import UserError
 from nanogan.training import graph
 
@@ -166,7 +171,7 @@ def test_the_summary_tells_what_failed_and_how_fast_it_is():
 
 @pytest.mark.parametrize("group", ["products", "operations", "layers"])
 def test_every_answer_that_a_cpu_can_give_is_right(group):
-    found = list(gpu_check.answers(backend.get_device("cpu"), group))
+    found = list(questions.answers(backend.get_device("cpu"), group))
     assert found
     assert [row for row in found if row[2] is False] == []
     assert any(row[2] for row in found)
@@ -175,16 +180,17 @@ def test_every_answer_that_a_cpu_can_give_is_right(group):
 @pytest.fixture
 def small_gpu(double, monkeypatch):
     """The double, and questions of small sizes."""
-    monkeypatch.setattr(gpu_check, "SIZES", {"MNIST default": (28, 1, 4, 8)})
-    monkeypatch.setattr(gpu_check, "MORE", [])
-    monkeypatch.setattr(gpu_check, "times_of", lambda played: "not measured")
-    monkeypatch.setitem(gpu_check.GROUPS, "long", lambda device: gpu_check.long(device, 20))
+    monkeypatch.delitem(compare.SIZES, "64x64")
+    monkeypatch.setitem(compare.SIZES, "MNIST default", (28, 1, 4, 8))
+    monkeypatch.setattr(operations_questions, "MORE", [])
+    monkeypatch.setattr(graph_questions, "times_of", lambda played: "not measured")
+    monkeypatch.setitem(questions.GROUPS, "long", lambda device: long_questions.long(device, 20))
     return backend.get_device("gpu")
 
 
 @pytest.mark.parametrize("group", ["operations", "layers", "graph", "long"])
 def test_every_answer_that_the_double_gives_is_right(group, small_gpu):
-    found = list(gpu_check.answers(small_gpu, group))
+    found = list(questions.answers(small_gpu, group))
     assert len(found) >= 3
     assert [row for row in found if row[2] is False] == []
 
@@ -199,7 +205,7 @@ def test_every_answer_that_the_double_gives_is_right(group, small_gpu):
 )
 def test_a_wrong_replay_is_found(change, wrong, small_gpu, monkeypatch):
     change(monkeypatch)
-    _, answer, right = next(gpu_check.answers(small_gpu, "graph"))
+    _, answer, right = next(questions.answers(small_gpu, "graph"))
     assert right is False
     assert wrong in answer
 
@@ -214,26 +220,26 @@ def test_a_wrong_fast_path_is_found(monkeypatch):
 
     device = backend.get_device("cpu")
     dispatch.load("cpu")
-    path = dispatch._paths["cpu", gpu_check.ops.batchnorm_forward][0]
+    path = dispatch._paths["cpu", ops.batchnorm_forward][0]
     wrong = path._replace(forward=slightly_wrong(path.forward))
-    monkeypatch.setitem(dispatch._paths, ("cpu", gpu_check.ops.batchnorm_forward), [wrong])
-    found = [row for row in gpu_check.answers(device, "operations") if "batchnorm" in row[0]]
+    monkeypatch.setitem(dispatch._paths, ("cpu", ops.batchnorm_forward), [wrong])
+    found = [row for row in questions.answers(device, "operations") if "batchnorm" in row[0]]
     assert len(found) == 2
     assert all(right is False and "worst 1.0e-03 (y of" in answer for _, answer, right in found)
 
 
 def test_a_question_that_raises_is_an_answer(monkeypatch):
-    def questions(device):
+    def two(device):
         yield "first", lambda: 1 / 0
         yield "second", lambda: (True, "fine")
 
-    monkeypatch.setitem(gpu_check.GROUPS, "products", questions)
-    found = list(gpu_check.answers(None, "products"))
+    monkeypatch.setitem(questions.GROUPS, "products", two)
+    found = list(questions.answers(None, "products"))
     assert found[0][0] == "first"
-    assert found[0][1].startswith("raised ZeroDivisionError: division by zero (gpu_check.py:")
+    assert found[0][1].startswith("raised ZeroDivisionError: division by zero (questions.py:")
     assert found[0][2] is False
     assert found[1] == ("second", "fine", True)
-    assert list(gpu_check.answers(None, "products", after=1)) == found[1:]
+    assert list(questions.answers(None, "products", after=1)) == found[1:]
 
 
 def test_a_process_that_dies_of_a_question_leaves_the_others_answers(monkeypatch, tmp_path):
@@ -265,14 +271,14 @@ def test_a_process_that_dies_of_a_question_leaves_the_others_answers(monkeypatch
 
 def test_states_that_differ_are_told_apart():
     one = {"g": {"w": np.ones((2, 2)), "steps": 3}, "numbers": np.array([1.0])}
-    assert gpu_check.alike(one, one) == "the same bits"
+    assert played.alike(one, one) == "the same bits"
     near = one | {"numbers": np.array([1 + 1e-7])}
-    assert gpu_check.alike(near, one) == "1 arrays differ, numbers by 1.0e-07"
+    assert played.alike(near, one) == "1 arrays differ, numbers by 1.0e-07"
     for other in ({"g": {"w": np.ones((2, 2)), "steps": 4}}, {"g": {"w": np.full((2, 2), np.nan), "steps": 3}}):
-        with pytest.raises(gpu_check.Wrong):
-            gpu_check.alike(one | other, one)
-    with pytest.raises(gpu_check.Wrong, match="nothing was compared"):
-        gpu_check.Worst().answer()
+        with pytest.raises(compare.Wrong):
+            played.alike(one | other, one)
+    with pytest.raises(compare.Wrong, match="nothing was compared"):
+        compare.Worst().answer()
 
 
 def test_both_libraries_train_the_same_game(rng):

@@ -300,7 +300,7 @@ PATHS = {
 }
 
 
-@pytest.mark.parametrize("pattern", ["nanogan/**/*.py", "examples/*.py", "benchmarks/*.py"])
+@pytest.mark.parametrize("pattern", ["nanogan/**/*.py", "examples/*.py", "benchmarks/**/*.py"])
 def test_every_flag_that_takes_a_path_knows_the_home_folder(pattern):
     for file in ROOT.glob(pattern):
         for call in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):

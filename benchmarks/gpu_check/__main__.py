@@ -1,0 +1,164 @@
+"""The command line: a process for each group of questions, a new one after an error, and the table of answers."""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmarks.gpu_check.questions import GROUPS, answers
+from nanogan import backend, cli
+from nanogan.cli import at_least
+from nanogan.errors import UserError
+from nanogan.info.machine import machine_of_a_run, report
+
+ROOT = Path(__file__).parents[2]
+LOST = 3  # exit status of a process that can no longer use the GPU
+
+
+def one_group(name, group, after):
+    """Print a group's answers as lines of JSON; return LOST if the GPU can no longer be used."""
+    device = backend.get_device(name)
+    for question, answer, right in answers(device, group, after):
+        print(json.dumps([question, answer, right]), flush=True)
+        if device.kind == "gpu" and right is False:
+            try:
+                device.array_module.cuda.get_current_stream().synchronize()
+                int(device.array_module.ones(3).sum())
+            except Exception as lost:
+                print(json.dumps(["", f"the GPU was lost there: {type(lost).__name__}", False]), flush=True)
+                return LOST
+    return 0
+
+
+class Table:
+    """Answers of all groups, written to a file after each."""
+
+    def __init__(self, lines, out):
+        self.lines, self.out, self.rows, self.lock = lines, out, {group: [] for group in GROUPS}, threading.Lock()
+
+    def add(self, group, question, answer, right):
+        with self.lock:
+            self.rows[group].append((question, answer, right))
+            print(f"{_mark(right):>5}  {group}: {question}: {answer}", flush=True)
+            if self.out:
+                Path(self.out).write_text(self.text(), encoding="utf-8")
+
+    def text(self):
+        """The whole table, in Markdown; what is wrong is said above it."""
+        rows = [(group, *row) for group, found in self.rows.items() for row in found]
+        wrong = [row for row in rows if row[3] is False]
+        counts = f"{len(rows)} questions: {sum(r[3] is True for r in rows)} right, {len(wrong)} wrong, "
+        counts += f"{sum(r[3] is None for r in rows)} for information"
+        lines = ["# Is it right on this machine?", "", *self.lines, "", counts + ".", ""]
+        lines += [f"- WRONG: {group}: {question}: {answer}" for group, question, answer, _ in wrong]
+        lines += ["", "| | question | answer | right? |", "|---|---|---|---|"]
+        for row in rows:
+            cells = [str(cell).replace("|", "/") for cell in (*row[:3], _mark(row[3]))]
+            lines.append(f"| {' | '.join(cells)} |")
+        return "\n".join(lines) + "\n"
+
+    @property
+    def all_right(self):
+        return not any(right is False for found in self.rows.values() for *_, right in found)
+
+
+def _mark(right):
+    return {True: "yes", False: "NO", None: "-"}[right]
+
+
+def ask(group, device, table, ends, jobs=1):
+    """Ask a group's questions in a process; after one that loses the GPU, the next ones in a new process.
+
+    ends: when all is to be over, by time.perf_counter(). jobs: how many groups are asked at once.
+    """
+    asked = 0
+    env = {"OPENBLAS_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} | os.environ
+    for _ in range(4):
+        command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", device, "--group", group]
+        process = subprocess.Popen(
+            [*command, "--after", str(asked)],
+            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
+            start_new_session=True, env=env,
+        )  # fmt: skip
+        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), _kill, [process])
+        watchdog.start()
+        said = []
+        with process.stdout as lines:
+            for line in lines:
+                try:
+                    question, answer, right = json.loads(line)
+                except ValueError:
+                    said.append(line.strip())
+                    continue
+                asked += bool(question)
+                table.add(group, question or "(the same)", answer, right)
+        status = process.wait()
+        watchdog.cancel()
+        if status == 0:
+            return
+        if time.perf_counter() >= ends:
+            table.add(group, f"question {asked + 1} and what follows", "out of time", False)
+            return
+        if status != LOST:  # it died of the question that it was asked
+            last = next((line for line in reversed(said) if line), "no message")
+            table.add(group, f"question {asked + 1}", f"its process ended with status {status}: {last[:200]}", False)
+            asked += 1
+
+
+def _kill(process):
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+def about(device):
+    """Lines that name the machine: card, driver, CUDA, CuPy, torch."""
+    found = machine_of_a_run(device)
+    found["driver"] = report()["GPU"].get("driver", "none")
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        found["torch"] = importlib.metadata.version("torch")
+    names = ("card", "driver", "CuPy", "torch", "NumPy", "processor", "cores", "nanogan", "Python")
+    return [f"- {name}: {found[name]}" for name in names if name in found]
+
+
+def main():
+    parser = argparse.ArgumentParser(description="Is what a GPU computes right? A table of questions and answers.")
+    parser.add_argument("--device", default="gpu", help="gpu, gpu:N, or cpu (default: gpu)")
+    parser.add_argument("--budget", type=at_least(int, 5), default=150, metavar="SECONDS", help="default: 150")
+    parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
+    parser.add_argument("--only", action="append", choices=GROUPS, help="this group alone; may be repeated")
+    parser.add_argument("--jobs", type=at_least(int, 1), help="groups asked at once (default: cores / 2, at most 5)")
+    parser.add_argument("--group", choices=GROUPS, help=argparse.SUPPRESS)
+    parser.add_argument("--after", type=int, default=0, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.group:
+        return one_group(args.device, args.group, args.after)
+    ends = time.perf_counter() + args.budget
+    try:
+        table = Table(about(args.device), args.out)
+    except UserError as problem:
+        parser.error(str(problem))
+    groups = [group for group in GROUPS if not args.only or group in args.only]
+    if "ceilings" in groups:  # alone: others would be measured with it
+        ask("ceilings", args.device, table, ends)
+        groups.remove("ceilings")
+    first = ("graph", "operations", "networks", "games")  # the longest first
+    groups.sort(key=lambda group: first.index(group) if group in first else len(first))
+    jobs = args.jobs or max(1, min(5, (os.cpu_count() or 2) // 2))
+    with ThreadPoolExecutor(jobs) as pool:
+        for job in [pool.submit(ask, group, args.device, table, ends, jobs) for group in groups]:
+            job.result()
+    text = table.text()
+    print("\n" + text[: text.index("| | question")], flush=True)
+    return 0 if table.all_right else 1
+
+
+if __name__ == "__main__":
+    cli.run(main)

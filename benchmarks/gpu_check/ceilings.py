@@ -1,0 +1,74 @@
+"""How fast the GPU copies, multiplies and launches; nothing here can be wrong."""
+
+import functools
+import time
+
+import numpy as np
+
+from nanogan import backend
+from nanogan.backend import cublas, to_device
+
+
+def ceilings(device):
+    """How fast memory, products and launches are; nothing to be wrong about."""
+    if device.kind == "cpu":
+        yield "ceilings", lambda: (None, "not asked of a CPU: benchmarks.step measures them")
+        return
+    cupy = device.array_module
+
+    def seconds(function, calls, rounds=3):
+        function()
+        found = []
+        for _ in range(rounds):
+            start, end = cupy.cuda.Event(), cupy.cuda.Event()
+            start.record()
+            for _ in range(calls):
+                function()
+            end.record()
+            end.synchronize()
+            found.append(cupy.cuda.get_elapsed_time(start, end) / 1e3 / calls)
+        return max(sorted(found)[rounds // 2], 1e-12)
+
+    def copied():
+        size = min(1 << 30, cupy.cuda.runtime.memGetInfo()[0] // 8)
+        source, target = cupy.ones(size, np.uint8), cupy.empty(size, np.uint8)
+        return None, f"{2 * size / seconds(lambda: cupy.copyto(target, source), 5) / 1e12:.2f} TB/s, read and written"
+
+    @functools.cache
+    def matrices():
+        rng, M = np.random.default_rng(0), 8192
+        return *(to_device(rng.standard_normal((M, M), dtype=np.float32), device) for _ in range(2)), cupy.empty((M, M))
+
+    def multiplied(dtype, tf32=False):
+        a, b, _ = matrices()
+        a, b = (x.astype(dtype) for x in (a, b))
+        out = cupy.empty(a.shape, np.float32)
+        took = seconds(lambda: cublas.product(a, b, out=out, tf32=tf32), 3)
+        return None, f"{2 * len(a) ** 3 / took / 1e12:.0f} TFLOP/s, 8192 x 8192 matrices"
+
+    def host(function, calls=2000):
+        function()
+        cupy.cuda.get_current_stream().synchronize()
+        start = time.perf_counter()
+        for _ in range(calls):
+            function()
+        return None, f"{(time.perf_counter() - start) / calls * 1e6:.1f} microseconds of the host"
+
+    def small(*shape):
+        return cupy.ones(shape, np.float32)
+
+    def launch():
+        x, y = small(64, 64), small(64, 64)
+        return host(lambda: cupy.add(x, y, out=y))
+
+    def product():
+        a, b, out = small(64, 64), small(64, 64), small(64, 64)
+        return host(lambda: cublas.product(a, b, out=out))
+
+    yield "copy within the GPU", copied
+    yield "cuBLAS, float32", lambda: multiplied(np.float32)
+    yield "cuBLAS, tf32", lambda: multiplied(np.float32, True)
+    yield "cuBLAS, bf16 to float32", lambda: multiplied(backend.precision._bfloat16())
+    yield "cuBLAS, fp16 to float32", lambda: multiplied(np.float16)
+    yield "a kernel's launch through CuPy", launch
+    yield "a product's call through ctypes", product
