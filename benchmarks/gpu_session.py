@@ -232,17 +232,24 @@ def of_operations(text, table):
     return [head, "|---|---|---|---|---|---|", *chosen]
 
 
+def absolute_path(text):
+    """A path of the command line; the parts run in the checkout, so it must not depend on the working folder."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a path, got an empty one")
+    return Path(text).expanduser().absolute()
+
+
 def main():
     parser = argparse.ArgumentParser(description="The checks, tests and benchmarks that want a GPU, within a time.")
     parser.add_argument("--device", default="gpu", help="gpu, gpu:N; cpu shows that it works (default: gpu)")
     parser.add_argument("--budget", type=int, default=450, metavar="SECONDS", help="default: 450")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder of the output")
+    parser.add_argument("--out", type=absolute_path, required=True, metavar="FOLDER", help="folder of the output")
     parser.add_argument("--only", action="append", metavar="PART", help="this part alone; may be repeated")
     parser.add_argument("--quick", action="store_true", help="less of each: for --budget 240")
     args = parser.parse_args()
     if args.budget < 30:
         parser.error(f"--budget expected at least 30 seconds, got {args.budget}")
-    out, begun, rows, texts, tables = Path(args.out), time.perf_counter(), [], {}, {}
+    out, begun, rows, texts, tables = args.out, time.perf_counter(), [], {}, {}
     out.mkdir(parents=True, exist_ok=True)
     (out / "log.txt").write_text("", encoding="utf-8")
     for line in missing():
