@@ -9,16 +9,15 @@ The other programs are loops of Python that never wait. The fair share of a step
 import argparse
 import contextlib
 import json
-import os
 import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, processes, tables
+from benchmarks.networks import NETWORKS
 from benchmarks.scaling import TORCH
-from benchmarks.step import NETWORKS, measure
+from benchmarks.step import measure
 from nanogan import cli
 from nanogan.cli import at_least
 
@@ -54,10 +53,8 @@ def child(contender, rounds):
 def run(name, rounds):
     """Return the times of one contender, measured in a new process."""
     contender, variables = CONTENDERS[name]
-    command = [sys.executable, "-m", "benchmarks.busy", "--child", contender, "--rounds", str(rounds)]
-    root = Path(__file__).parents[1]
-    result = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=True, cwd=root)
-    return json.loads(result.stdout.splitlines()[-1])
+    command = processes.python("benchmarks.busy", "--child", contender, "--rounds", rounds)
+    return processes.last_line(command, environment=variables)
 
 
 def main():
@@ -70,7 +67,7 @@ def main():
     if args.child:
         return child(args.child, args.rounds)
 
-    lines = [f"- {line}" for line in machine.describe()]
+    lines = machine.about()
     lines += [f"- 28 x 28, width 32, batch 32; {args.rounds} windows of steps: median, and the slowest", ""]
     columns = "".join(f" {n} busy loop{'s' * (n != 1)}, ms |" for n in args.programs)
     lines += [f"| |{columns}", "|---|" + "---|" * len(args.programs)]
@@ -81,10 +78,9 @@ def main():
             with busy(count):
                 times = [seconds * 1e3 for seconds in run(name, args.rounds)]
             cells.append(f"{statistics.median(times):.1f}, {max(times):.1f}")
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+        lines.append(tables.row((name, *cells)))
         print(lines[-1], flush=True)
-    if args.out:
-        Path(args.out).write_text("# A step beside busy programs\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    tables.save(args.out, "A step beside busy programs", lines)
 
 
 if __name__ == "__main__":

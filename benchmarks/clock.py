@@ -5,12 +5,12 @@ device idle at both ends, and holds enough of them that waiting for the last one
 """
 
 import math
-import time
 
 import torch
 
-from benchmarks import machine
+from benchmarks import machine, timing
 from nanogan import backend
+from nanogan.errors import UserError
 
 
 class Target:
@@ -29,6 +29,14 @@ class Target:
         if self.is_gpu and self.has_torch:
             torch.cuda.set_device(self.torch)
 
+    @classmethod
+    def chosen(cls, name, parser):
+        """Return the device of the command line; end the program with its usage where nanogan cannot use it."""
+        try:
+            return cls(name)
+        except UserError as error:
+            parser.error(str(error))
+
     def synchronize(self):
         """Wait until the device is idle. CuPy and torch share its one context, so this waits for both."""
         if self.is_gpu:
@@ -36,12 +44,7 @@ class Target:
 
     def seconds(self, function, calls=1):
         """Return the seconds that one of ``calls`` calls takes, queued one behind the other."""
-        self.synchronize()
-        start = time.perf_counter()
-        for _ in range(calls):
-            function()
-        self.synchronize()
-        return (time.perf_counter() - start) / calls
+        return timing.seconds(function, calls, self.synchronize)
 
     def calls(self, function, least=None, most=10_000):
         """Return how many calls fill a window of ``least`` seconds; the device should be warm."""

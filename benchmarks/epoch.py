@@ -6,76 +6,66 @@
 
 nanogan runs the example's loop: Loader, noise drawn by NumPy, adversarial_step, losses read every 100 steps; on a GPU
 with its steps as one CUDA graph, which is what training does, and launched kernel by kernel (NANOGAN_GRAPH=0). torch
-runs the same step, channels_last and without D's unwanted gradients, fed in two ways: from pictures that are on the
+runs the same step, channels_last and without D's unwanted gradients, fed in two ways: from images that are on the
 device as bytes before the clock starts, and from a DataLoader whose workers turn bytes into numbers on the host, as
 pytorch/examples does. What feeding takes is shown apart: the same loop without the step.
 
-Pictures are MNIST's below $NANOGAN_DATA where they are to be had; else built-in digits, each used several times.
+Images are MNIST's below $NANOGAN_DATA where they are stored; else built-in digits, each used several times.
 """
 
 import argparse
 import os
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 
-from benchmarks import machine, torch_dcgan
+from benchmarks import machine, networks, tables, torch_dcgan
 from benchmarks.clock import Target
-from benchmarks.step import BETAS, LATENT, LR, TINY, Form, PlainDCGAN, reason, recorded, say
-from benchmarks.step import NETWORKS as NETWORKS_OF_STEP
-from nanogan import backend, cli, images
+from benchmarks.contenders import Form, game_of, recorded, torch_pair
+from benchmarks.networks import LATENT, pair_of
+from benchmarks.tables import NO_TIME, reason, say
+from nanogan import backend, cli
 from nanogan.cli import at_least
 from nanogan.data import Loader, builtin_digits, load_mnist
 from nanogan.errors import UserError
-from nanogan.models import dcgan
-from nanogan.optim import Adam
+from nanogan.images import resize
 
 NETWORKS = {
     "64": {"image_size": 64, "channels": 1, "width": 64, "batch_size": 128},
-    "mnist": NETWORKS_OF_STEP["mnist"],
-    **TINY,
+    "mnist": networks.NETWORKS["mnist"],
+    **networks.TINY,
 }
 LOG_EVERY = 100
-FEEDS = ("pictures on the device", "DataLoader")
+FEEDS = ("images on the device", "DataLoader")
 
 
 def load(count, image_size):
-    """Return the pictures, uint8 (count, image_size, image_size, 1), and what they are."""
+    """Return the images, uint8 (count, image_size, image_size, 1), and what they are."""
     try:
-        pictures, _ = load_mnist(download=False)
+        images, _ = load_mnist(download=False)
         name = "MNIST"
     except UserError:
-        pictures, _ = builtin_digits(min(count, 3000))
+        images, _ = builtin_digits(min(count, 3000))
         name = "built-in digits"
-    some = images.resize(pictures[:count], image_size)
-    return np.resize(some, (count, *some.shape[1:])), name if len(some) == count else f"{len(some)} {name}, repeated"
+    used = resize(images[:count], image_size)
+    return np.resize(used, (count, *used.shape[1:])), name if len(used) == count else f"{len(used)} {name}, repeated"
 
 
 class Nanogan:
     """The example's loop. ``epoch(number, train)`` runs one, with or without its steps."""
 
-    def __init__(self, form, network, pictures, target):
+    def __init__(self, form, network, images, target):
         self.form, self.target = form, target
-        shape = {key: network[key] for key in ("image_size", "channels", "width")}
-        rng = np.random.default_rng(0)
-        self.g = dcgan.generator(latent=LATENT, rng=rng, **shape).to(target.device)
-        self.d = dcgan.discriminator(rng=rng, **shape).to(target.device)
-        options = {"lr": LR, "betas": BETAS, "loss_scaling": form.precision == "fp16"}
-        self.optimizers = [Adam(network, **options) for network in (self.g, self.d)]
-        self.game = PlainDCGAN(self.g, self.d, *self.optimizers, target.device)
-        self.play = recorded(self.game) if form.how == "CUDA graph" else lambda inputs: self.game.step(**inputs)
-        self.loader = Loader(pictures, batch_size=network["batch_size"], device=target.device)
+        game = game_of(form, *pair_of(network), target)
+        self.optimizers = game.opt_g, game.opt_d
+        self.play = recorded(game) if form.how == "CUDA graph" else lambda inputs: game.step(**inputs)
+        self.loader = Loader(images, batch_size=network["batch_size"], device=target.device)
         self.noise = backend.seeded_rng(0, "noise")
 
     def epoch(self, number, train=True, steps=None):
         backend.set_matmul_precision(self.form.precision)
-        if self.play is None:
-            self.play = (
-                recorded(self.game) if self.form.how == "CUDA graph" else lambda inputs: self.game.step(**inputs)
-            )
         for i, batch in enumerate(self.loader.epoch(number), start=1):
             real = batch["images"]
             z = self.noise.standard_normal((len(real), LATENT), dtype=np.float32)
@@ -91,28 +81,17 @@ class Nanogan:
 class Torch:
     """torch's loop, fed in one of FEEDS."""
 
-    def __init__(self, form, network, pictures, target, feed):
-        if not target.has_torch:
-            raise UserError(f"torch {torch.__version__} has no CUDA here")
-        shape = {key: network[key] for key in ("image_size", "channels", "width")}
+    def __init__(self, form, network, images, target, feed):
         self.form, self.target, self.batch_size = form, target, network["batch_size"]
-        place = {"device": target.torch, "memory_format": torch.channels_last}
-        rng = np.random.default_rng(0)
-        networks = dcgan.generator(latent=LATENT, rng=rng, **shape), dcgan.discriminator(rng=rng, **shape)
-        g, d = (torch_dcgan.copy_of(n).to(**place) for n in networks)
-        options = {"fused": True} if target.is_gpu else {}
-        self.optimizers = [torch.optim.Adam(n.parameters(), lr=LR, betas=BETAS, **options) for n in (g, d)]
-        if form.numbers == "16 bit":
-            g, d = torch_dcgan.Autocast(g, torch.bfloat16), torch_dcgan.Autocast(d, torch.bfloat16)
-        self.g, self.d = g, d
-        self.pictures = torch.tensor(pictures)
+        self.g, self.d, *self.optimizers = torch_pair(form, *pair_of(network), target)
+        self.images = torch.tensor(images)
         self.batches = self.on_device if feed == FEEDS[0] else self.from_workers
         if feed == FEEDS[0]:
-            self.pictures = self.pictures.to(target.torch)
+            self.images = self.images.to(target.torch)
         else:
             workers = min(4, max(1, (os.cpu_count() or 2) - 1))
             self.loader = torch.utils.data.DataLoader(
-                Scaled(self.pictures),
+                Scaled(self.images),
                 batch_size=self.batch_size,
                 shuffle=True,
                 num_workers=workers,
@@ -122,8 +101,8 @@ class Torch:
 
     def on_device(self):
         """Yield batches (B, C, H, W) cut on the device."""
-        for chosen in torch.randperm(len(self.pictures), device=self.target.torch).split(self.batch_size):
-            yield self.pictures[chosen].permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
+        for chosen in torch.randperm(len(self.images), device=self.target.torch).split(self.batch_size):
+            yield self.images[chosen].permute(0, 3, 1, 2).float().div_(127.5).sub_(1)
 
     def from_workers(self):
         """Yield batches (B, C, H, W) made by the DataLoader's workers and copied to the device."""
@@ -131,8 +110,7 @@ class Torch:
             yield batch.to(self.target.torch, non_blocking=True).to(memory_format=torch.channels_last)
 
     def epoch(self, number, train=True, steps=None):
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.form.precision == "tf32"
-        torch.backends.cudnn.benchmark = True
+        torch_dcgan.set_products(self.form.precision)
         for i, real in enumerate(self.batches(), start=1):
             z = torch.randn(len(real), LATENT, device=self.target.torch)
             if train:
@@ -144,16 +122,16 @@ class Torch:
 
 
 class Scaled(torch.utils.data.Dataset):
-    """Pictures of bytes (N, H, W, C) as numbers from -1 to 1, (C, H, W) each."""
+    """Images of bytes (N, H, W, C) as numbers from -1 to 1, (C, H, W) each."""
 
-    def __init__(self, pictures):
-        self.pictures = pictures
+    def __init__(self, images):
+        self.images = images
 
     def __len__(self):
-        return len(self.pictures)
+        return len(self.images)
 
     def __getitem__(self, i):
-        return self.pictures[i].permute(2, 0, 1).float().div_(127.5).sub_(1)
+        return self.images[i].permute(2, 0, 1).float().div_(127.5).sub_(1)
 
 
 def contenders(target):
@@ -180,23 +158,18 @@ def main():
     parser.add_argument("--budget", type=count, metavar="SECONDS", help="leave out what does not fit")
     parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
-    try:
-        target = Target(args.device)
-    except UserError as error:
-        parser.error(str(error))
+    target = Target.chosen(args.device, parser)
     begun, network = time.perf_counter(), NETWORKS[args.network]
-    pictures, data = load(max(args.pictures, network["batch_size"]), network["image_size"])
-    lines = [f"- {line}" for line in machine.describe()]
-    if target.is_gpu:
-        lines += [f"- {line}" for line in machine.describe_gpu(target, machine.ceilings(target))]
-    lines += [f"- {len(pictures)} pictures ({data}); {network}; medians of {args.rounds} epochs in alternation", ""]
+    images, data = load(max(args.pictures, network["batch_size"]), network["image_size"])
+    lines = machine.about(target)
+    lines += [f"- {len(images)} images ({data}); {network}; medians of {args.rounds} epochs in alternation", ""]
     print("\n".join(lines), flush=True)
 
     runs, times, feeding, failures = {}, {}, {}, {}
 
     def attempt(name, function, *arguments):
         if args.budget and time.perf_counter() - begun > args.budget:
-            failures.setdefault(name, "left out, for want of time")  # told only if there is no time of it at all
+            failures.setdefault(name, NO_TIME)  # shown only if there is no time of it at all
             return None
         try:
             return function(*arguments)
@@ -206,7 +179,7 @@ def main():
             return None
 
     def first(name, make):
-        run = make(network, pictures, target)
+        run = make(network, images, target)
         run.epoch(1, True, 5)  # choices by trial, kernels compiled, workers started
         target.synchronize()
         runs[name] = run
@@ -231,12 +204,11 @@ def main():
         median = statistics.median(values)
         alone = "-" if feeding.get(name) is None else f"{feeding[name]:.2f}"
         spread = f"{min(values):.2f} to {max(values):.2f}"
-        lines.append(f"| {name} | {median:.2f} | {spread} | {len(pictures) / median:.0f} | {alone} |")
+        lines.append(tables.row((name, f"{median:.2f}", spread, f"{len(images) / median:.0f}", alone)))
     lines += [f"| {name} | does not run: {why} | | | |" for name, why in failures.items() if name not in times]
     text = "\n".join(lines) + "\n"
     print(text[text.index("| |") :], flush=True)
-    if args.out:
-        Path(args.out).write_text("# An epoch\n\n" + text, encoding="utf-8")
+    tables.save(args.out, "An epoch", text)
 
 
 if __name__ == "__main__":

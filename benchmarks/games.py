@@ -14,7 +14,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from benchmarks import machine
+from benchmarks import machine, tables
 from nanogan import cli
 from nanogan.cli import at_least
 from nanogan.disk import writable_folder
@@ -81,12 +81,15 @@ def main():
             print(f"seed {seed}: {json.dumps(found[seed])}", flush=True)
     except UserError as error:
         parser.error(str(error))
-    lines = [f"# {args.name}", "", *(f"- {line}" for line in machine.describe())]
-    lines += ["- `python " + " ".join([f"examples/{args.name}.py", "--seed N", *flags]) + "`", "", table(found)]
+    lines = [
+        *machine.about(),
+        "- `python " + " ".join([f"examples/{args.name}.py", "--seed N", *flags]) + "`",
+        "",
+        table(found),
+    ]
     text = "\n".join(lines) + "\n"
-    print(text)
-    if args.out:
-        Path(args.out).write_text(text, encoding="utf-8")
+    print(f"# {args.name}\n\n{text}")
+    tables.save(args.out, args.name, text)
 
 
 if __name__ == "__main__":

@@ -11,17 +11,17 @@ that is wrong is never chosen. What is at least 5% faster is written into conv4s
 import argparse
 import json
 import statistics
-from pathlib import Path
 
 import numpy as np
 
-from benchmarks import machine
+from benchmarks import machine, tables
 from benchmarks.clock import Target
-from benchmarks.step import LARGE, NETWORKS, reason
+from benchmarks.networks import LARGE, NETWORKS, pair_of
+from benchmarks.tables import reason
+from benchmarks.timing import seconds_on_the_gpu
 from nanogan import backend, cli, layers, ops
 from nanogan.disk import replacing
 from nanogan.errors import UserError
-from nanogan.models import dcgan
 
 MEASURED = {name: (NETWORKS | LARGE)[name] for name in ("64-b128", "64", "mnist")}
 TOLERANCES = {"float32": 5e-6, "tf32": 2e-3}  # the largest difference, as a share of the largest value
@@ -32,9 +32,8 @@ OPTIONS = {"stride": 2, "padding": 1}
 
 def sizes_of(network):
     """Return [(N, P, Q, C, R)] of the discriminator's layers that have these kernels; the generator's are the same."""
-    shape = {key: network[key] for key in ("image_size", "channels", "width")}
     found, size = [], network["image_size"]
-    for layer in dcgan.discriminator(rng=np.random.default_rng(0), **shape).layers:
+    for layer in pair_of(network)[1].layers:
         if isinstance(layer, layers.Conv2d) and layer.params["weight"].shape[2:] == (4, 4):
             R, C = layer.params["weight"].shape[:2]
             size //= 2
@@ -84,18 +83,13 @@ class Case:
 
 def microseconds(function, cupy):
     """Return the median time of a call on the GPU, whose host queues the calls behind work that lasts longer."""
-    ahead, times = cupy.empty(1 << 28, np.uint8), []
-    for _ in range(WINDOWS):
-        begin, end = cupy.cuda.Event(), cupy.cuda.Event()
+    ahead = cupy.empty(1 << 28, np.uint8)
+
+    def longer_work():
         for _ in range(AHEAD):
             ahead.fill(0)
-        begin.record()
-        for _ in range(CALLS):
-            function()
-        end.record()
-        end.synchronize()
-        times.append(cupy.cuda.get_elapsed_time(begin, end) / CALLS * 1e3)
-    return statistics.median(times)
+
+    return 1e6 * statistics.median(seconds_on_the_gpu(cupy, function, CALLS, longer_work) for _ in range(WINDOWS))
 
 
 def measure(case, tiles, precision, cupy):
@@ -133,7 +127,7 @@ def row(direction, sizes, precision, found):
     gather = found[None] if not isinstance(found[None], str) else float("nan")
     rate, tile = 32 * N * P * Q * C * R / 1e6 / best, fastest(found)
     cells = [f"{N} x {P} x {Q}, {C} -> {R}", direction, precision, *shown, f"{rate:.1f}", f"{best / gather:.0%}"]
-    return f"| {' | '.join(cells)} | {'x'.join(map(str, tile)) if tile else 'gather'} |"
+    return tables.row((*cells, "x".join(map(str, tile)) if tile else "gather"))
 
 
 def write_table(path, gpu, choices):
@@ -179,8 +173,7 @@ def main():
                 choices[precision, direction, sizes] = fastest(found)
                 lines.append(row(direction, sizes, precision, found))
                 print(lines[-1], flush=True)
-                if args.out:  # after every row: what there is stays if the time is up
-                    Path(args.out).write_text("# Convolution kernels\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+                tables.save(args.out, "Convolution kernels", lines)  # each time: it stays if the time is up
     if args.write_table:
         write_table(conv4s2.CHOSEN, conv4s2.gpu_name(index), choices)
         print(f"{sum(map(bool, choices.values()))} of {len(choices)} chosen, in {conv4s2.CHOSEN}")

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from benchmarks import machine
+from benchmarks import machine, tables
 from nanogan import cli
 from nanogan.cli import at_least
 from nanogan.data import Loader, PictureFolder
@@ -99,7 +99,7 @@ def main():
     parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
 
-    lines = [f"- {line}" for line in machine.describe()]
+    lines = machine.about()
     lines += [
         f"- pictures of {args.size} x {args.size} x 3 in batches of {args.batch_size}, random order; a figure is the "
         f"median of {args.seconds:g} s",
@@ -117,10 +117,9 @@ def main():
             count = len(PictureFolder(folder, size=args.size))
             name = "/".join(Path(folder).parts[-2:]) if args.folders else "made, 256 x 256"
             for cells in measure(folder, args):
-                lines.append(f"| {name}, {count:,} | " + " | ".join(cells) + " |")
+                lines.append(tables.row((f"{name}, {count:,}", *cells)))
                 print(lines[-1], flush=True)
-    if args.out:
-        Path(args.out).write_text("# How fast pictures come out of a folder\n\n" + "\n".join(lines) + "\n", "utf-8")
+    tables.save(args.out, "How fast pictures come out of a folder", lines)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ import resource
 import statistics
 import subprocess
 import sys
-import time
 
 import numpy as np
 import PIL
@@ -15,6 +14,7 @@ import threadpoolctl
 import torch
 
 import nanogan
+from benchmarks import timing
 
 
 def describe():
@@ -33,8 +33,19 @@ def describe():
     ]
 
 
+def about(target=None, reached=None):
+    """Return a benchmark's first lines: the machine, its GPU if ``target`` is one, and what that reached here.
+
+    reached: the target's ceilings, measured here if they are not given.
+    """
+    lines = describe()
+    if target is not None and target.is_gpu:
+        lines += describe_gpu(target, ceilings(target) if reached is None else reached)
+    return [f"- {line}" for line in lines]
+
+
 def describe_gpu(target, ceilings):
-    """Return lines that name the card, what drives it, and what it reached here; whatever is not to be had says so."""
+    """Return lines that name the card, what drives it, and what it reached here; what is not known says so."""
     cupy, index = target.device.array_module, target.device.index
     runtime = cupy.cuda.runtime
 
@@ -110,9 +121,7 @@ def _at_full_speed(name, target):
     """Return how much work, in bytes or operations, and a function that does it and nothing else."""
     cupy = target.device.array_module
     if name == "copied":
-        size = min(1 << 30, cupy.cuda.runtime.memGetInfo()[0] // 8)
-        source, copy = cupy.ones(size, np.uint8), cupy.empty(size, np.uint8)
-        return 2 * size, lambda: cupy.copyto(copy, source)
+        return timing.copying(cupy)
     if name == "to the device":
         there = cupy.empty(1 << 26, np.uint8)
         pinned = np.frombuffer(cupy.cuda.alloc_pinned_memory(there.nbytes), np.uint8, there.nbytes)
@@ -126,11 +135,7 @@ def _at_full_speed(name, target):
 def sgemm_peak(size=4096, rounds=3):
     """Return the GFLOP/s of NumPy's float32 matrix product, the ceiling of every convolution here."""
     a = np.random.default_rng(0).standard_normal((size, size), dtype=np.float32)
-    times = []
-    for _ in range(rounds + 1):
-        start = time.perf_counter()
-        a @ a
-        times.append(time.perf_counter() - start)
+    times = [timing.seconds(lambda: a @ a) for _ in range(rounds + 1)]
     return 2 * size**3 / min(times[1:]) / 1e9
 
 

@@ -15,15 +15,15 @@ shows Python's; small arrays may stay in the card's cache between calls, for bot
 import argparse
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from benchmarks import machine, torch_dcgan
+from benchmarks import machine, tables, torch_dcgan
 from benchmarks.clock import Target
-from benchmarks.step import LARGE, NETWORKS, TINY, reason, say
+from benchmarks.networks import LARGE, LATENT, NETWORKS, TINY, pair_of
+from benchmarks.tables import NO_TIME, reason, say
 from nanogan import backend, cli, layers
 from nanogan.cli import at_least
 from nanogan.data import Loader
@@ -79,11 +79,9 @@ def torch_conv(kind, layer, x, dy, target):
 
 def convolutions(network, rng, target):
     """Yield the three operations of every convolution of both networks."""
-    shape = {key: network[key] for key in ("image_size", "channels", "width")}
     N, size, channels = network["batch_size"], network["image_size"], network["channels"]
-    g, d = dcgan.generator(latent=100, rng=rng, **shape), dcgan.discriminator(rng=rng, **shape)
-    for letter, net, x_shape in (("D", d, (N, channels, size, size)), ("G", g, (N, 100, 1, 1))):
-        x_shape = tuple(x_shape)
+    g, d = pair_of(network, rng)
+    for letter, net, x_shape in (("D", d, (N, channels, size, size)), ("G", g, (N, LATENT, 1, 1))):
         for layer in net.layers:
             kind = type(layer)
             if kind not in (layers.Conv2d, layers.ConvTranspose2d):
@@ -160,8 +158,8 @@ def others(network, rng, target):
 def transfer(network, rng, target):
     """A batch of nanogan's Loader, from bytes in memory to numbers on the device, beside torch's way there."""
     N, size = network["batch_size"], network["image_size"]
-    pictures = rng.integers(0, 256, (4 * N, size, size, network["channels"]), dtype=np.uint8)
-    loader = Loader(pictures, batch_size=N, device=target.device)
+    images = rng.integers(0, 256, (4 * N, size, size, network["channels"]), dtype=np.uint8)
+    loader = Loader(images, batch_size=N, device=target.device)
     batches, number = [], iter(range(1, 1_000_000))
 
     def ours():
@@ -172,15 +170,15 @@ def transfer(network, rng, target):
 
     theirs = None
     if target.has_torch:
-        bytes_, chosen = torch.tensor(pictures), torch.randperm(4 * N)[:N]
+        bytes_, chosen = torch.tensor(images), torch.randperm(4 * N)[:N]
 
         def theirs():
-            host = torch.empty((N, *pictures.shape[1:]), dtype=torch.uint8, pin_memory=True)
+            host = torch.empty((N, *images.shape[1:]), dtype=torch.uint8, pin_memory=True)
             torch.index_select(bytes_, 0, chosen, out=host)
             there = host.to(target.torch, non_blocking=True).permute(0, 3, 1, 2)
             return there.float().div_(127.5).sub_(1)
 
-    numbers = N * pictures[0].size / 4  # bytes are what has to cross
+    numbers = N * images[0].size / 4  # bytes are what has to cross
     return Operation("a batch from the loader", "to the device", ours, theirs, numbers=numbers, ceiling="to the device")
 
 
@@ -201,8 +199,7 @@ def precisions(target):
     """Return {what products are made with: the function that switches both libraries to it}."""
 
     def switch(precision):
-        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
-        torch.backends.cudnn.benchmark = target.is_gpu
+        torch_dcgan.set_products(precision)
         backend.set_matmul_precision(precision)
 
     names = ("float32", "tf32") if target.is_gpu else ("float32",)
@@ -266,16 +263,11 @@ def main():
     parser.add_argument("--budget", type=at_least(int, 1), metavar="SECONDS", help="leave out what does not fit")
     parser.add_argument("--out", type=cli.path, metavar="FILE", help="write the table there too (Markdown)")
     args = parser.parse_args()
-    try:
-        target = Target(args.device)
-    except UserError as error:
-        parser.error(str(error))
+    target = Target.chosen(args.device, parser)
     begun, label = time.perf_counter(), args.network or ("64-b128" if target.is_gpu else "64")
     network, rng, ceilings = networks[label], np.random.default_rng(0), machine.ceilings(target)
-    lines = [f"- {line}" for line in machine.describe()]
-    if target.is_gpu:
-        lines += [f"- {line}" for line in machine.describe_gpu(target, ceilings)]
-    lines += [
+    lines = [
+        *machine.about(target, ceilings),
         f"- network {label}: {network}; medians of {args.rounds} windows, in alternation",
         "",
         "| operation | | products | nanogan, ms | torch, ms | speed, torch = 1 | nanogan, GFLOP/s | GB/s | of what the "
@@ -285,10 +277,9 @@ def main():
     print("\n".join(lines), flush=True)
 
     def row(*found):
-        lines.append("| " + " | ".join(found) + " |")
+        lines.append(tables.row(found))
         print(lines[-1], flush=True)
-        if args.out:  # after every row: what there is stays if the time is up
-            Path(args.out).write_text("# Each operation\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+        tables.save(args.out, "Each operation", lines)  # after every row: it stays if the time is up
 
     def every(operations):
         for operation in operations:
@@ -296,7 +287,7 @@ def main():
                 if precision != "float32" and not operation.products:
                     continue
                 if args.budget and time.perf_counter() - begun > args.budget:
-                    return say(f"left out from {operation.name} on, for want of time")
+                    return say(f"{operation.name} and what follows: {NO_TIME}")
                 ours, theirs, problems = measure(operation, switch, args.rounds, target)
                 row(operation.name, operation.what, *cells(operation, precision, ours, theirs, ceilings))
                 for problem in problems:

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from benchmarks import machine, torch_dcgan
+from benchmarks import machine, tables, torch_dcgan
 from nanogan import backend, cli, images
 from nanogan.analysis.judges.classifier import classify, load_classifier
 from nanogan.analysis.measures import scores
@@ -125,7 +125,7 @@ def main():
         Loader(pictures, batch_size=BATCH)  # says if there are too few
     except UserError as error:
         parser.error(str(error))
-    lines = [f"- {line}" for line in machine.describe()]
+    lines = machine.about()
     # any of them: MNIST's first 5,000 are easier than its last, other people wrote them
     test = test[backend.seeded_rng(0, "scores").permutation(len(test))[: args.samples]]
     real, _ = classify(classifier, test)
@@ -147,8 +147,7 @@ def main():
     lines += [f"- {args.data}, {steps} steps of {BATCH}; {len(real)} drawn pictures beside as many of the test set", ""]
     text = "\n".join(lines + table(found, agreed)) + "\n"
     print(text)
-    if args.out:
-        Path(args.out).write_text("# What training ends in\n\n" + text, encoding="utf-8")
+    tables.save(args.out, "What training ends in", text)
 
 
 if __name__ == "__main__":

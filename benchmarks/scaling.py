@@ -9,12 +9,10 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
-import sys
-from pathlib import Path
 
-from benchmarks import machine
-from benchmarks.step import NETWORKS, measure
+from benchmarks import machine, processes, tables
+from benchmarks.networks import NETWORKS
+from benchmarks.step import measure
 from nanogan import cli
 from nanogan.cli import at_least
 
@@ -34,12 +32,9 @@ def child(network, threads, rounds):
 
 def run(network, threads, rounds):
     """Return the medians of nanogan and torch, in seconds, measured in a new process."""
-    command = [sys.executable, "-m", "benchmarks.scaling", "--child", json.dumps([network, threads, rounds])]
-    environment = os.environ | {"OPENBLAS_NUM_THREADS": str(threads), "NANOGAN_THREADS": str(threads)}
-    result = subprocess.run(
-        command, env=environment, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1]
-    )
-    return json.loads(result.stdout.splitlines()[-1])
+    command = processes.python("benchmarks.scaling", "--child", json.dumps([network, threads, rounds]))
+    environment = {"OPENBLAS_NUM_THREADS": str(threads), "NANOGAN_THREADS": str(threads)}
+    return processes.last_line(command, environment=environment)
 
 
 def main():
@@ -57,7 +52,7 @@ def main():
     settings += [("32", {"batch_size": n}, cores) for n in (16, 64, 256)]
     settings += [("mnist", {"batch_size": n}, cores) for n in (32, 128, 512)]
     settings += [(name, {}, 1) for name in ("64", "32", "mnist")]
-    lines = [f"- {line}" for line in machine.describe()]
+    lines = machine.about()
     lines += [f"- medians of {args.rounds} windows of steps in alternation; float32", ""]
     lines += [
         "| network | width | batch | threads | nanogan, ms an image | torch, ms an image | speed, torch = 1 |",
@@ -68,11 +63,10 @@ def main():
         network = NETWORKS[name] | change
         ours, theirs = (seconds / network["batch_size"] * 1e3 for seconds in run(network, threads, args.rounds))
         label = f"{network['image_size']} x {network['image_size']} x {network['channels']}"
-        cells = (label, network["width"], network["batch_size"], threads, f"{ours:.3f}", f"{theirs:.3f}")
-        lines.append("| " + " | ".join(map(str, cells)) + f" | {theirs / ours:.2f} |")
+        figures = f"{ours:.3f}", f"{theirs:.3f}", f"{theirs / ours:.2f}"
+        lines.append(tables.row((label, network["width"], network["batch_size"], threads, *figures)))
         print(lines[-1], flush=True)
-    if args.out:
-        Path(args.out).write_text("# How a step scales\n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    tables.save(args.out, "How a step scales", lines)
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ class Network(nn.Module):
 
 
 def generator(*, image_size, channels, latent, width):
-    """netG: z (N, latent, 1, 1) -> pictures."""
+    """netG: z (N, latent, 1, 1) -> images."""
     start, maps = _maps(image_size, width)
     modules = [nn.ConvTranspose2d(latent, maps[-1], start, 1, 0, bias=False)]
     for i in reversed(range(len(maps))):
@@ -31,7 +31,7 @@ def generator(*, image_size, channels, latent, width):
 
 
 def discriminator(*, image_size, channels, width):
-    """netD without its sigmoid: pictures -> logits (N, 1)."""
+    """netD without its sigmoid: images -> logits (N, 1)."""
     start, maps = _maps(image_size, width)
     modules = [nn.Conv2d(channels, maps[0], 4, 2, 1, bias=False), nn.LeakyReLU(0.2, inplace=True)]
     for i in range(1, len(maps)):
@@ -87,6 +87,12 @@ def queued_step(g, d, opt_g, opt_d, real, z, *, freeze_d=False):
     d.requires_grad_(True)
     probabilities = [torch.sigmoid(logits).mean() for logits in (real_logits, fake_logits, new_logits)]
     return [value.detach() for value in (loss_real + loss_fake, loss_g, *probabilities)]
+
+
+def set_products(precision):
+    """Let torch make products from TF32 factors if ``precision`` is "tf32", and cuDNN choose by trial."""
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.benchmark = True
 
 
 class Autocast(nn.Module):

@@ -4,8 +4,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
-from benchmarks import epoch, games, gpu_session, operations, quality, step
+from benchmarks import contenders, epoch, games, gpu_session, networks, operations, quality, step
 from benchmarks.clock import Target
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import compare, played, questions
@@ -16,7 +17,7 @@ from nanogan import backend, dispatch, ops
 from nanogan.errors import UserError
 from nanogan.training import graph
 
-TINY = step.TINY["tiny"]
+TINY = networks.TINY["tiny"]
 ELSEWHERE = ("CUDA graph", "compiled")  # what a CPU cannot show, and what takes a minute
 
 
@@ -46,21 +47,21 @@ def test_one_that_does_other_work_or_fails_is_a_line(monkeypatch):
     def shrunk(form, g, d, real, z, target):
         return of_torch(form, g, d, 0.9 * real, z, target)
 
-    of_torch = step.of_torch
-    monkeypatch.setattr(step, "of_torch", shrunk)
+    of_torch = contenders.of_torch
+    monkeypatch.setattr(contenders, "of_torch", shrunk)
     times, failures, _ = step.measure(TINY, 1, ["nanogan", "torch eager", "torch channels_last"])
     assert set(times) == {"nanogan"}
     assert "does other work: its losses are" in failures["torch eager"]
 
     nan = [float("nan")] * 5
-    monkeypatch.setattr(step, "of_torch", lambda *arguments: (lambda: None, lambda: [1.4, *nan[1:]]))
+    monkeypatch.setattr(contenders, "of_torch", lambda *arguments: (lambda: None, lambda: [1.4, *nan[1:]]))
     times, failures, _ = step.measure(TINY, 1, ["nanogan", "torch eager"])
     assert "nan off" in failures["torch eager"]
 
     def broken(*arguments):
         raise RuntimeError("\n\nout of | memory\nand more")
 
-    monkeypatch.setattr(step, "of_torch", broken)
+    monkeypatch.setattr(contenders, "of_torch", broken)
     times, failures, differences = step.measure(TINY, 1, ["nanogan", "torch eager"])
     assert failures == {"torch eager": "RuntimeError: out of / memory"}
     rows = step.table("tiny", TINY, step.CPU_FORMS, times, failures, differences, {"nanogan": "1 / 2"})
@@ -73,7 +74,7 @@ def test_a_gpu_that_is_lost_is_told(monkeypatch):
     def lost(*arguments):
         raise RuntimeError("cudaErrorIllegalAddress")
 
-    monkeypatch.setattr(step, "of_torch", lost)
+    monkeypatch.setattr(contenders, "of_torch", lost)
     monkeypatch.setattr(target, "synchronize", lost)
     with pytest.raises(step.DeviceLost) as caught:
         step.measure(TINY, 1, ["torch eager", "nanogan"], target=target)
@@ -88,7 +89,7 @@ def test_what_does_not_fit_the_time_is_left_out():
 
 def test_every_operation_runs_and_is_counted(rng):
     target = Target("cpu")
-    with step.torch.no_grad():
+    with torch.no_grad():
         rows = list(operations.convolutions(TINY, rng, target))
         for operation in rows:
             operation.ours()
@@ -181,7 +182,7 @@ def test_every_answer_that_a_cpu_can_give_is_right(group):
 def small_gpu(double, monkeypatch):
     """The double, and questions of small sizes."""
     monkeypatch.delitem(compare.SIZES, "64x64")
-    monkeypatch.setitem(compare.SIZES, "MNIST default", (28, 1, 4, 8))
+    monkeypatch.setitem(compare.SIZES, "MNIST default", networks.NETWORKS["mnist"] | {"width": 4, "batch_size": 8})
     monkeypatch.setattr(operations_questions, "MORE", [])
     monkeypatch.setattr(graph_questions, "times_of", lambda played: "not measured")
     monkeypatch.setitem(questions.GROUPS, "long", lambda device: long_questions.long(device, 20))

@@ -1,10 +1,12 @@
 """How fast the GPU copies, multiplies and launches; nothing here can be wrong."""
 
 import functools
-import time
+import statistics
 
 import numpy as np
 
+from benchmarks import timing
+from benchmarks.timing import copying, seconds_on_the_gpu
 from nanogan import backend
 from nanogan.backend import cublas, to_device
 
@@ -18,21 +20,11 @@ def ceilings(device):
 
     def seconds(function, calls, rounds=3):
         function()
-        found = []
-        for _ in range(rounds):
-            start, end = cupy.cuda.Event(), cupy.cuda.Event()
-            start.record()
-            for _ in range(calls):
-                function()
-            end.record()
-            end.synchronize()
-            found.append(cupy.cuda.get_elapsed_time(start, end) / 1e3 / calls)
-        return max(sorted(found)[rounds // 2], 1e-12)
+        return max(statistics.median(seconds_on_the_gpu(cupy, function, calls) for _ in range(rounds)), 1e-12)
 
     def copied():
-        size = min(1 << 30, cupy.cuda.runtime.memGetInfo()[0] // 8)
-        source, target = cupy.ones(size, np.uint8), cupy.empty(size, np.uint8)
-        return None, f"{2 * size / seconds(lambda: cupy.copyto(target, source), 5) / 1e12:.2f} TB/s, read and written"
+        size, copy = copying(cupy)
+        return None, f"{size / seconds(copy, 5) / 1e12:.2f} TB/s, read and written"
 
     @functools.cache
     def matrices():
@@ -49,10 +41,7 @@ def ceilings(device):
     def host(function, calls=2000):
         function()
         cupy.cuda.get_current_stream().synchronize()
-        start = time.perf_counter()
-        for _ in range(calls):
-            function()
-        return None, f"{(time.perf_counter() - start) / calls * 1e6:.1f} microseconds of the host"
+        return None, f"{timing.seconds(function, calls) * 1e6:.1f} microseconds of the host"
 
     def small(*shape):
         return cupy.ones(shape, np.float32)

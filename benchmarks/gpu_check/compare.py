@@ -4,13 +4,14 @@ import contextlib
 
 import numpy as np
 
+from benchmarks.networks import NETWORKS
 from nanogan import backend, dispatch
 from nanogan.backend import to_numpy
 
 EXACT = {"float32": 1e-5, "float64": 1e-11}  # an error that is right whatever the readable operations' own
 TF32, SIXTEEN_BITS = 3e-3, 1e-4  # the same for TF32, and for sums of 16-bit products in float32
 WORSE = 5  # times the readable operations' own error is still right
-SIZES = {"MNIST default": (28, 1, 32, 32), "64x64": (64, 3, 64, 64)}  # image size, channels, width, batch
+SIZES = {"MNIST default": NETWORKS["mnist"], "64x64": NETWORKS["64"]}
 
 
 class Wrong(Exception):

@@ -1,12 +1,12 @@
 """The recorded step: what may happen between replays, options, precisions, and every game."""
 
 import functools
-import time
 
 import numpy as np
 
 from benchmarks.gpu_check.compare import SIZES, Wrong
 from benchmarks.gpu_check.played import Played, alike, needs_a_gpu, played_dcgan
+from benchmarks.timing import seconds
 from nanogan.gradcheck.cases import GAMES
 from nanogan.training.graph import why_not
 
@@ -94,12 +94,7 @@ def times_of(played):
     def milliseconds(function, calls):
         for _ in range(3):
             function()
-        cupy.cuda.get_current_stream().synchronize()
-        start = time.perf_counter()
-        for _ in range(calls):
-            function()
-        cupy.cuda.get_current_stream().synchronize()
-        return (time.perf_counter() - start) / calls * 1e3
+        return 1e3 * seconds(function, calls, cupy.cuda.get_current_stream().synchronize)
 
     eager = milliseconds(lambda: played.game.step(**played.play.inputs.arguments), 50)
     alone = milliseconds(played.play.recorder.replay, 200)

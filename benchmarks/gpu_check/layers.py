@@ -6,6 +6,7 @@ import functools
 import numpy as np
 
 from benchmarks.gpu_check.compare import SIZES, Worst, allowed, error, on_a_cpu, precisions, products_in, readable
+from benchmarks.networks import LATENT, shape_of
 from nanogan import dispatch, layers
 from nanogan.backend import channels_last, to_device
 from nanogan.gradcheck.cases import LAYERS
@@ -84,16 +85,17 @@ def through(network, x, dtype, device, dy=None, fast=False):
 
 def networks(device):
     """The DCGAN's two networks in the sizes that are trained, in every precision of products."""
-    for label, (size, channels, width, N) in SIZES.items():
+    for label, network in SIZES.items():
+        N, C, size = max(2, network["batch_size"] // 4), network["channels"], network["image_size"]
         for letter, make, shape in (
-            ("G", dcgan.generator, (N, 100)), ("D", dcgan.discriminator, (N, channels, size, size)),
-        ):  # fmt: skip
+            ("G", dcgan.generator, (N, LATENT)),
+            ("D", dcgan.discriminator, (N, C, size, size)),
+        ):
             if device.kind == "cpu" and label != "MNIST default":
                 continue  # the book's float64 takes a minute of a laptop
-            shape = (max(2, N // 4), *shape[1:])
 
-            def build(make=make, size=size, channels=channels, width=width):
-                return make(image_size=size, channels=channels, width=width, rng=np.random.default_rng(11))
+            def build(make=make, network=network):
+                return make(**shape_of(network), rng=np.random.default_rng(11))
 
             for precision in precisions(device):
                 case = (f"{letter}, {label}", build, normal(*shape))

@@ -5,7 +5,7 @@ import time
 import numpy as np
 
 from benchmarks.gpu_check.compare import SIZES, Wrong
-from benchmarks.gpu_check.played import needs_a_gpu
+from benchmarks.gpu_check.played import needs_a_gpu, training_of
 from nanogan import backend
 from nanogan.backend import to_numpy
 from nanogan.data import Loader, builtin_digits
@@ -28,12 +28,13 @@ def long(device, steps=1000):
 
 def many_steps(device, steps, curves, how):
     """Train on digits as a run does, short batches included; keep the losses."""
-    cupy, (size, channels, width, batch) = device.array_module, SIZES["MNIST default"]
-    images = resize(builtin_digits(1000)[0], size)
-    game = DCGAN(DCGAN.Options.of({"image_size": size, "width": width}), {"images": (channels, size, size)}, device, 0)
+    cupy, network = device.array_module, SIZES["MNIST default"]
+    images = resize(builtin_digits(1000)[0], network["image_size"])
+    options, shapes = training_of(network)
+    game = DCGAN(DCGAN.Options.of(options), shapes, device, 0)
     notes, losses, memory, at, epoch = [], [], [], 0, 0
     play = Graphed(game, tell=notes.append) if how == "graph" else lambda inputs: game.step(**inputs)
-    loader, pool = Loader(images, batch_size=batch, device=device), cupy.get_default_memory_pool()
+    loader, pool = Loader(images, batch_size=network["batch_size"], device=device), cupy.get_default_memory_pool()
     start = time.perf_counter()
     while at < steps:
         epoch += 1

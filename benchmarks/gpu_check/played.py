@@ -96,10 +96,17 @@ class Played:
 
 
 def played_dcgan(device, label, options=None, precision="float32", steps=5):
-    size, channels, width, batch = SIZES[label]
-    options = {"image_size": size, "width": width} | (options or {})
-    shapes = {"images": (channels, size, size)}
+    network = SIZES[label]
+    options, shapes = training_of(network, options)
+    batch = network["batch_size"]
     return Played(DCGAN, options, shapes, device, precision=precision, batch=batch, steps=steps)
+
+
+def training_of(network, options=None):
+    """Return the training options and the data's shapes of the DCGAN of one of NETWORKS' values."""
+    size = network["image_size"]
+    options = {"image_size": size, "width": network["width"]} | (options or {})
+    return options, {"images": (network["channels"], size, size)}
 
 
 def alike(got, expected):

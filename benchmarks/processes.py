@@ -1,0 +1,58 @@
+"""Other processes of a benchmark: started in the checkout, and never waited for without a limit.
+
+Needs the standard library alone: a session has to say which packages are missing.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+GPU_LOST = 3  # exit status of a process that can no longer use the GPU
+
+
+def python(module, *arguments):
+    """Return the command ``python -m module`` with ``arguments``."""
+    return [sys.executable, "-m", module, *map(str, arguments)]
+
+
+def start(command, environment=None, **options):
+    """Start ``command`` in the checkout, without input; ``environment`` is added to this process's own."""
+    environment = os.environ | (environment or {})
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment, **options)
+
+
+def kill_all(process):
+    """Kill a process that was started in a session, with the processes that it started there."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def printed(command, limit=None, environment=None, stderr=None):
+    """Run ``command``; return its exit status and what it printed.
+
+    Raises subprocess.TimeoutExpired after ``limit`` seconds.
+    """
+    with start(command, environment, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
+        try:
+            text, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+    return process.returncode, text
+
+
+def last_line(command, limit=None, environment=None, stderr=None):
+    """Run ``command`` and return the last line that it printed, read as JSON.
+
+    Raises subprocess.SubprocessError if it fails or takes longer than ``limit`` seconds.
+    """
+    status, text = printed(command, limit, environment, stderr)
+    if status:
+        raise subprocess.CalledProcessError(status, command)
+    return json.loads(text.splitlines()[-1])
