@@ -11,16 +11,15 @@ with all that was printed. The summary is written anew after each part, and prin
 import argparse
 import contextlib
 import importlib.util
-import os
 import re
-import signal
-import subprocess
 import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from subprocess import STDOUT, TimeoutExpired
 
-ROOT = Path(__file__).parents[1]
+from benchmarks import processes
+
 LONGEST = 100  # lines of the summary
 NEEDED = {  # module: (package, what needs it)
     "numpy": ("numpy", "nanogan"),
@@ -56,10 +55,11 @@ def parts(device, quick):
 
     def module(name, *options, table=True):
         options = ("--device", device, *(("--budget", "{budget}", "--out", "{out}") if table else ()), *options)
-        return sys.executable, "-m", name, *options
+        return tuple(processes.python(name, *options))
 
     # warnings stay warnings: this machine's packages may be newer than those that the tests are held to
-    tests = (sys.executable, "-m", "pytest", "-m", "gpu", "-v", "--tb=short", "-W", "default", "-p", "no:cacheprovider")
+    tests = tuple(processes.python("pytest", "-m", "gpu", "-v", "--tb=short", "-W", "default"))
+    tests += ("-p", "no:cacheprovider")
     tests += ("--continue-on-collection-errors",)  # a package that is missing costs the tests that need it
     tests += ("-n", "6") if importlib.util.find_spec("xdist") else ()
     step, operations, kernels = ("--quick",), ("--rounds", "3"), ("--out", "{out}")
@@ -95,23 +95,14 @@ def run(part, limit, out):
     command = [word.replace("{budget}", budget).replace("{out}", str(table)) for word in part.command]
     threads = {} if part.threads is None else {"OPENBLAS_NUM_THREADS": str(part.threads)}
     with open(out / f"{part.name}.txt", "w", encoding="utf-8") as log:
-        process = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=ROOT,
-            start_new_session=True,
-            env=os.environ | {"PYTHONUNBUFFERED": "1"} | threads,
-        )
+        environment = {"PYTHONUNBUFFERED": "1"} | threads
+        process = processes.start(command, environment, stdout=log, stderr=STDOUT, start_new_session=True)
         try:
             return process.wait(limit)
-        except subprocess.TimeoutExpired:
+        except TimeoutExpired:
             return "out of time"
         finally:
-            with contextlib.suppress(ProcessLookupError, PermissionError):
-                os.killpg(process.pid, signal.SIGKILL)  # with the workers that it left
-            process.wait()
+            processes.kill_all(process)  # with the workers that it left
 
 
 # -------------------------------------------------------------------------------------------------------- the summary

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import contenders, epoch, games, gpu_session, networks, operations, quality, step
+from benchmarks import contenders, epoch, games, gpu_session, networks, operations, processes, quality, step
 from benchmarks.clock import Target
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import compare, played, questions
@@ -256,10 +256,7 @@ def test_a_process_that_dies_of_a_question_leaves_the_others_answers(monkeypatch
     )
     script = tmp_path / "dies.py"
     script.write_text(program, encoding="utf-8")
-    before = gpu_check.subprocess.Popen
-    monkeypatch.setattr(
-        gpu_check.subprocess, "Popen", lambda command, **rest: before([sys.executable, script, command[-1]], **rest)
-    )
+    monkeypatch.setattr(processes, "python", lambda module, *arguments: [sys.executable, script, str(arguments[-1])])
     table = gpu_check.Table(["- card: none"], tmp_path / "out.md")
     gpu_check.ask("graph", "cpu", table, gpu_check.time.perf_counter() + 60)
     assert [(question, right) for question, _, right in table.rows["graph"]] == [

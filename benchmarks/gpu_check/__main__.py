@@ -5,26 +5,24 @@ import contextlib
 import importlib.metadata
 import json
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from subprocess import PIPE, STDOUT
 
+from benchmarks import processes, tables
 from benchmarks.gpu_check.questions import GROUPS, answers
+from benchmarks.processes import GPU_LOST
 from nanogan import backend, cli
 from nanogan.cli import at_least
 from nanogan.errors import UserError
 from nanogan.info.machine import machine_of_a_run, report
 
-ROOT = Path(__file__).parents[2]
-LOST = 3  # exit status of a process that can no longer use the GPU
+TITLE = "Is it right on this machine?"
 
 
 def one_group(name, group, after):
-    """Print a group's answers as lines of JSON; return LOST if the GPU can no longer be used."""
+    """Print a group's answers as lines of JSON; return GPU_LOST if the GPU can no longer be used."""
     device = backend.get_device(name)
     for question, answer, right in answers(device, group, after):
         print(json.dumps([question, answer, right]), flush=True)
@@ -34,7 +32,7 @@ def one_group(name, group, after):
                 int(device.array_module.ones(3).sum())
             except Exception as lost:
                 print(json.dumps(["", f"the GPU was lost there: {type(lost).__name__}", False]), flush=True)
-                return LOST
+                return GPU_LOST
     return 0
 
 
@@ -48,21 +46,19 @@ class Table:
         with self.lock:
             self.rows[group].append((question, answer, right))
             print(f"{_mark(right):>5}  {group}: {question}: {answer}", flush=True)
-            if self.out:
-                Path(self.out).write_text(self.text(), encoding="utf-8")
+            tables.save(self.out, TITLE, self.text())
 
     def text(self):
-        """The whole table, in Markdown; what is wrong is said above it."""
+        """The table, in Markdown; what is wrong stands above it."""
         rows = [(group, *row) for group, found in self.rows.items() for row in found]
         wrong = [row for row in rows if row[3] is False]
         counts = f"{len(rows)} questions: {sum(r[3] is True for r in rows)} right, {len(wrong)} wrong, "
         counts += f"{sum(r[3] is None for r in rows)} for information"
-        lines = ["# Is it right on this machine?", "", *self.lines, "", counts + ".", ""]
+        lines = [*self.lines, "", counts + ".", ""]
         lines += [f"- WRONG: {group}: {question}: {answer}" for group, question, answer, _ in wrong]
         lines += ["", "| | question | answer | right? |", "|---|---|---|---|"]
         for row in rows:
-            cells = [str(cell).replace("|", "/") for cell in (*row[:3], _mark(row[3]))]
-            lines.append(f"| {' | '.join(cells)} |")
+            lines.append(tables.row(str(cell).replace("|", "/") for cell in (*row[:3], _mark(row[3]))))
         return "\n".join(lines) + "\n"
 
     @property
@@ -80,15 +76,12 @@ def ask(group, device, table, ends, jobs=1):
     ends: when all is to be over, by time.perf_counter(). jobs: how many groups are asked at once.
     """
     asked = 0
-    env = {"OPENBLAS_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))} | os.environ
+    threads = max(1, (os.cpu_count() or 1) // jobs)
+    environment = {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", str(threads))}
     for _ in range(4):
-        command = [sys.executable, "-m", "benchmarks.gpu_check", "--device", device, "--group", group]
-        process = subprocess.Popen(
-            [*command, "--after", str(asked)],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=ROOT,
-            start_new_session=True, env=env,
-        )  # fmt: skip
-        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), _kill, [process])
+        command = processes.python("benchmarks.gpu_check", "--device", device, "--group", group, "--after", asked)
+        process = processes.start(command, environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
+        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), processes.kill_all, [process])
         watchdog.start()
         said = []
         with process.stdout as lines:
@@ -107,15 +100,10 @@ def ask(group, device, table, ends, jobs=1):
         if time.perf_counter() >= ends:
             table.add(group, f"question {asked + 1} and what follows", "out of time", False)
             return
-        if status != LOST:  # it died of the question that it was asked
+        if status != GPU_LOST:  # it died of the question that it was asked
             last = next((line for line in reversed(said) if line), "no message")
             table.add(group, f"question {asked + 1}", f"its process ended with status {status}: {last[:200]}", False)
             asked += 1
-
-
-def _kill(process):
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
 
 
 def about(device):
@@ -156,7 +144,7 @@ def main():
         for job in [pool.submit(ask, group, args.device, table, ends, jobs) for group in groups]:
             job.result()
     text = table.text()
-    print("\n" + text[: text.index("| | question")], flush=True)
+    print(f"\n# {TITLE}\n\n{text[: text.index('| | question')]}", flush=True)
     return 0 if table.all_right else 1
 
 
