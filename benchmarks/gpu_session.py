@@ -102,7 +102,7 @@ def run(part, limit, out):
         except TimeoutExpired:
             return "out of time"
         finally:
-            processes.kill_all(process)  # with the workers that it left
+            processes.kill(process, session=True)  # with the workers that it left
 
 
 # -------------------------------------------------------------------------------------------------------- the summary

@@ -5,7 +5,6 @@ import os
 import platform
 import resource
 import statistics
-import subprocess
 import sys
 
 import numpy as np
@@ -15,6 +14,7 @@ import torch
 
 import nanogan
 from benchmarks import timing
+from nanogan.info.machine import driver_version
 
 
 def describe():
@@ -68,6 +68,7 @@ def describe_gpu(target, ceilings):
         return f"{number // 1000}.{number % 1000 // 10}"
 
     torchs = f"torch's CUDA {torch.version.cuda or 'none'}, cuDNN {told(torch.backends.cudnn.version)}"
+    driver = driver_version() or "unknown"
     local = told(lambda: version(cupy.cuda.get_local_runtime_version()))
     reached = ", ".join(
         f"{value / 1e9:.0f} GB/s {name}" if name in BANDWIDTHS else f"{value / 1e12:.1f} TFLOP/s {name}"
@@ -75,20 +76,10 @@ def describe_gpu(target, ceilings):
     )
     return [
         f"GPU: {told(card)}",
-        f"NVIDIA driver {driver_version()}, made for CUDA {told(lambda: version(runtime.driverGetVersion()))}",
+        f"NVIDIA driver {driver}, made for CUDA {told(lambda: version(runtime.driverGetVersion()))}",
         f"CuPy {cupy.__version__}, CUDA {local}; {torchs}",
         f"measured here: {reached}",
     ]
-
-
-def driver_version():
-    """Return the version of the NVIDIA driver as nvidia-smi prints it, or "unknown"."""
-    with contextlib.suppress(OSError, IndexError), open("/proc/driver/nvidia/version", encoding="utf-8") as file:
-        return next(word for word in file.readline().split() if word[0].isdigit() and "." in word)
-    with contextlib.suppress(OSError, subprocess.SubprocessError, IndexError):
-        command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=20).stdout.split()[0]
-    return "unknown"
 
 
 BANDWIDTHS = ("copied", "to the device")

@@ -13,6 +13,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 GPU_LOST = 3  # exit status of a process that can no longer use the GPU
+GRACE = 5.0  # seconds in which a killed process should end; one that a driver holds does not
 
 
 def python(module, *arguments):
@@ -26,11 +27,12 @@ def start(command, environment=None, **options):
     return subprocess.Popen(command, stdin=subprocess.DEVNULL, cwd=ROOT, env=environment, **options)
 
 
-def kill_all(process):
-    """Kill a process that was started in a session, with the processes that it started there."""
+def kill(process, session=False):
+    """Kill a process, or all of the session that it was started in; leave it behind if it does not end."""
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
+        os.killpg(process.pid, signal.SIGKILL) if session else process.kill()
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        process.wait(GRACE)
 
 
 def printed(command, limit=None, environment=None, stderr=None):
@@ -38,12 +40,13 @@ def printed(command, limit=None, environment=None, stderr=None):
 
     Raises subprocess.TimeoutExpired after ``limit`` seconds.
     """
-    with start(command, environment, stdout=subprocess.PIPE, stderr=stderr, text=True) as process:
-        try:
-            text, _ = process.communicate(timeout=limit)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise
+    process = start(command, environment, stdout=subprocess.PIPE, stderr=stderr, encoding="utf-8", errors="replace")
+    try:
+        text, _ = process.communicate(timeout=limit)
+    except BaseException:
+        kill(process)
+        process.stdout.close()
+        raise
     return process.returncode, text
 
 

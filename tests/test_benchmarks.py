@@ -1,6 +1,10 @@
 """The benchmarks: every contender does the same work or is a line that says why not; a part that hangs is stopped."""
 
+import gc
+import subprocess
 import sys
+import time
+import warnings
 
 import numpy as np
 import pytest
@@ -119,6 +123,21 @@ def test_a_part_of_a_session_that_hangs_is_stopped(tmp_path):
     fails = gpu_session.Part("fails", (sys.executable, "-c", "raise SystemExit('{budget} {out}')"), 1)
     assert gpu_session.run(fails, 20, tmp_path) == 1
     assert (tmp_path / "fails.txt").read_text(encoding="utf-8") == f"16 {tmp_path / 'fails.md'}\n"
+
+
+def test_a_process_that_cannot_be_killed_is_left_behind(tmp_path, monkeypatch):
+    """As one that waits for a driver that hangs."""
+    monkeypatch.setattr(processes, "GRACE", 0.2)
+    monkeypatch.setattr(processes.os, "killpg", lambda group, number: None)
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)
+    program, start = (sys.executable, "-c", "import time; time.sleep(4)"), time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it still runs
+        assert gpu_session.run(gpu_session.Part("stays", program, 1), 0.5, tmp_path) == "out of time"
+        with pytest.raises(subprocess.TimeoutExpired):
+            processes.printed(program, 0.5)
+        assert time.perf_counter() - start < 3
+        gc.collect()
 
 
 def test_time_that_a_part_leaves_goes_to_the_others():

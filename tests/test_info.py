@@ -1,8 +1,12 @@
 """The report on this machine: it says what is so, and never fails."""
 
 import json
+import os
+import subprocess
 import sys
+import time
 import types
+import warnings
 from pathlib import Path
 
 import pytest
@@ -131,3 +135,24 @@ def test_the_version_is_one():
     assert info.report()["nanogan"]["nanogan"] == f"{__version__}, in {Path(nanogan.__file__).parent}"
     pyproject = (Path(nanogan.__file__).parents[1] / "pyproject.toml").read_text(encoding="utf-8")
     assert 'version = { attr = "nanogan.version.__version__" }' in pyproject
+
+
+@pytest.mark.skipif(os.name == "nt", reason="nvidia-smi is a shell script here")
+def test_an_nvidia_smi_that_answers_fails_or_hangs(monkeypatch, tmp_path):
+    def script(text):
+        (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\n{text}\n", encoding="utf-8")
+        (tmp_path / "nvidia-smi").chmod(0o755)
+
+    monkeypatch.setattr(machine, "DRIVER", str(tmp_path / "none"))
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    script("echo 580.65.06; echo 580.65.06")
+    assert machine.driver_version() == "580.65.06"
+    script("echo No devices; exit 6")
+    assert machine.driver_version() is None
+    script("exec sleep 5")
+    monkeypatch.setattr(subprocess.Popen, "kill", lambda process: None)  # as one that a driver holds
+    start = time.perf_counter()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ResourceWarning)  # it still runs
+        assert machine.driver_version(0.2) is None
+    assert time.perf_counter() - start < 3

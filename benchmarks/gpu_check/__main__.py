@@ -81,7 +81,7 @@ def ask(group, device, table, ends, jobs=1):
     for _ in range(4):
         command = processes.python("benchmarks.gpu_check", "--device", device, "--group", group, "--after", asked)
         process = processes.start(command, environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
-        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), processes.kill_all, [process])
+        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), processes.kill, [process, True])
         watchdog.start()
         said = []
         with process.stdout as lines:

@@ -18,6 +18,7 @@ from nanogan.errors import DeviceError
 from nanogan.version import __version__
 
 SETS_SHOWN = 20  # folders
+DRIVER = "/proc/driver/nvidia/version"  # a file of the driver that is loaded
 
 
 def report():
@@ -178,7 +179,7 @@ def _gib(count):
 
 def _gpus():
     """Return the driver, and what can be said of each GPU."""
-    result = {"driver": told(_driver)}
+    result = {"driver": told(driver)}
     try:
         cupy = backend.Device("gpu").array_module
 
@@ -190,22 +191,35 @@ def _gpus():
     return result if count else result | {"gpu": usable("gpu")}
 
 
-def _driver():
-    versions = []
-    with contextlib.suppress(OSError, StopIteration), open("/proc/driver/nvidia/version", encoding="utf-8") as file:
-        versions = [next(word for word in file.readline().split() if word[0].isdigit() and "." in word)]
-    if not versions:
-        with contextlib.suppress(OSError, subprocess.SubprocessError):
-            command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-            versions = subprocess.run(command, capture_output=True, text=True, timeout=20, check=True).stdout.split()[
-                :1
-            ]
+def driver():
+    """Return the NVIDIA driver's version and the newest CUDA that it knows, in words."""
+    version = driver_version()
     with contextlib.suppress(Exception):
         cupy = backend.Device("gpu").array_module
 
         number = cupy.cuda.runtime.driverGetVersion()  # 0 where there is none
-        return f"{(versions or ['unknown'])[0]}, for CUDA {_version(number)} and older" if number else "none"
-    return versions[0] if versions else "none found"
+        return f"{version or 'unknown'}, for CUDA {_version(number)} and older" if number else "none"
+    return version or "none found"
+
+
+def driver_version(limit=20.0):
+    """Return the NVIDIA driver's version, or None; nvidia-smi, which hangs with its driver, has ``limit`` seconds."""
+    with contextlib.suppress(OSError, StopIteration), open(DRIVER, encoding="utf-8") as file:
+        return next(word for word in file.readline().split() if word[0].isdigit() and "." in word)
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    options = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with contextlib.suppress(OSError):
+        process = subprocess.Popen(command, **options)
+        try:
+            text, _ = process.communicate(timeout=limit)
+        except subprocess.TimeoutExpired:
+            process.kill()  # subprocess.run would now wait for its end, without a limit
+            process.stdout.close()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(1)
+            return None
+        return next(iter(text.split()), None) if process.returncode == 0 else None
+    return None
 
 
 def _card(index):
