@@ -286,6 +286,28 @@ def test_a_process_that_dies_of_a_question_leaves_the_others_answers(monkeypatch
     assert "- WRONG: graph: question 2: its process ended with status 9: no message" in text
 
 
+def test_a_check_that_is_killed_leaves_no_process_at_the_gpu(tmp_path):
+    beats = tmp_path / "beats"
+    group = f"import time\nwhile True: open({str(beats)!r}, 'a').write('.'); time.sleep(0.02)"
+    check = (
+        "import sys, time\n"
+        "from benchmarks import processes\n"
+        "from benchmarks.gpu_check.__main__ import Table, ask\n"
+        f"processes.python = lambda *arguments: [sys.executable, '-c', {group!r}]\n"
+        "ask('graph', 'cpu', Table([], None), time.perf_counter() + 60)\n"
+    )
+    process = processes.start([sys.executable, "-c", check], start_new_session=True)
+    try:
+        while not beats.exists() and process.poll() is None:
+            time.sleep(0.05)
+    finally:
+        processes.kill(process, session=True)
+    time.sleep(0.3)
+    size = beats.stat().st_size
+    time.sleep(0.3)
+    assert beats.stat().st_size == size
+
+
 def test_states_that_differ_are_told_apart():
     one = {"g": {"w": np.ones((2, 2)), "steps": 3}, "numbers": np.array([1.0])}
     assert played.alike(one, one) == "the same bits"

@@ -80,8 +80,8 @@ def ask(group, device, table, ends, jobs=1):
     environment = {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", str(threads))}
     for _ in range(4):
         command = processes.python("benchmarks.gpu_check", "--device", device, "--group", group, "--after", asked)
-        process = processes.start(command, environment, stdout=PIPE, stderr=STDOUT, text=True, start_new_session=True)
-        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), processes.kill, [process, True])
+        process = processes.start(command, environment, stdout=PIPE, stderr=STDOUT, text=True)
+        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), processes.kill, [process])
         watchdog.start()
         said = []
         with process.stdout as lines:
