@@ -6,9 +6,12 @@ Needs the standard library alone: a session has to say which packages are missin
 import contextlib
 import json
 import os
+import queue
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -33,6 +36,41 @@ def kill(process, session=False):
         os.killpg(process.pid, signal.SIGKILL) if session else process.kill()
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(GRACE)
+
+
+def lines_of(process, ends, silence=None):
+    """Yield the lines that a process prints to its stdout, which is a pipe, as they come.
+
+    ends: when to stop it, by time.perf_counter(); it has at least a second. silence: the seconds after which one that
+    prints nothing is stopped. Raises subprocess.TimeoutExpired when it has been stopped, behind all that it printed.
+    """
+    lines, ends = queue.SimpleQueue(), max(ends, time.perf_counter() + 1)
+
+    def read():
+        with process.stdout as stdout:
+            for line in stdout:
+                lines.put(line)
+        lines.put(None)
+
+    threading.Thread(target=read, daemon=True).start()  # it stays if the process cannot be killed
+
+    def left():
+        return max(0.0, min(ends - time.perf_counter(), silence or float("inf")))
+
+    try:
+        while (line := lines.get(timeout=left())) is not None:
+            yield line
+        process.wait(max(GRACE, left()))
+        return
+    except (queue.Empty, subprocess.TimeoutExpired):
+        pass
+    finally:
+        if process.poll() is None:
+            kill(process)
+    with contextlib.suppress(queue.Empty):
+        while (line := lines.get(timeout=GRACE)) is not None:
+            yield line
+    raise subprocess.TimeoutExpired(process.args, silence or 0)
 
 
 def printed(command, limit=None, environment=None, stderr=None):

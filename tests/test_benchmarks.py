@@ -262,28 +262,60 @@ def test_a_question_that_raises_is_an_answer(monkeypatch):
     assert list(questions.answers(None, "products", after=1)) == found[1:]
 
 
-def test_a_process_that_dies_of_a_question_leaves_the_others_answers(monkeypatch, tmp_path):
-    """The process is replaced by one that dies at its second question, whichever that is."""
-    program = (
-        "import json, os, sys\n"
-        "after = int(sys.argv[-1])\n"
-        "for i in range(after, 4):\n"
-        "    if i == 1: os._exit(9)\n"
-        "    if i == 2 and after < 3:\n"
-        "        print(json.dumps(['question 2', 'lost', False]), flush=True); sys.exit(3)\n"
-        "    print(json.dumps([f'question {i}', 'fine', True]), flush=True)\n"
-    )
-    script = tmp_path / "dies.py"
-    script.write_text(program, encoding="utf-8")
-    monkeypatch.setattr(processes, "python", lambda module, *arguments: [sys.executable, script, str(arguments[-1])])
-    table = gpu_check.Table(["- card: none"], tmp_path / "out.md")
-    gpu_check.ask("graph", "cpu", table, gpu_check.time.perf_counter() + 60)
-    assert [(question, right) for question, _, right in table.rows["graph"]] == [
+@pytest.fixture
+def asked(monkeypatch, tmp_path):
+    """A function of what a group's process does with question ``i``: it returns the table's rows, and its file."""
+
+    def run(program, seconds=60, patience=None):
+        script = tmp_path / "group.py"
+        head = "import json, os, sys, time\nafter = int(sys.argv[1])\n"
+        fine = "    print(json.dumps([f'question {i}', 'fine', True]), flush=True)\n"
+        script.write_text(f"{head}for i in range(after, 4):\n    {program}\n{fine}", encoding="utf-8")
+        python = lambda module, *arguments: [sys.executable, script, str(arguments[-1])]  # noqa: E731
+        monkeypatch.setattr(processes, "python", python)
+        table = gpu_check.Table(["- card: none"], tmp_path / "out.md")
+        gpu_check.ask("graph", "cpu", table, time.perf_counter() + seconds, patience=patience)
+        return table.rows["graph"], (tmp_path / "out.md").read_text(encoding="utf-8")
+
+    return run
+
+
+def test_a_process_that_dies_of_a_question_leaves_the_others_answers(asked):
+    lost = "print(json.dumps(['question 2', 'lost', False]), flush=True) or sys.exit(3)"
+    rows, text = asked(f"i == 1 and os._exit(9); i == 2 and after < 3 and ({lost})")
+    assert [(question, right) for question, _, right in rows] == [
         ("question 0", True), ("question 2", False), ("question 2", False), ("question 3", True)
     ]  # fmt: skip
-    text = (tmp_path / "out.md").read_text(encoding="utf-8")
     assert "4 questions: 2 right, 2 wrong, 0 for information." in text
     assert "- WRONG: graph: question 2: its process ended with status 9: no message" in text
+
+
+def test_a_question_that_hangs_leaves_the_others_answers(asked):
+    rows, _ = asked("i == 2 and time.sleep(600)", patience=2)
+    assert rows[1:] == [
+        ("question 1", "fine", True), ("question 3", "no answer in 2 s", False), ("question 3", "fine", True)
+    ]  # fmt: skip
+    rows, text = asked("i == 2 and time.sleep(600)", seconds=2)
+    assert rows[2:] == [("question 3 and what follows", "out of time", False)]
+    assert "2 right, 1 wrong" in text
+
+
+def test_questions_that_are_not_asked_are_named(asked):
+    rows, _ = asked("sys.exit('broken')")
+    assert rows[-2:] == [
+        ("question 4", "its process ended with status 1: broken", False),
+        ("question 5 and what follows", "not asked, after 4 processes", False),
+    ]
+
+
+def test_what_a_library_prints_is_no_answer(asked):
+    rows, _ = asked("print('3'); print('[1, 2, 3]'); print('null'); os.write(1, b'\\xff\\n')")
+    assert [question for question, *_ in rows] == [f"question {i}" for i in range(4)]
+
+
+def test_ctrl_c_ends_a_group(asked):
+    rows, _ = asked("i == 1 and sys.exit(130)")
+    assert [question for question, *_ in rows] == ["question 0"]
 
 
 def test_a_check_that_is_killed_leaves_no_process_at_the_gpu(tmp_path):

@@ -5,10 +5,11 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import signal
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from subprocess import PIPE, STDOUT
+from subprocess import PIPE, STDOUT, TimeoutExpired
 
 from benchmarks import processes, tables
 from benchmarks.gpu_check.questions import GROUPS, answers
@@ -19,6 +20,8 @@ from nanogan.errors import UserError
 from nanogan.info.machine import machine_of_a_run, report
 
 TITLE = "Is it right on this machine?"
+PROCESSES = 4  # of a group, at most
+STOPPED = (130, -signal.SIGINT)  # exit statuses after Ctrl-C, which reaches the groups' processes too
 
 
 def one_group(name, group, after):
@@ -70,40 +73,51 @@ def _mark(right):
     return {True: "yes", False: "NO", None: "-"}[right]
 
 
-def ask(group, device, table, ends, jobs=1):
-    """Ask a group's questions in a process; after one that loses the GPU, the next ones in a new process.
+def ask(group, device, table, ends, jobs=1, patience=None):
+    """Ask a group's questions in a process; after one that loses the GPU, dies or hangs, the rest in a new process.
 
-    ends: when all is to be over, by time.perf_counter(). jobs: how many groups are asked at once.
+    ends: when all is to be over, by time.perf_counter(). jobs: how many groups are asked at once. patience: the seconds
+    after which a question hangs.
     """
-    asked = 0
-    threads = max(1, (os.cpu_count() or 1) // jobs)
+    asked, threads = 0, max(1, (os.cpu_count() or 1) // jobs)
     environment = {"OPENBLAS_NUM_THREADS": os.environ.get("OPENBLAS_NUM_THREADS", str(threads))}
-    for _ in range(4):
+    for _ in range(PROCESSES):
         command = processes.python("benchmarks.gpu_check", "--device", device, "--group", group, "--after", asked)
-        process = processes.start(command, environment, stdout=PIPE, stderr=STDOUT, text=True)
-        watchdog = threading.Timer(max(1.0, ends - time.perf_counter()), processes.kill, [process])
-        watchdog.start()
-        said = []
-        with process.stdout as lines:
-            for line in lines:
-                try:
-                    question, answer, right = json.loads(line)
-                except ValueError:
-                    said.append(line.strip())
+        process = processes.start(
+            command, environment, stdout=PIPE, stderr=STDOUT, encoding="utf-8", errors="replace"
+        )  # fmt: skip
+        messages, problem = [], None
+        try:
+            for line in processes.lines_of(process, ends, patience):
+                answer = answer_of(line)
+                if answer is None:
+                    messages.append(line.strip())
                     continue
-                asked += bool(question)
-                table.add(group, question or "(the same)", answer, right)
-        status = process.wait()
-        watchdog.cancel()
-        if status == 0:
+                asked += bool(answer[0])
+                table.add(group, answer[0] or "(the same)", *answer[1:])
+        except TimeoutExpired:
+            problem = f"no answer in {patience or 0:.0f} s"
+        if process.returncode in (0, *STOPPED):
             return
         if time.perf_counter() >= ends:
             table.add(group, f"question {asked + 1} and what follows", "out of time", False)
             return
-        if status != GPU_LOST:  # it died of the question that it was asked
-            last = next((line for line in reversed(said) if line), "no message")
-            table.add(group, f"question {asked + 1}", f"its process ended with status {status}: {last[:200]}", False)
+        if process.returncode != GPU_LOST:  # it died of the question that it was asked
+            last = next((line for line in reversed(messages) if line), "no message")
+            problem = problem or f"its process ended with status {process.returncode}: {last[:200]}"
+            table.add(group, f"question {asked + 1}", problem, False)
             asked += 1
+    table.add(group, f"question {asked + 1} and what follows", f"not asked, after {PROCESSES} processes", False)
+
+
+def answer_of(line):
+    """Return (question, answer, right) of a line that :func:`one_group` printed, None of any other."""
+    try:
+        question, answer, right = json.loads(line)
+    except (ValueError, TypeError):
+        return None
+    is_answer = isinstance(question, str) and isinstance(answer, str) and (right is None or isinstance(right, bool))
+    return (question, answer, right) if is_answer else None
 
 
 def about(device):
@@ -135,14 +149,18 @@ def main():
         parser.error(str(problem))
     groups = [group for group in GROUPS if not args.only or group in args.only]
     if "ceilings" in groups:  # alone: others would be measured with it
-        ask("ceilings", args.device, table, ends)
+        ask("ceilings", args.device, table, ends, patience=args.budget / 2)
         groups.remove("ceilings")
     first = ("graph", "operations", "networks", "games")  # the longest first
     groups.sort(key=lambda group: first.index(group) if group in first else len(first))
     jobs = args.jobs or max(1, min(5, (os.cpu_count() or 2) // 2))
     with ThreadPoolExecutor(jobs) as pool:
-        for job in [pool.submit(ask, group, args.device, table, ends, jobs) for group in groups]:
-            job.result()
+        try:
+            for job in [pool.submit(ask, group, args.device, table, ends, jobs, args.budget / 2) for group in groups]:
+                job.result()
+        except KeyboardInterrupt:
+            pool.shutdown(cancel_futures=True)
+            raise
     text = table.text()
     print(f"\n# {TITLE}\n\n{text[: text.index('| | question')]}", flush=True)
     return 0 if table.all_right else 1
