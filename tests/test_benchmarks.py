@@ -256,10 +256,24 @@ def test_a_question_that_raises_is_an_answer(monkeypatch):
     monkeypatch.setitem(questions.GROUPS, "products", two)
     found = list(questions.answers(None, "products"))
     assert found[0][0] == "first"
-    assert found[0][1].startswith("raised ZeroDivisionError: division by zero (questions.py:")
+    assert found[0][1].startswith("ZeroDivisionError: division by zero (questions.py:")
     assert found[0][2] is False
     assert found[1] == ("second", "fine", True)
     assert list(questions.answers(None, "products", after=1)) == found[1:]
+
+
+def test_a_group_that_raises_is_an_answer(monkeypatch):
+    def breaks(device):
+        yield "first", lambda: (None, "fine")
+        raise RuntimeError("no module named conv")
+
+    monkeypatch.setitem(questions.GROUPS, "products", breaks)
+    for after in range(3):
+        *fine, last = questions.answers(None, "products", after)
+        assert fine == [("first", "fine", None)][after:]
+        assert last[0] == "the questions that follow"
+        assert last[1].startswith("RuntimeError: no module named conv (questions.py:")
+        assert last[2] is False
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from benchmarks.processes import GPU_LOST
 from nanogan import backend, cli
 from nanogan.cli import at_least
 from nanogan.errors import UserError
-from nanogan.info.machine import machine_of_a_run, report
+from nanogan.info.machine import driver, machine_of_a_run
 
 TITLE = "Is it right on this machine?"
 PROCESSES = 4  # of a group, at most
@@ -34,7 +34,7 @@ def one_group(name, group, after):
                 device.array_module.cuda.get_current_stream().synchronize()
                 int(device.array_module.ones(3).sum())
             except Exception as lost:
-                print(json.dumps(["", f"the GPU was lost there: {type(lost).__name__}", False]), flush=True)
+                print(json.dumps(["", f"the GPU was lost there: {tables.reason(lost)}", False]), flush=True)
                 return GPU_LOST
     return 0
 
@@ -123,7 +123,7 @@ def answer_of(line):
 def about(device):
     """Lines that name the machine: card, driver, CUDA, CuPy, torch."""
     found = machine_of_a_run(device)
-    found["driver"] = report()["GPU"].get("driver", "none")
+    found["driver"] = driver()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
         found["torch"] = importlib.metadata.version("torch")
     names = ("card", "driver", "CuPy", "torch", "NumPy", "processor", "cores", "nanogan", "Python")
