@@ -123,10 +123,10 @@ def recorded(game):
     play = Graphed(game, tell=notes.append)
 
     def step(inputs):
-        seen = play(inputs)
+        result = play(inputs)
         if notes and play.recorder is None:
             raise UserError(notes[-1])
-        return seen
+        return result
 
     return step
 

@@ -71,7 +71,7 @@ def parts(device, quick):
         step = ("--network", "tiny", "--rounds", "1", "--no-memory", "--no-compile")
         operations = ("--network", "tiny", "--rounds", "1")
         epoch = ("--network", "tiny", "--pictures", "80", "--rounds", "1")
-    found = [
+    result = [
         Part("info", module("nanogan.info", table=False), 15, 30),
         Part("check", module("benchmarks.gpu_check"), 120),
         Part("pytest", (*tests, "tests"), 130, 15, threads=2),
@@ -80,7 +80,7 @@ def parts(device, quick):
         Part("kernels", module("benchmarks.kernels", *kernels, table=False), 30, 10),
         Part("epoch", module("benchmarks.epoch", *epoch), 35),
     ]
-    return [part for part in found if part.name != "kernels" or importlib.util.find_spec("benchmarks.kernels")]
+    return [part for part in result if part.name != "kernels" or importlib.util.find_spec("benchmarks.kernels")]
 
 
 def limits(parts, left):
@@ -127,16 +127,16 @@ def summary(rows, texts, tables):
     for part, status, seconds, limit in rows:
         ended = {0: "ok", 1: "status 1: something is wrong"}.get(status, status)
         lines.append(f"| {part.name} | {ended} | {seconds:.0f} | {limit:.0f} |")
-    told = {"check": of_check, "pytest": of_pytest, "step": of_step, "epoch": of_epoch, "operations": of_operations}
+    readers = {"check": of_check, "pytest": of_pytest, "step": of_step, "epoch": of_epoch, "operations": of_operations}
     for part, status, *_ in rows:
         text, table = texts.get(part.name, ""), tables.get(part.name, "")
         if part.name == "info" and status == 0:
             continue  # the versions are above
-        found = told[part.name](text, table) if part.name in told else []
-        if not found:
-            found = [line for line in (table or text).splitlines() if line.strip()][-part.tail :]
-            found = ["```", *found, "```"] if found else ["it printed nothing"]
-        lines += ["", f"## {part.name}", "", *found]
+        shown = readers[part.name](text, table) if part.name in readers else []
+        if not shown:
+            shown = [line for line in (table or text).splitlines() if line.strip()][-part.tail :]
+            shown = ["```", *shown, "```"] if shown else ["it printed nothing"]
+        lines += ["", f"## {part.name}", "", *shown]
     lines = [line[:220] for line in lines]
     if len(lines) > LONGEST:
         lines = [*lines[: LONGEST - 1], f"... and {len(lines) - LONGEST + 1} more lines, in the tables"]

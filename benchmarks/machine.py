@@ -49,7 +49,7 @@ def describe_gpu(target, ceilings):
     cupy, index = target.device.array_module, target.device.index
     runtime = cupy.cuda.runtime
 
-    def told(function):
+    def known(function):
         try:
             return function()
         except Exception as error:  # a library that is missing or too old must not cost the benchmark
@@ -67,16 +67,16 @@ def describe_gpu(target, ceilings):
     def version(number):
         return f"{number // 1000}.{number % 1000 // 10}"
 
-    torchs = f"torch's CUDA {torch.version.cuda or 'none'}, cuDNN {told(torch.backends.cudnn.version)}"
+    torchs = f"torch's CUDA {torch.version.cuda or 'none'}, cuDNN {known(torch.backends.cudnn.version)}"
     driver = driver_version() or "unknown"
-    local = told(lambda: version(cupy.cuda.get_local_runtime_version()))
+    local = known(lambda: version(cupy.cuda.get_local_runtime_version()))
     reached = ", ".join(
         f"{value / 1e9:.0f} GB/s {name}" if name in BANDWIDTHS else f"{value / 1e12:.1f} TFLOP/s {name}"
         for name, value in ceilings.items()
     )
     return [
-        f"GPU: {told(card)}",
-        f"NVIDIA driver {driver}, made for CUDA {told(lambda: version(runtime.driverGetVersion()))}",
+        f"GPU: {known(card)}",
+        f"NVIDIA driver {driver}, made for CUDA {known(lambda: version(runtime.driverGetVersion()))}",
         f"CuPy {cupy.__version__}, CUDA {local}; {torchs}",
         f"measured here: {reached}",
     ]

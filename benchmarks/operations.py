@@ -120,7 +120,7 @@ def convolutions(network, rng, target):
             x_shape = (N, *y_shape)
 
 
-def others(network, rng, target):
+def not_convolutions(network, rng, target):
     """Yield BatchNorm with its activation, Adam, and the way of a batch to the device."""
     N, size, width = network["batch_size"], network["image_size"], network["width"]
     C, s = 2 * width, size // 4
@@ -225,12 +225,12 @@ def measure(operation, switch, rounds, target):
         except Exception as error:
             problems.append(f"{name}: {reason(error)}")
     functions = {name: function for name, function in functions.items() if function}
-    found = {}
+    times = {}
     try:
-        found = dict(zip(functions, alternate(list(functions.values()), rounds, target), strict=True))
+        times = dict(zip(functions, alternate(list(functions.values()), rounds, target), strict=True))
     except Exception as error:
         problems.append(reason(error))
-    return found.get("nanogan"), found.get("torch"), problems
+    return times.get("nanogan"), times.get("torch"), problems
 
 
 def cells(operation, precision, ours, theirs, ceilings):
@@ -276,8 +276,8 @@ def main():
     ]
     print("\n".join(lines), flush=True)
 
-    def row(*found):
-        lines.append(tables.row(found))
+    def row(*cells):
+        lines.append(tables.row(cells))
         print(lines[-1], flush=True)
         tables.save(args.out, "Each operation", lines)  # after every row: it stays if the time is up
 
@@ -293,7 +293,7 @@ def main():
                 for problem in problems:
                     say(f"{operation.name}, {operation.what}, {precision}: {problem}")
 
-    every(others(network, rng, target))
+    every(not_convolutions(network, rng, target))
     with torch.no_grad():
         every(convolutions(network, rng, target))
 

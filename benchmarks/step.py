@@ -80,9 +80,9 @@ def measure(network, rounds, names, *, target=None, forms=CPU_FORMS, budget=None
         try:
             prepare, step = contender(name, form, network, target)
             prepare()
-            found = np.array([[float(value) for value in step()][:2] for _ in range(4)])
-            expected = found if expected is None else expected
-            first, *_, fourth = abs(found / expected - 1).max(axis=1)  # NaN stays NaN, and passes nothing
+            losses = np.array([[float(value) for value in step()][:2] for _ in range(4)])
+            expected = losses if expected is None else expected
+            first, *_, fourth = abs(losses / expected - 1).max(axis=1)  # NaN stays NaN, and passes nothing
             if not all(np.array([first, fourth]) <= TOLERANCES[form.numbers]):
                 raise UserError(
                     f"does other work: its losses are {first:.1e} off in the first step, {fourth:.1e} in the fourth"
@@ -185,9 +185,9 @@ def table(label, network, forms, times, failures, differences, memories):
             for library in ("nanogan", "torch")
             if any(name.startswith(library) for name in medians)
         }
-        told = [f"{name}, {median * 1e3:.3f} ms" for median, name in first.values()]
+        texts = [f"{name}, {median * 1e3:.3f} ms" for median, name in first.values()]
         ratio = f"; nanogan's speed {first['torch'][0] / first['nanogan'][0]:.2f}" if len(first) == 2 else ""
-        lines += ["", f"The fastest of each: {'; '.join(told)}{ratio}."]
+        lines += ["", f"The fastest of each: {'; '.join(texts)}{ratio}."]
     return [*lines, ""]
 
 
@@ -212,7 +212,7 @@ def every_network(args, target):
 
 
 def one_network(label, options, budget, position):
-    """Return the table of a network from a new process; where a contender loses the GPU, from another one without."""
+    """Return the table of a network from a new process; where a contender loses the GPU, again without it."""
     lost = {}
     for _ in range(4):
         command = processes.python("benchmarks.step", "--network", label, *options, "--only-table")
@@ -322,8 +322,8 @@ def main():
         measured = [name for name in times if forms[name].how != "compiled" or not target.is_gpu]
         say(f"{args.network}: memory")
         with ThreadPoolExecutor(4 if target.is_gpu else 1) as pool:
-            found = pool.map(lambda name: memory(name, network, args.device), measured)
-            memories = dict(zip(measured, found, strict=True))
+            results = pool.map(lambda name: memory(name, network, args.device), measured)
+            memories = dict(zip(measured, results, strict=True))
     rows = table(args.network, network, forms, times, failures | args.lost, differences, memories)
     print("\n".join(rows), flush=True)
     if not args.only_table:

@@ -53,7 +53,7 @@ class Table:
 
     def text(self):
         """The table, in Markdown; what is wrong stands above it."""
-        rows = [(group, *row) for group, found in self.rows.items() for row in found]
+        rows = [(group, *row) for group, rows in self.rows.items() for row in rows]
         wrong = [row for row in rows if row[3] is False]
         counts = f"{len(rows)} questions: {sum(r[3] is True for r in rows)} right, {len(wrong)} wrong, "
         counts += f"{sum(r[3] is None for r in rows)} for information"
@@ -66,7 +66,7 @@ class Table:
 
     @property
     def all_right(self):
-        return not any(right is False for found in self.rows.values() for *_, right in found)
+        return not any(right is False for rows in self.rows.values() for *_, right in rows)
 
 
 def _mark(right):
@@ -120,14 +120,14 @@ def answer_of(line):
     return (question, answer, right) if is_answer else None
 
 
-def about(device):
-    """Lines that name the machine: card, driver, CUDA, CuPy, torch."""
-    found = machine_of_a_run(device)
-    found["driver"] = driver()
+def described(device):
+    """Return lines that name the machine: card, driver, CUDA, CuPy, torch."""
+    about = machine_of_a_run(device)
+    about["driver"] = driver()
     with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-        found["torch"] = importlib.metadata.version("torch")
+        about["torch"] = importlib.metadata.version("torch")
     names = ("card", "driver", "CuPy", "torch", "NumPy", "processor", "cores", "nanogan", "Python")
-    return [f"- {name}: {found[name]}" for name in names if name in found]
+    return [f"- {name}: {about[name]}" for name in names if name in about]
 
 
 def main():
@@ -144,11 +144,11 @@ def main():
         return one_group(args.device, args.group, args.after)
     ends = time.perf_counter() + args.budget
     try:
-        table = Table(about(args.device), args.out)
+        table = Table(described(args.device), args.out)
     except UserError as problem:
         parser.error(str(problem))
     groups = [group for group in GROUPS if not args.only or group in args.only]
-    if "ceilings" in groups:  # alone: others would be measured with it
+    if "ceilings" in groups:  # alone: the other groups would be measured with it
         ask("ceilings", args.device, table, ends, patience=args.budget / 2)
         groups.remove("ceilings")
     first = ("graph", "operations", "networks", "games")  # the longest first

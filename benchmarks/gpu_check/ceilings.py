@@ -12,7 +12,7 @@ from nanogan.backend import cublas, to_device
 
 
 def ceilings(device):
-    """How fast memory, products and launches are; nothing to be wrong about."""
+    """Ask how fast memory, products and launches are."""
     if device.kind == "cpu":
         yield "ceilings", lambda: (None, "not asked of a CPU: benchmarks.step measures them")
         return

@@ -1,4 +1,4 @@
-"""What all groups of questions share: tolerances, errors, and what is computed how."""
+"""What the groups of questions share: tolerances, errors, precisions."""
 
 import contextlib
 
@@ -34,7 +34,7 @@ class Worst:
         self.count, self.share, self.text = 0, -1.0, "nothing was compared"
 
     def add(self, what, got, tolerance):
-        """Note the error ``got``; it is right up to ``tolerance``."""
+        """Add the error ``got``; it is right up to ``tolerance``."""
         self.count += 1
         share = got / tolerance if np.isfinite(got) else np.inf
         if share > self.share:

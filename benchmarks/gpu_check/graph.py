@@ -40,18 +40,18 @@ def graph(device):
 
 
 def unharmed_by_others(played):
-    """Replay, then once more after others have filled and freed much memory."""
+    """Compare a replay with one after other work has filled and freed much memory."""
     cupy = played.device.array_module
     played.needs_recording()
     start = played.state()
     expected = played.replayed(played.inputs)
-    for megabytes in (1, 7, 64, 200):  # numbers that would be seen, in memory that a replay must not share
+    for megabytes in (1, 7, 64, 200):  # NaN would show in a replay that shared this memory
         held = [cupy.full(megabytes << 18, np.nan, np.float32) for _ in range(3)]
         held.append(held[0] * 2)
         del held
-    other = played_dcgan(played.device, "MNIST default", steps=2)
-    other.game.step(**other.inputs)
-    del other
+    second = played_dcgan(played.device, "MNIST default", steps=2)
+    second.game.step(**second.inputs)
+    del second
     cupy.get_default_memory_pool().free_all_blocks()
     cupy.full(64 << 18, np.nan, np.float32)
     played.restore(start)
@@ -60,7 +60,7 @@ def unharmed_by_others(played):
 
 
 def obeys_rates(played):
-    """Replays with other learning rates than the recorded ones, and of 0."""
+    """Replay with learning rates that are not the recorded ones, and with rates of 0."""
     played.needs_recording()
     start = played.state()
     answers = []
@@ -80,14 +80,14 @@ def obeys_rates(played):
 
 
 def survives_a_shorter_batch(played):
-    """A batch of other length is played without the recording, which serves the next one."""
+    """Play a shorter batch, without the recording, which serves the next full one."""
     short = played.drawn(6, batch=max(2, played.batch // 3))
     played.play(short)
     return played.compare()
 
 
 def times_of(played):
-    """Milliseconds of a step, eager and replayed."""
+    """Return the milliseconds of a step, eager and replayed."""
     cupy, inputs = played.device.array_module, played.inputs
     played.needs_recording()
 

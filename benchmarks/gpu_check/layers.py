@@ -18,7 +18,7 @@ def all_layers(device):
     """Every layer's example, and BatchNorm with what follows it."""
     for name, (make, draw) in LAYERS.items():
         if any(hasattr(layer, "rng") for _, layer in make().named_layers()):
-            continue  # it draws other numbers for other dtypes
+            continue  # its random numbers depend on the dtype
         yield f"layer {name}, float32", functools.partial(compared, device, [(name, make, draw)])
     for activation in (layers.ReLU, layers.LeakyReLU):
         for dtype in ("float64", "float32"):
@@ -28,7 +28,7 @@ def all_layers(device):
 
 
 def pairs(activation, mean):
-    """BatchNorm, then an activation, in several sizes: (name, a function that makes it, its input)."""
+    """Yield (size, function that makes BatchNorm and an activation, input) for several sizes."""
     options = {"negative_slope": 0.2} if activation is layers.LeakyReLU else {}
     shapes = (4, 3, 5, 5), (16, 64, 32, 32), (64, 512, 4, 4), (8, 130, 7, 7), (64, 33), (32, 128, 7, 7)
     for shape in shapes:
@@ -48,7 +48,7 @@ def pairs(activation, mean):
 
 
 def compared(device, cases, dtype="float32", precision="float32"):
-    """Forward and backward of layers, with gradients that are added to what is there, by whatever path serves."""
+    """Compare forward and backward, whose gradients are added to what is there, by whatever path serves."""
     worst, ran = Worst(), set()
     for name, make, draw in cases:
         x = draw(np.random.default_rng(9))
@@ -78,9 +78,9 @@ def through(network, x, dtype, device, dy=None, fast=False):
             dy = channels_last(np.random.default_rng(10).standard_normal(y.shape))
         for _ in range(2):
             dx = network.backward(to_device(dy.astype(dtype), device), cache)
-    found = {"y": y, "dy": dy} | ({} if dx is None else {"dx": dx})
-    found |= {f"d {name}": gradient for name, _, gradient in network.named_parameters()}
-    return found | {name: a for name, a in network.state_dict().items() if name.rpartition(".")[2].startswith("run")}
+    results = {"y": y, "dy": dy} | ({} if dx is None else {"dx": dx})
+    results |= {f"d {name}": gradient for name, _, gradient in network.named_parameters()}
+    return results | {name: a for name, a in network.state_dict().items() if name.rpartition(".")[2].startswith("run")}
 
 
 def networks(device):
@@ -92,7 +92,7 @@ def networks(device):
             ("D", dcgan.discriminator, (N, C, size, size)),
         ):
             if device.kind == "cpu" and label != "MNIST default":
-                continue  # the book's float64 takes a minute of a laptop
+                continue  # its float64 takes a minute on a laptop
 
             def build(make=make, network=network):
                 return make(**shape_of(network), rng=np.random.default_rng(11))

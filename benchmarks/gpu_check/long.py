@@ -1,4 +1,4 @@
-"""A thousand steps, replayed and eager, from one state with the same batches; and the memory that they take."""
+"""Many steps in a row, replayed and eager: do losses agree, and does memory stay?"""
 
 import time
 
@@ -41,8 +41,8 @@ def many_steps(device, steps, curves, how):
         for got in loader.epoch(epoch):
             at += 1
             inputs = game.draw([got], backend.seeded_rng(0, f"step {at}"), At(at, 1, steps, steps))
-            seen = play(inputs)
-            losses.append(cupy.stack([seen.loss_d, seen.loss_g]))
+            result = play(inputs)
+            losses.append(cupy.stack([result.loss_d, result.loss_g]))
             if at in (min(100, steps // 2), steps):
                 cupy.cuda.get_current_stream().synchronize()
                 memory.append((pool.used_bytes() - 512 * len(losses), pool.total_bytes()))
@@ -69,7 +69,7 @@ def many_steps(device, steps, curves, how):
 
 def curves_agree(curves):
     if len(curves) < 2:
-        raise Wrong("one of the two runs is missing")
+        raise Wrong("the eager or the replayed run is missing")
     eager, graphed = curves["eager"], curves["graph"]
     far = np.abs(graphed / eager - 1).max(axis=1)
     apart = np.flatnonzero(~(far <= 1e-3))

@@ -50,21 +50,21 @@ MORE = [  # those of a DCGAN; narrow and odd ones; a mean far above the spread
 
 
 def operations(device):
-    """Every registered fast path against the operation that it stands for."""
+    """Ask for each operation in each dtype, for each update rule, and what was left out."""
     dispatch.load(device.kind)
     tried = set()
     examples = {}
     for example in [*OPERATIONS, *MORE]:
         if (device.kind, example.forward) in dispatch._paths:
             examples.setdefault(example.forward, []).append(example)
-    for forward, found in examples.items():
+    for forward, group in examples.items():
         tried.add(forward)
         multiplies = forward in (ops.conv2d_forward, ops.conv_transpose2d_forward, ops.linear_forward)
         for dtype in ("float64", "float32"):
-            yield f"{forward.__name__}, {dtype}", functools.partial(by_paths, device, found, dtype, "float32")
+            yield f"{forward.__name__}, {dtype}", functools.partial(by_paths, device, group, dtype, "float32")
         for precision in precisions(device)[1:] if multiplies else ():
             label = f"{forward.__name__}, {precision}"
-            yield label, functools.partial(by_paths, device, found, "float32", precision)
+            yield label, functools.partial(by_paths, device, group, "float32", precision)
     for update in {example.update: None for example in UPDATES}:
         if (device.kind, update) in dispatch._paths:
             tried.add(update)
@@ -85,7 +85,7 @@ def operations(device):
 
 
 def by_paths(device, examples, dtype, precision):
-    """The fast paths that serve some examples, forward and backward, in one dtype."""
+    """The fast paths that serve the examples, forward and backward, in ``dtype``."""
     worst, served = Worst(), 0
     for example in examples:
         given = example.draw(np.random.default_rng(3))
@@ -110,12 +110,12 @@ def by_paths(device, examples, dtype, precision):
                     tolerance = allowed(error(usual[name], expected), dtype, precision)
                     worst.add(f"{name} of {example}", error(got[name], expected), tolerance)
     if not served:
-        return None, f"no fast path serves one of {len(examples)} examples"
+        return None, f"no fast path serves any of {len(examples)} examples"
     return True, worst.answer()
 
 
 def calls(pair, example, inputs, dy):
-    """Return {name: array} of all that a forward and its backward return or change; ``dy`` or who draws it."""
+    """Return {name: array} of all that a forward and its backward return or change. dy: an array, or what draws it."""
     inputs = {name: a.copy() for name, a in inputs.items()}
     positional, named = example.split(inputs)
     forward, backward = pair

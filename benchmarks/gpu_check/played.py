@@ -18,7 +18,7 @@ RECORDED = 1e-5  # the largest difference of an array between a replay and the s
 class Played:
     """A game of which a step is recorded, the fourth of ``steps``, and the states between which its steps lead.
 
-    Attributes: game; play (Graphed); notes, what that has said; inputs, of one step.
+    Attributes: game; play (Graphed); notes, what that has said; inputs, of a step.
     """
 
     def __init__(self, cls, options, shapes, device, *, precision="float32", batch=None, steps=5):
@@ -32,7 +32,7 @@ class Played:
             self.play(self.inputs if step == 1 else self.drawn(step))
 
     def drawn(self, step, batch=None):
-        """A step's inputs, of random images."""
+        """Return a step's inputs, of random images."""
         batch = batch or self.batch
         if batch is None:
             batches = random_batches(self.shapes, self.game.batches, self.rng)
@@ -69,18 +69,18 @@ class Played:
         """Return state and numbers after a replay with ``inputs``."""
         said = len(self.notes)
         self.game.reseed(0, 1)  # layers that draw numbers draw the same in an eager step
-        seen = self.play(inputs)
+        result = self.play(inputs)
         self.needs_recording()
         if len(self.notes) > said:
             raise Wrong(f"it was not a replay: {self.notes[-1]}")
-        return self.state() | {"numbers": _row(seen)}
+        return self.state() | {"numbers": _row(result)}
 
     def eager(self, inputs):
         """Return state and numbers after the same step, launched kernel by kernel."""
         self.play.inputs.fill(inputs)
         self.game.reseed(0, 1)
-        seen = self.game.step(**self.play.inputs.arguments)
-        return self.state() | {"numbers": _row(seen)}
+        result = self.game.step(**self.play.inputs.arguments)
+        return self.state() | {"numbers": _row(result)}
 
     def compare(self, inputs=None):
         """Compare a replay with the eager step from the same state; return how far they are apart, in words."""
@@ -120,17 +120,17 @@ def alike(got, expected):
     return text
 
 
-def differing(one, other):
+def differing(got, expected):
     """Return (the largest relative difference, how many arrays and numbers differ, which differs most)."""
-    one, other = dict(_flat(one)), dict(_flat(other))
+    got, expected = dict(_flat(got)), dict(_flat(expected))
     worst, count, which = 0.0, 0, ""
-    for name, expected in other.items():
-        got = one[name]
-        if np.array_equal(got, expected, equal_nan=True):
+    for name, b in expected.items():
+        a = got[name]
+        if np.array_equal(a, b, equal_nan=True):
             continue
         count += 1
-        scale = float(np.abs(expected).max(initial=0)) or 1.0
-        far = float(np.abs(np.asarray(got, np.float64) - expected).max()) / scale
+        scale = float(np.abs(b).max(initial=0)) or 1.0
+        far = float(np.abs(np.asarray(a, np.float64) - b).max()) / scale
         far = np.inf if np.isnan(far) else far
         if far >= worst:
             worst, which = far, name
@@ -138,7 +138,7 @@ def differing(one, other):
 
 
 def changed(before, after):
-    """Yield the names of the arrays that are others now, without numbers such as counts of steps."""
+    """Yield the names of the arrays that differ, without numbers such as counts of steps."""
     after = dict(_flat(after))
     for name, array in _flat(before):
         if array.ndim and not np.array_equal(array, after[name], equal_nan=True):
@@ -160,8 +160,8 @@ def _copied(state):
     }
 
 
-def _row(seen):
-    return np.array([float(value) for value in seen])
+def _row(result):
+    return np.array([float(value) for value in result])
 
 
 def needs_a_gpu(questions):

@@ -23,7 +23,7 @@ PRODUCTS = [(1, 1, 1), (3, 5, 7), (64, 48, 80), (1, 100, 512), (512, 1, 3), (409
 
 
 def products(device):
-    """Matrix products, against float64: each precision, transposed factors, adding to what is there."""
+    """Ask for each way of a product, in each precision."""
     if device.kind == "gpu":
         yield "cuBLAS is called directly", lambda: (cublas.available(device.array_module), "by ctypes")
         for dtype in ("float64", "float32", "float16", "bfloat16"):
