@@ -10,7 +10,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks import contenders, epoch, games, gpu_session, networks, operations, processes, quality, step
+from benchmarks import (
+    contenders,
+    epoch,
+    games,
+    gpu_session,
+    networks,
+    operations,
+    processes,
+    quality,
+    session_summary,
+    step,
+)
 from benchmarks.clock import Target
 from benchmarks.gpu_check import __main__ as gpu_check
 from benchmarks.gpu_check import compare, played, questions
@@ -173,8 +184,8 @@ def test_the_summary_tells_what_failed_and_how_fast_it_is():
     )
     parts = [gpu_session.Part(name, (), 1) for name in ("check", "pytest", "step", "kernels")]
     rows = [(part, status, 3.0, 4.0) for part, status in zip(parts, (1, "out of time", 0, 0), strict=True)]
-    lines = gpu_session.summary(rows, {"pytest": tests, "kernels": "x\n" * 500}, tables)
-    assert len(lines) <= gpu_session.LONGEST
+    lines = session_summary.summary(rows, {"pytest": tests, "kernels": "x\n" * 500}, tables)
+    assert len(lines) <= session_summary.LONGEST
     assert "- card: H200" in lines
     assert "| pytest | out of time | 3 | 4 |" in lines
     assert [line for line in lines if "WRONG" in line] == wrong[:3]
