@@ -63,7 +63,7 @@ def parts(device, quick):
         Part("kernels", module("benchmarks.kernels", *kernels, table=False), 30, 10),
         Part("epoch", module("benchmarks.epoch", *epoch), 35),
     ]
-    return [part for part in result if part.name != "kernels" or importlib.util.find_spec("benchmarks.kernels")]
+    return [part for part in result if part.name != "kernels" or not cpu]  # a CPU has none of these kernels
 
 
 def limits(parts, left):
@@ -105,12 +105,18 @@ def main():
     args = parser.parse_args()
     if args.budget < 30:
         parser.error(f"--budget expected at least 30 seconds, got {args.budget}")
+    todo = parts(args.device, args.quick)
+    unknown = set(args.only or ()) - {part.name for part in todo}
+    if unknown:
+        parser.error(
+            f"--only expected one of {', '.join(part.name for part in todo)}, got {', '.join(sorted(unknown))}"
+        )
     out, begun, rows, texts, tables = args.out, time.perf_counter(), [], {}, {}
     out.mkdir(parents=True, exist_ok=True)
     (out / "log.txt").write_text("", encoding="utf-8")
     for line in missing():
         print(line, flush=True)
-    todo = [part for part in parts(args.device, args.quick) if not args.only or part.name in args.only]
+    todo = [part for part in todo if not args.only or part.name in args.only]
     lines = []
     for i, part in enumerate(todo):
         left = args.budget - (time.perf_counter() - begun)

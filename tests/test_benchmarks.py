@@ -159,7 +159,16 @@ def test_time_that_a_part_leaves_goes_to_the_others():
 
 def test_the_check_comes_first_and_speed_last():
     names = [part.name for part in gpu_session.parts("gpu", False)]
-    assert [name for name in names if name != "kernels"] == ["info", "check", "pytest", "step", "operations", "epoch"]
+    assert names == ["info", "check", "pytest", "step", "operations", "kernels", "epoch"]
+    assert [part.name for part in gpu_session.parts("cpu", True)] == [name for name in names if name != "kernels"]
+
+
+def test_a_part_that_does_not_exist_is_refused(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr("sys.argv", ["gpu_session", "--out", str(tmp_path / "out"), "--only", "chekc"])
+    with pytest.raises(SystemExit):
+        gpu_session.main()
+    assert "--only expected one of info, check, pytest, " in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
 
 
 STEP_TABLE = """### tiny: 16 x 16, 1 channels, width 4, batch 8
