@@ -47,10 +47,12 @@ def lines_of(process, ends, silence=None):
     lines, ends = queue.SimpleQueue(), max(ends, time.perf_counter() + 1)
 
     def read():
-        with process.stdout as stdout:
-            for line in stdout:
-                lines.put(line)
-        lines.put(None)
+        try:
+            with process.stdout as stdout:
+                for line in stdout:
+                    lines.put(line)
+        finally:
+            lines.put(None)
 
     threading.Thread(target=read, daemon=True).start()  # it stays if the process cannot be killed
 
