@@ -120,7 +120,7 @@ def recorded(game):
     Raises UserError where it cannot be recorded.
     """
     notes = []
-    play = Graphed(game, tell=notes.append)
+    play = Graphed(game, notes.append)
 
     def step(inputs):
         result = play(inputs)

@@ -33,7 +33,7 @@ def many_steps(device, steps, curves, how):
     options, shapes = training_of(network)
     game = DCGAN(DCGAN.Options.of(options), shapes, device, 0)
     notes, losses, memory, at, epoch = [], [], [], 0, 0
-    play = Graphed(game, tell=notes.append) if how == "graph" else lambda inputs: game.step(**inputs)
+    play = Graphed(game, notes.append) if how == "graph" else lambda inputs: game.step(**inputs)
     loader, pool = Loader(images, batch_size=network["batch_size"], device=device), cupy.get_default_memory_pool()
     start = time.perf_counter()
     while at < steps:

@@ -25,7 +25,7 @@ class Played:
         backend.set_matmul_precision(precision)
         self.device, self.shapes, self.batch, self.notes = device, shapes, batch, []
         self.game = cls(cls.Options.of(options), shapes, device, 0, np.float32)
-        self.play = Graphed(self.game, tell=self.notes.append)
+        self.play = Graphed(self.game, self.notes.append)
         self.rng = np.random.default_rng(12)
         self.inputs = self.drawn(1)
         for step in range(1, steps + 1):
