@@ -128,6 +128,19 @@ def test_a_mean_far_above_the_spread_costs_no_digits(paths, rng):
     assert relative_error(backend.to_numpy(y), exact) < 1e-5
 
 
+@pytest.mark.parametrize("outliers", [[0], [0, 1, 2, 3, 4, 5, 6, 7], [4095]])
+def test_a_few_rows_far_from_the_others_cost_no_digits(paths, outliers, rng):
+    """The squares are not summed around those rows."""
+    arrays = draw_batchnorm(rng, np.float32, (4096, 3))
+    arrays[0][outliers] += 1e6 * rng.uniform(1, 2, 3).astype(np.float32)
+    exact = [a.astype(np.float64) for a in arrays]
+    y, _ = ops.batchnorm_forward(*exact)
+    there_now = [there(a) for a in arrays]
+    fast_y, _ = paths[ops.batchnorm_forward][1](*there_now)
+    np.testing.assert_allclose(backend.to_numpy(there_now[4]), exact[4], rtol=1e-5)
+    np.testing.assert_allclose(backend.to_numpy(fast_y), y, rtol=1e-5, atol=1e-5)
+
+
 def test_what_it_does_not_serve_is_left_to_the_readable_one(paths, rng):
     arrays = [there(a) for a in draw_batchnorm(rng, np.float32, (4, 3, 2, 2))]
     serves = paths[ops.batchnorm_forward][0]
