@@ -31,11 +31,15 @@ def steps_of(game):
     return Graphed(game)
 
 
+MANY = 10  # kinds of inputs after which no more is hoped for
+
+
 class Graphed:
     """Plays a game's steps: launched kernel by kernel, rehearsed twice, recorded, then replayed.
 
-    A step whose inputs have other shapes than the first one's, as an epoch's last batch may, is played kernel by
-    kernel. Where a step cannot be recorded, ``tell`` is given a line that says why, and all are played like that.
+    A recording is for inputs of one kind, that of two steps in a row; one of another kind, as an epoch's shorter last
+    batch, is played kernel by kernel. Where a step cannot be recorded, ``tell`` is given a line that says why, and all
+    are played like that.
 
     Attributes: play, what the next step does; recorder, with the graph, once there is one.
     """
@@ -43,17 +47,28 @@ class Graphed:
     def __init__(self, game, tell=say):
         self.game, self.tell, self.play = game, tell, self.first
         self.kind = self.recorder = None
+        self.kinds = 0  # seen before there was a recorder
 
     def __call__(self, inputs):
         kind = graphs.kind_of_arguments(inputs)
-        if self.kind is None:
-            self.kind = kind
-        return self.play(inputs) if kind == self.kind else self.game.step(**inputs)
+        if kind == self.kind:
+            return self.play(inputs)
+        if self.recorder is None and self.play != self.eager:
+            self.kind, self.play = kind, self.first
+            self.kinds += 1
+            if self.kinds > MANY:
+                return self.give_up("its inputs are of another kind at every step", inputs)
+            return self.play(inputs)
+        return self.eager(inputs)
+
+    def eager(self, inputs):
+        """Play a step kernel by kernel."""
+        return self.game.step(**inputs)
 
     def first(self, inputs):
         """Play a step that compiles the kernels."""
         self.play = self.prepare
-        return self.game.step(**inputs)
+        return self.eager(inputs)
 
     def prepare(self, inputs):
         """Play a step on the arrays, the memory and the stream of the recording."""
@@ -110,10 +125,10 @@ class Graphed:
     def give_up(self, problem, inputs):
         """Play this step, and all that follow, kernel by kernel."""
         self.tell(f"a step cannot be one CUDA graph ({problem}): its kernels are launched one by one")
-        self.recorder, self.play = None, lambda inputs: self.game.step(**inputs)
+        self.recorder, self.play = None, self.eager
         for member in with_clocks(self.game):
             member.keep_clock(False)
-        return self.game.step(**inputs)
+        return self.eager(inputs)
 
     def _step(self):
         seen = self.game.step(**self.inputs.arguments)

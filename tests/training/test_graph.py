@@ -134,6 +134,33 @@ def test_shorter_batches_are_played_kernel_by_kernel_and_counted(double):
     assert_same(*games)
 
 
+def test_a_run_that_begins_with_a_short_batch_is_recorded_too(double):
+    games, told = [dcgan() for _ in range(2)], []
+    graphed = Graphed(games[0], told.append)
+    for play_step, game in ((graphed, games[0]), (eager(games[1]), games[1])):
+        play(game, play_step, [1], count=3)
+        play(game, play_step, range(2, 9))
+    assert told == [RECORDED]
+    assert_same(*games)
+
+
+def test_inputs_that_are_never_of_one_kind_are_noticed(double):
+    class Numbered(DCGAN):
+        """Is given the number of the step, an int, which a recording would hold."""
+
+        def draw(self, batches, rng, at):
+            return super().draw(batches, rng, at) | {"number": at.step}
+
+        def step(self, number, **inputs) -> StepResult:
+            return super().step(**inputs)
+
+    games, told = [dcgan(Numbered) for _ in range(2)], []
+    ours = play(games[0], Graphed(games[0], told.append), range(1, 15))
+    (line,) = told
+    assert line.startswith("a step cannot be one CUDA graph (its inputs are of another kind at every step): ")
+    np.testing.assert_allclose(ours, play(games[1], eager(games[1]), range(1, 15)), rtol=1e-9)
+
+
 def test_a_loaded_state_is_gone_on_from(double):
     """Between replays, and with as many steps done as the saved one had."""
     games = [dcgan(ema=0.9, lr_decay="linear") for _ in range(3)]
