@@ -297,17 +297,39 @@ def test_batchnorm_with_the_activation_behind_it(paths, slope, shape, rng):
     )
 
 
-def test_a_replaced_activation_is_called(paths, rng):
-    class Doubled(layers.ReLU):
-        def forward(self, x, train=True):
-            y, cache = super().forward(x, train)
-            return 2 * y, cache
+class Doubled(layers.ReLU):
+    """Another forward."""
 
-    x = rng.standard_normal((6, 3)).astype(np.float32)
-    here = layers.Sequential(layers.BatchNorm1d(3), Doubled())
-    expected, _ = here.forward(x)
-    y, _ = here.to("gpu").forward(there(x))
+    def forward(self, x, train=True):
+        y, cache = super().forward(x, train)
+        return 2 * y, cache
+
+
+class Guided(layers.ReLU):
+    """Another backward."""
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return 3 * super().backward(dy, cache, need_dx, need_dw)
+
+
+class Frozen(layers.BatchNorm1d):
+    """Normalises by its running statistics, always."""
+
+    def forward(self, x, train=True):
+        return super().forward(x, train=False)
+
+
+@pytest.mark.parametrize(
+    ("norm", "activation"), [(layers.BatchNorm1d, Doubled), (layers.BatchNorm1d, Guided), (Frozen, layers.ReLU)]
+)
+def test_layers_with_methods_of_their_own_are_called(paths, norm, activation, rng):
+    x, dy = (rng.standard_normal((6, 3)).astype(np.float32) for _ in range(2))
+    here = layers.Sequential(norm(3), activation())
+    expected, cache = here.forward(x)
+    dx = here.backward(dy, cache)
+    y, cache = here.to("gpu").forward(there(x))
     np.testing.assert_allclose(backend.to_numpy(y), expected, atol=1e-5)
+    np.testing.assert_allclose(backend.to_numpy(here.backward(there(dy), cache)), dx, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- the compilers

@@ -16,7 +16,7 @@ from nanogan.ops.checks import check_dy
 from nanogan.ops.rows import to_rows
 
 LANES, ROWS = 32, 8  # of a block in batchnorm.cu
-LARGEST = 2**31  # numbers: the kernels count in 32 bits
+LARGEST = 2**31 - 2**20  # numbers: the kernels count in 32 bits, one grid beyond the end
 NONE = 1.0  # the slope of no activation
 
 
