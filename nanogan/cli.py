@@ -118,7 +118,7 @@ def run(main):
     except OSError as error:
         code, message = 1, f"error: {_of_the_system(error)}"
     except MemoryError as error:  # CuPy's OutOfMemoryError is one
-        code, message = 1, _out_of_memory(error)
+        code, message = 1, _out_of_memory(error, gpu=type(error).__module__.startswith("cupy"))
     except KeyboardInterrupt:
         code, message = 130, "stopped"
     except Exception as error:
@@ -195,10 +195,10 @@ def _warn_of_another_nanogan(name):
         )
 
 
-def _out_of_memory(error):
+def _out_of_memory(error, gpu=False):
     return (
-        f"error: out of memory ({error}): use smaller batches (--batch-size), networks (--width) or pictures "
-        "(--image-size), or draw fewer"
+        f"error: out of memory ({error}): use smaller batches (--batch-size), networks (--width) or images "
+        f"(--image-size), or draw fewer{'; NANOGAN_GRAPH=0 saves memory, too' if gpu else ''}"
     )
 
 
@@ -206,7 +206,7 @@ def _gpu_failed(error):
     """One sentence for an error of CUDA's libraries; some are short of memory too, and say so in their own way."""
     text = one_line(error, 300)  # a compiler's log may be long
     if "ALLOC_FAILED" in text or "MemoryAllocation" in text:
-        return _out_of_memory(text)
+        return _out_of_memory(text, gpu=True)
     return (
         f"error: the GPU stopped working ({text}): start again, from the last checkpoint if there is one; if it "
         "happens again, look at nvidia-smi and the driver's log, or use --device cpu"

@@ -325,4 +325,5 @@ def test_many_arrays_come_over_together(device, rng):
     for name, expected in (here | {"every other": here["labels"][::2], "count": np.array(7)}).items():
         assert type(came[name]) is np.ndarray
         assert came[name].dtype == expected.dtype
+        assert came[name].shape == expected.shape
         np.testing.assert_array_equal(came[name], expected)

@@ -430,11 +430,16 @@ def test_info_names_the_operations_that_have_fast_paths(monkeypatch):
 
 
 def test_the_fast_paths_of_a_gpu_are_named_where_it_works(double, tmp_path):
-    assert "gpu: adam, batchnorm, leaky_relu, relu, sigmoid, tanh" in info.report()["settings"]["fast paths"]
+    names = [
+        "adam", "batchnorm", "batchnorm and leaky_relu", "batchnorm and relu", "bce_with_logits", "conv2d",
+        "conv_transpose2d", "hinge", "l1", "leaky_relu", "linear", "mean_probability", "move_average", "mse", "relu",
+        "saturating_bce", "score", "sigmoid", "tanh",
+    ]  # fmt: skip
+    assert f"gpu: {', '.join(names)}" in info.report()["settings"]["fast paths"]
     flags = "--data=digits", "--dry-run", "--width=4", "--device=gpu", "--out=run"
     done = starting.run(SCRIPT, *flags, folder=tmp_path)
     said = [line for line in done.stdout.splitlines() if line.startswith("computed by ")]
     assert said == [
-        "computed by nanogan/fast: leaky_relu, batchnorm, relu, tanh, adam; the rest by nanogan/ops (all of it with "
-        "NANOGAN_FAST=0)"
+        "computed by nanogan/fast: conv2d, leaky_relu, batchnorm and leaky_relu, bce_with_logits, conv_transpose2d, "
+        "batchnorm and relu, tanh, adam, mean_probability; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)"
     ]

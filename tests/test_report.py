@@ -621,7 +621,9 @@ def test_the_command_prints_the_path_and_tells_mistakes(run, tmp_path):
 
 def test_the_parts_of_the_page_are_installed_with_the_package():
     text = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-    (names,) = re.findall(r"\[tool\.setuptools\.package-data\]\n\"nanogan.report\" = \[(.*?)\]", text, re.S)
+    (names,) = re.findall(
+        r"\[tool\.setuptools\.package-data\][^[]*\[?[^\n]*\n\"nanogan.report\" = \[(.*?)\]", text, re.S
+    )
     assert {"report.html", "report.css", "report.js"} <= set(re.findall(r'"(.*?)"', names))
 
 

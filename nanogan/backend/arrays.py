@@ -43,7 +43,7 @@ def to_numpy(x):
 
 def all_to_numpy(arrays):
     """Return {name: NumPy array} of ``arrays``, on either device: as :func:`to_numpy`, but a GPU is waited for once."""
-    there = {name: channels_last(x) for name, x in arrays.items() if array_module(x) is not np}
+    there = {name: x for name, x in arrays.items() if array_module(x) is not np}
     if not there:
         return dict(arrays)
     import cupy
@@ -51,11 +51,15 @@ def all_to_numpy(arrays):
 
     copied = {}
     for name, x in there.items():
-        rows = x.transpose(0, 2, 3, 1) if x.ndim == 4 else cupy.ascontiguousarray(x)  # as it lies in memory
-        pinned = cupyx.empty_pinned(rows.shape, rows.dtype)  # memory that the GPU writes to while the host goes on
-        rows.get(out=pinned, blocking=False)
-        copied[name] = np.asarray(pinned).transpose(0, 3, 1, 2) if x.ndim == 4 else np.asarray(pinned)
-    cupy.cuda.get_current_stream().synchronize()
+        with x.device:
+            rows = cupy.ascontiguousarray(x.transpose(0, 2, 3, 1) if x.ndim == 4 else x)  # as it lies in memory
+            pinned = cupyx.empty_pinned(rows.shape, rows.dtype)  # memory that the GPU writes to while the host goes on
+            rows.get(out=pinned, blocking=False)
+        host = np.asarray(pinned)
+        copied[name] = host.transpose(0, 3, 1, 2) if x.ndim == 4 else host.reshape(x.shape)
+    for device in {x.device.id for x in there.values()}:
+        with cupy.cuda.Device(device):
+            cupy.cuda.get_current_stream().synchronize()
     return {name: copied.get(name, x) for name, x in arrays.items()}
 
 

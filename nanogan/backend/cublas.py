@@ -79,12 +79,20 @@ def product(a, b, *, out, add=False, tf32=False):
     return out
 
 
+def forget(device, stream):
+    """Give back the handle and the workspace of a stream that is no longer used."""
+    handle = _handles.pop((device, stream), None)
+    if handle is not None:
+        handle.library.cublasDestroy_v2(handle.pointer)
+
+
 def open_library(cupy):
     """Return the cuBLAS that CuPy has loaded, with the types of its functions. Raises OSError if it is not found."""
     major = cupy.cuda.runtime.runtimeGetVersion() // 1000
     library = ctypes.CDLL(f"cublas64_{major}.dll" if os.name == "nt" else f"libcublas.so.{major}")
     pointer, integer = ctypes.c_void_p, ctypes.c_int
     library.cublasCreate_v2.argtypes = [ctypes.POINTER(pointer)]
+    library.cublasDestroy_v2.argtypes = [pointer]
     library.cublasSetStream_v2.argtypes = [pointer, pointer]
     library.cublasSetWorkspace_v2.argtypes = [pointer, pointer, ctypes.c_size_t]
     matrix = [pointer, integer, integer]

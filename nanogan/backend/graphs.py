@@ -4,23 +4,29 @@ Launching a kernel costs the host some microseconds; a small network's kernels t
 launched by the GPU itself.
 
 What is recorded are kernels, their arguments and the addresses of their arrays. So a replay computes with what those
-arrays hold then; Python numbers are as they were; and memory that the kernels use must never go to anybody else. Hence
-a memory pool for the recording alone, and a rehearsal, which fills that pool: while a stream is recorded, no memory can
-be asked of the driver.
+arrays hold then; Python numbers are as they were; and memory that the kernels use must never be reused by others. Hence
+a memory pool for the recording alone, and calls that fill it beforehand: while a stream is recorded, the driver should
+not be asked for memory.
 """
 
 import contextlib
 import functools
 import gc
 import os
+import weakref
 
 import numpy as np
+
+from nanogan.backend import cublas
 
 ON = os.environ.get("NANOGAN_GRAPH", "1").strip().lower() not in ("0", "false", "no", "off")
 
 
 class Recorder:
-    """Records what a function launches, on the current GPU. First :meth:`rehearse`, then :meth:`record`."""
+    """Records what a function launches, on the current GPU: :meth:`warm_up`, :meth:`record`, then :meth:`replay`.
+
+    Its memory goes back to the driver with it.
+    """
 
     def __init__(self):
         import cupy
@@ -28,8 +34,11 @@ class Recorder:
         self.cupy = cupy
         self.stream = cupy.cuda.Stream(non_blocking=True)  # the null stream cannot be recorded
         self.pool = cupy.cuda.MemoryPool()
+        # CuPy's pools do not free what they hold when they go
+        release = weakref.finalize(self, _release, self.pool, cupy.cuda.Device().id, self.stream.ptr)
+        release.atexit = False
 
-    def rehearse(self, function):
+    def warm_up(self, function):
         """Call ``function`` as :meth:`record` will, but let it compute; return what it returns."""
         self.cupy.get_default_memory_pool().free_all_blocks()  # what earlier calls left is needed once more
         with self._aside():
@@ -75,12 +84,17 @@ class Recorder:
             self.stream.synchronize()
 
 
+def _release(pool, device, stream):
+    cublas.forget(device, stream)
+    pool.free_all_blocks()
+
+
 class Static:
     """Arrays of fixed addresses that stand for a function's arguments while it is recorded.
 
     ``arguments`` are arrays on the device and numbers in dictionaries, lists and tuples. Floats become 0-dimensional
-    arrays of ``dtype``, so that they may change from one replay to the next; all else that is no array is part of the
-    recording. :meth:`fill` copies other arguments of the same kind, as :func:`kind_of_arguments` says, into them.
+    arrays of ``dtype``, so that they may change from one replay to the next; everything else is part of the recording.
+    :meth:`fill` copies other arguments of the same kind, as :func:`kind_of_arguments` says, into them.
     """
 
     def __init__(self, arguments, dtype):
@@ -149,11 +163,12 @@ def kind_of_arguments(arguments):
     return kind(arguments)
 
 
-def packed(values):
-    """Return 0-dimensional arrays on the device as one array, by one kernel."""
+def packed(values, together=None):
+    """Return 0-dimensional arrays on the device as one array, by one kernel; in ``together`` if it is given."""
     import cupy
 
-    together = cupy.empty(len(values), values[0].dtype)
+    if together is None:
+        together = cupy.empty(len(values), np.result_type(*(value.dtype for value in values)))
     values = [value.astype(together.dtype, copy=False) for value in values]
     _packing(len(values))(*values, *(together[i] for i in range(len(values))))
     return together

@@ -65,7 +65,10 @@ def _bfloat16():
 def product(a, b):
     """a @ b for two matrices, in the precision that :func:`set_matmul_precision` chose; float32 in is float32 out."""
     if isinstance(a, np.ndarray):
-        return a @ b if _reads_all_of(a) else _rounded(a) @ _rounded(b)
+        if _reads_all_of(a):
+            return a @ b
+        with np.errstate(over="ignore", invalid="ignore"):  # beyond 65504 fp16 is infinite, and training reports it
+            return _rounded(a) @ _rounded(b)
     cupy = array_module(a)
     dtype = a.dtype if _reads_all_of(a) else np.dtype(np.float32)
     a, b = _as_read(a), _as_read(b)
@@ -102,8 +105,7 @@ def _as_read(x):
 def _rounded(x):
     """float32 -> the nearest number of the chosen 16-bit format, in float32."""
     if _precision == "fp16":
-        with np.errstate(over="ignore"):  # beyond 65504 fp16 is infinite, and training reports it
-            return x.astype(np.float16).astype(np.float32)
+        return x.astype(np.float16).astype(np.float32)
     # bfloat16 is float32 without its last 16 bits; to the nearest, and to the even one of two that are equally near
     bits = np.asarray(x, np.float32).view(np.uint32)
     rounded = (bits + (np.uint32(0x7FFF) + (bits >> np.uint32(16) & np.uint32(1)))) & np.uint32(0xFFFF0000)

@@ -181,6 +181,7 @@ class Game:
     images_per_row = None  # of the sample grids; about as many as there are rows if not given
     generates = True  # whether generate makes images from random numbers alone; a translator needs images
     least_batch = 1  # images that a step needs; BatchNorm of vectors has no variance of one
+    recordable = True  # False for a step that depends on what it counted on the host: see nanogan.training.graph
     generated = slice(None)  # those of sample's images that are compared with the real ones
     device = Device("cpu")  # where its arrays are
 
@@ -210,7 +211,9 @@ class Game:
         """Update every network; return a NamedTuple of 0-d arrays, whose fields are the columns of log.csv.
 
         Its class is the method's annotation: ``def step(self, real, z) -> Seen``. A step is deterministic, a function
-        of its inputs and of the game's state alone, and reads nothing back to the host. The run stops if a field whose
+        of its inputs and of the game's state alone, and reads nothing back to the host. On a GPU it is recorded and
+        played again as one CUDA graph: Python's lines then run no more, so a step that branches on what it counted says
+        ``recordable = False``. The run stops if a field whose
         name starts with "loss" is not finite. Fields d_real and d_fake_after are mean probabilities, and are watched
         for a discriminator that wins: a critic's scores are called otherwise.
         """

@@ -37,6 +37,7 @@ class Ema:
     Source: Y. Yazici et al., The Unusual Effectiveness of Averaging in GAN Training, arXiv:1806.04498.
     """
 
+    keeps_time_on_a_gpu = True  # by keep_clock: see nanogan.optim.Optimizer
     beta = Number("a beta with 0 <= beta < 1", lambda beta: 0 <= beta < 1)  # checked whenever it is set
 
     def __init__(self, network, *, beta):

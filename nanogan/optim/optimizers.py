@@ -140,7 +140,7 @@ class Optimizer:
         """Return what the next steps depend on besides parameters: ``{"steps", "lr", "initial_lr", "state"}``."""
         return {
             "steps": int(self.steps),
-            "lr": float(self.lr),
+            "lr": _as_python(self.lr),
             "initial_lr": self.initial_lr,
             "state": dict(self.state),
         }
@@ -179,6 +179,12 @@ class Optimizer:
     def _is_unread(self, name):
         """Whether a step multiplies the array called ``name`` by 0: the buffer of a momentum of 0."""
         return name.endswith(".momentum_buffer") and getattr(self, "momentum", None) == 0
+
+
+def _as_python(lr):
+    """A learning rate, perhaps an array on a GPU, as a float: 2e-4 and not float32's 0.00019999999494757503."""
+    number = float(lr)
+    return number if isinstance(lr, float) or lr.dtype == np.float64 else float(f"{number:.7g}")
 
 
 def _zeros_like(array):

@@ -6,7 +6,7 @@
 A step is a function of its inputs and of the game's state, and reads nothing back; so what it launches is the same each
 time, and :mod:`nanogan.backend.graphs` can record it. What changes from step to step must then be on the device: the
 inputs are copied into arrays of fixed addresses, and optimisers and averages of weights keep a clock there. What a step
-counts on the host (an optimiser's steps, the batches that BatchNorm has seen) is counted on after each replay.
+counts on the host (an optimiser's steps, the batches that BatchNorm has seen) is advanced after each replay.
 """
 
 import contextlib
@@ -16,9 +16,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from nanogan import dispatch
-from nanogan.backend import graphs
+from nanogan.backend import graphs, matmul_precision
 from nanogan.errors import UserError
 from nanogan.progress import say
+
+MANY = 10  # kinds of inputs after which no more is hoped for
+PLAIN = (bool, int, float, str, tuple, type(None))
 
 
 def steps_of(game):
@@ -32,31 +35,47 @@ def steps_of(game):
 
 
 class Graphed:
-    """Plays a game's steps: launched kernel by kernel, rehearsed twice, recorded, then replayed.
+    """Plays a game's steps. Each method below plays one, and says which one plays the next:
 
-    A step whose inputs have other shapes than the first one's, as an epoch's last batch may, is played kernel by
-    kernel. Where a step cannot be recorded, ``tell`` is given a line that says why, and all are played like that.
+        first -> prepare -> rehearse -> record -> replay -> replay -> ...        eager: after give_up, for good
 
-    Attributes: play, what the next step does; recorder, with the graph, once there is one.
+    A recording is for inputs of one kind, that of two steps in a row; one of another kind, as an epoch's shorter last
+    batch, is played kernel by kernel. Where a step cannot be recorded, ``report`` is given a line that says why, and
+    all are played like that.
+
+    Attributes: play, the method that plays the next step; recorder, with the graph, once there is one.
     """
 
-    def __init__(self, game, tell=say):
-        self.game, self.tell, self.play = game, tell, self.first
-        self.kind = self.recorder = None
+    def __init__(self, game, report=say):
+        self.game, self.report, self.play = game, report, self.first
+        self.kind = self.recorder = self.inputs = self.draws = self.numbers = None
+        self.kinds = 0  # seen before there was a recorder
 
     def __call__(self, inputs):
+        inputs = graphs.mapped(lambda leaf: leaf.item() if isinstance(leaf, np.generic) else leaf, inputs)
         kind = graphs.kind_of_arguments(inputs)
-        if self.kind is None:
-            self.kind = kind
-        return self.play(inputs) if kind == self.kind else self.game.step(**inputs)
+        if kind == self.kind:
+            return self.play(inputs)
+        if self.recorder is None and self.play != self.eager:
+            self.kind, self.play = kind, self.first
+            self.kinds += 1
+            if self.kinds > MANY:
+                return self.give_up("its inputs are of another kind at every step", inputs)
+            return self.play(inputs)
+        return self.eager(inputs)
+
+    def eager(self, inputs):
+        """Play a step kernel by kernel."""
+        return self.game.step(**inputs)
 
     def first(self, inputs):
         """Play a step that compiles the kernels."""
+        seen = self.eager(inputs)
         self.play = self.prepare
-        return self.game.step(**inputs)
+        return seen
 
     def prepare(self, inputs):
-        """Play a step on the arrays, the memory and the stream of the recording."""
+        """Play a step on the arrays, the memory and the stream of the recording, which this makes."""
         problem = why_not(self.game, inputs)
         if problem:
             return self.give_up(problem, inputs)
@@ -64,60 +83,66 @@ class Graphed:
         self.draws = Draws(self.game)
         for member in with_clocks(self.game):
             member.keep_clock(True)
-        self.play = self.rehearse
         with self.draws.noted():
-            seen, numbers = self.recorder.rehearse(self._step)
+            seen, numbers = self.recorder.warm_up(self._step)
         self.row_of = type(type(seen).__name__, (type(seen),), {"__doc__": "What a step returned; row: as one array."})
+        self.numbers = self.recorder.cupy.empty_like(numbers)
+        self.play = self.rehearse
         return self._seen(numbers)
 
     def rehearse(self, inputs):
-        """Play one more step like that: the memory that the first gave back is now cut as the recording needs it."""
+        """Play one more step like that, which asks for the same memory as the recording: ``prepare`` asked for more."""
         self.inputs.fill(inputs)
         self.draws.fill()
-        self.play = self.record
         with self.draws.repeated():
-            _, numbers = self.recorder.rehearse(self._step)
-        return self._seen(numbers)
+            self.recorder.warm_up(self._step)
+        self.play = self.record
+        return self._seen(self.numbers)
 
     def record(self, inputs):
         """Record a step, then play it as a replay."""
-        counts = Counts(self.game)
+        before, problem = Held(self.game), None
         try:
             with self.draws.repeated():
-                _, self.numbers = self.recorder.record(self._step)
-            self.counted = counts.changes()
+                self.recorder.record(self._step)
+            self.changes = before.changes()
         except Exception as error:  # CuPy and CUDA refuse with exceptions of many kinds
-            counts.take_back()
-            return self.give_up(reason(error), inputs)
-        counts.take_back()
-        self.settings = Settings(self.game)
-        self.tell("from this step on a step is one CUDA graph (NANOGAN_GRAPH=0 launches its kernels one by one)")
+            problem = reason(error)
+        finally:
+            before.take_back()
+        if problem:
+            return self.give_up(problem, inputs)
+        self.held = before
+        self.report("from this step on a step is one CUDA graph (NANOGAN_GRAPH=0 launches its kernels one by one)")
         self.play = self.replay
-        return self.replay(inputs)
+        return self._replayed(inputs)
 
     def replay(self, inputs):
-        """Play the recorded step; record it anew if an optimiser's settings or a network's arrays are others now."""
-        if not self.settings.hold():
+        """Play the recorded step; record it anew if what the recording holds has changed."""
+        if not self.held.holds(self.changes):
             self.play = self.record
             return self.record(inputs)
-        self.inputs.fill(inputs)
-        self.draws.fill()
-        self.recorder.replay()
-        self.counted.add()
-        self.settings.restore()
-        return self._seen(self.numbers)
+        return self._replayed(inputs)
 
     def give_up(self, problem, inputs):
         """Play this step, and all that follow, kernel by kernel."""
-        self.tell(f"a step cannot be one CUDA graph ({problem}): its kernels are launched one by one")
-        self.recorder, self.play = None, lambda inputs: self.game.step(**inputs)
+        self.report(f"a step cannot be one CUDA graph ({problem}): its kernels are launched one by one")
+        self.inputs = self.draws = self.numbers = self.recorder = None
+        self.play = self.eager
         for member in with_clocks(self.game):
             member.keep_clock(False)
-        return self.game.step(**inputs)
+        return self.eager(inputs)
+
+    def _replayed(self, inputs):
+        self.inputs.fill(inputs)
+        self.draws.fill()
+        self.recorder.replay()
+        self.changes.make()
+        return self._seen(self.numbers)
 
     def _step(self):
         seen = self.game.step(**self.inputs.arguments)
-        return seen, graphs.packed(seen)
+        return seen, graphs.packed(seen, self.numbers)
 
     def _seen(self, numbers):
         """What the step returned, in memory that the next one leaves alone."""
@@ -129,14 +154,15 @@ class Graphed:
 
 def why_not(game, inputs):
     """Return in a few words what keeps a step from being recorded, as far as can be seen before; None if nothing."""
+    if not game.recordable:
+        return f"{type(game).__name__} says so"
     for name, value in inputs.items():
         if any(isinstance(leaf, np.ndarray) for leaf in graphs.leaves(value)):
             return f"its input {name} is on the host"
-    for name, optimizer in game.optimizers().items():
-        if not vars(type(optimizer)).get(
-            "keeps_time_on_a_gpu"
-        ):  # not inherited: a rule of one's own may count by itself
-            return f"{name}, a {type(optimizer).__name__}, counts its steps on the host"
+    for name, member in game.members().items():
+        # not inherited: a subclass with a rule of its own may count by itself, and says if it does not
+        if hasattr(member, "steps") and not vars(type(member)).get("keeps_time_on_a_gpu"):
+            return f"{name}, a {type(member).__name__}, may count its steps on the host: it has no keeps_time_on_a_gpu"
     return None
 
 
@@ -145,45 +171,10 @@ def with_clocks(game):
     return [member for member in game.members().values() if hasattr(member, "keep_clock")]
 
 
-class Settings:
-    """What a recording holds of a game's optimisers and averages: their options, and where the parameters are."""
-
-    def __init__(self, game):
-        members = [vars(member) for member in with_clocks(game)]
-        self.numbers = [
-            (attributes, name, value)
-            for attributes in members
-            for name, value in attributes.items()
-            if name != "steps" and isinstance(value, (int, float, tuple, type(None)))
-        ]
-        self.on_device = [  # a learning rate that the step sets from its inputs
-            (attributes, name, value)
-            for attributes in members
-            for name, value in attributes.items()
-            if getattr(value, "shape", None) == ()
-        ]
-        self.networks = list(game.networks().values())
-        self.places = self._places()
-
-    def hold(self):
-        """Whether all is as it was."""
-        return all(attributes[name] == value for attributes, name, value in self.numbers) and (
-            self.places == self._places()
-        )
-
-    def restore(self):
-        """Give what the recorded step set its value again, which a step played kernel by kernel may have replaced."""
-        for attributes, name, value in self.on_device:
-            attributes[name] = value
-
-    def _places(self):
-        return [id(parameter) for network in self.networks for _, parameter, _ in network.named_parameters()]
-
-
 class Draws:
     """What layers such as Dropout draw on the host inside a step, in arrays on the device that are filled before it.
 
-    A layer's generator is replaced while a step is rehearsed or recorded: what it is asked for comes as such an array.
+    A layer's generator is replaced while a step is rehearsed or recorded: its methods return these arrays.
     """
 
     def __init__(self, game):
@@ -246,52 +237,76 @@ class _Generator:
         return lambda *arguments, **options: self._draw(method, arguments, options)
 
 
-class Counts:
-    """What a game counts on the host, as it is now: the ``steps`` of its members, and arrays of integers."""
+class Held:
+    """What a recording holds of a game, as it is now: attributes of the game, its members and their layers.
+
+    Kernels were given numbers as they were, and arrays by their addresses. Also what the game counts on the host: the
+    ``steps`` of its members, and arrays of integers. Holding the arrays keeps them, and so their memory, alive.
+    """
 
     def __init__(self, game):
-        self.game = game
-        self.members = [member for member in game.members().values() if isinstance(getattr(member, "steps", None), int)]
-        self.arrays = list(_host_arrays(game.state_dict()))
-        self.steps = [member.steps for member in self.members]
-        self.copies = [array.copy() for array in self.arrays]
-        self.plain = _plain(game)
+        self.entries = [
+            (whose, attributes, name, value)
+            for whose, attributes in _attributes(game)
+            for name, value in attributes.items()
+            if not isinstance(value, np.random.Generator)  # a game's reseed replaces those
+        ]
+        self.arrays = [(array, array.copy()) for array in _host_arrays(game.state_dict())]
+        self.precision = matmul_precision()
 
     def changes(self):
-        """Return how far all has moved since, as :class:`Changes`. Raises UserError for what does not just count."""
-        for array, copy in zip(self.arrays, self.copies, strict=True):
-            if array.dtype.kind not in "iu" and not np.array_equal(array, copy, equal_nan=True):
+        """Return what one step has done since, as :class:`Changes`. Raises UserError for what a replay cannot do."""
+        steps, on_device = [], []
+        for whose, attributes, name, value in self.entries:
+            now = attributes.get(name)
+            if name == "lr" and _is_number_on_device(now):  # which the step has set from its inputs
+                on_device.append((attributes, name, now))
+            elif _same(now, value):
+                continue
+            elif name == "steps" and isinstance(now, int):
+                steps.append((attributes, now - value))
+            elif isinstance(now, PLAIN):
+                raise UserError(f"it changes {whose}.{name} on the host")
+            else:
+                raise UserError(f"it replaces {whose}.{name}")
+        arrays = []
+        for array, copy in self.arrays:
+            if array.dtype.kind in "iu":
+                arrays.append((array, array - copy))
+            elif not np.array_equal(array, copy, equal_nan=True):
                 raise UserError("it changes numbers on the host")
-        changed = [name for name, value in _plain(self.game).items() if self.plain.get(name) != value]
-        if changed:
-            raise UserError(f"it changes {type(self.game).__name__}.{changed[0]} on the host")
-        return Changes(
-            [(member, member.steps - before) for member, before in zip(self.members, self.steps, strict=True)],
-            [
-                (array, array - copy)
-                for array, copy in zip(self.arrays, self.copies, strict=True)
-                if (array != copy).any()
-            ],
-        )
+        return Changes(steps, on_device, arrays)
 
     def take_back(self):
         """Set all to what it was."""
-        for member, steps in zip(self.members, self.steps, strict=True):
-            member.steps = steps
-        for array, copy in zip(self.arrays, self.copies, strict=True):
+        for _, attributes, name, value in self.entries:
+            attributes[name] = value
+        for array, copy in self.arrays:
             array[...] = copy
+
+    def holds(self, changes):
+        """Whether all is as it was, but for what the step itself changes."""
+        changed = changes.names
+        return self.precision == matmul_precision() and all(
+            _same(attributes.get(name), value) or (id(attributes), name) in changed
+            for _, attributes, name, value in self.entries
+        )
 
 
 class Changes:
-    """What one step adds to a game's counts."""
+    """What one step does to a game on the host: it counts, and it sets learning rates, which are on the device."""
 
-    def __init__(self, steps, arrays):
-        self.steps, self.arrays = steps, arrays
+    def __init__(self, steps, on_device, arrays):
+        self.steps, self.on_device, self.arrays = steps, on_device, arrays
+        self.names = {(id(attributes), "steps") for attributes, _ in steps}
+        self.names |= {(id(attributes), name) for attributes, name, _ in on_device}
 
-    def add(self):
-        """Count one step."""
-        for member, more in self.steps:
-            member.steps += more
+    def make(self):
+        """Do the same again, as after a replay."""
+        for attributes, more in self.steps:
+            attributes["steps"] += more
+        for attributes, name, number in self.on_device:
+            attributes[name] = number
         for array, more in self.arrays:
             array += more
 
@@ -302,13 +317,34 @@ def reason(error):
     return lines[0] if lines else type(error).__name__
 
 
+def _attributes(game):
+    """Yield (whose, a dictionary of attributes) of all that a step may read."""
+    networks = list(game.networks().values())
+    yield type(game).__name__, vars(game)
+    for member in game.members().values():
+        networks += [getattr(member, "average", None)] if hasattr(member, "keep_clock") else []
+        yield type(member).__name__, vars(member)
+        if isinstance(getattr(member, "state", None), dict):
+            yield type(member).__name__, member.state
+    for network in networks:
+        for name, layer in network.named_layers() if network is not None else ():
+            yield f"{name or 'the'} {type(layer).__name__}", vars(layer)
+            for part in (layer.params, layer.grads, layer.buffers, vars(layer).get("options")):
+                if part:
+                    yield f"{name} {type(layer).__name__}", part
+
+
+def _same(now, value):
+    return now is value or (type(now) is type(value) and isinstance(value, PLAIN) and now == value)
+
+
+def _is_number_on_device(value):
+    return getattr(value, "shape", None) == () and not isinstance(value, (np.ndarray, np.generic))
+
+
 def _host_arrays(state):
     if isinstance(state, np.ndarray):
         yield state
     elif isinstance(state, Mapping):
         for each in state.values():
             yield from _host_arrays(each)
-
-
-def _plain(game):
-    return {name: value for name, value in vars(game).items() if isinstance(value, (bool, int, float, str, type(None)))}

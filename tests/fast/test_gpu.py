@@ -128,6 +128,19 @@ def test_a_mean_far_above_the_spread_costs_no_digits(paths, rng):
     assert relative_error(backend.to_numpy(y), exact) < 1e-5
 
 
+@pytest.mark.parametrize("outliers", [[0], [0, 1, 2, 3, 4, 5, 6, 7], [4095]])
+def test_a_few_rows_far_from_the_others_cost_no_digits(paths, outliers, rng):
+    """The squares are not summed around those rows."""
+    arrays = draw_batchnorm(rng, np.float32, (4096, 3))
+    arrays[0][outliers] += 1e6 * rng.uniform(1, 2, 3).astype(np.float32)
+    exact = [a.astype(np.float64) for a in arrays]
+    y, _ = ops.batchnorm_forward(*exact)
+    there_now = [there(a) for a in arrays]
+    fast_y, _ = paths[ops.batchnorm_forward][1](*there_now)
+    np.testing.assert_allclose(backend.to_numpy(there_now[4]), exact[4], rtol=1e-5)
+    np.testing.assert_allclose(backend.to_numpy(fast_y), y, rtol=1e-5, atol=1e-5)
+
+
 def test_what_it_does_not_serve_is_left_to_the_readable_one(paths, rng):
     arrays = [there(a) for a in draw_batchnorm(rng, np.float32, (4, 3, 2, 2))]
     serves = paths[ops.batchnorm_forward][0]
@@ -284,17 +297,39 @@ def test_batchnorm_with_the_activation_behind_it(paths, slope, shape, rng):
     )
 
 
-def test_a_replaced_activation_is_called(paths, rng):
-    class Doubled(layers.ReLU):
-        def forward(self, x, train=True):
-            y, cache = super().forward(x, train)
-            return 2 * y, cache
+class Doubled(layers.ReLU):
+    """Another forward."""
 
-    x = rng.standard_normal((6, 3)).astype(np.float32)
-    here = layers.Sequential(layers.BatchNorm1d(3), Doubled())
-    expected, _ = here.forward(x)
-    y, _ = here.to("gpu").forward(there(x))
+    def forward(self, x, train=True):
+        y, cache = super().forward(x, train)
+        return 2 * y, cache
+
+
+class Guided(layers.ReLU):
+    """Another backward."""
+
+    def backward(self, dy, cache, need_dx=True, need_dw=True):
+        return 3 * super().backward(dy, cache, need_dx, need_dw)
+
+
+class Frozen(layers.BatchNorm1d):
+    """Normalises by its running statistics, always."""
+
+    def forward(self, x, train=True):
+        return super().forward(x, train=False)
+
+
+@pytest.mark.parametrize(
+    ("norm", "activation"), [(layers.BatchNorm1d, Doubled), (layers.BatchNorm1d, Guided), (Frozen, layers.ReLU)]
+)
+def test_layers_with_methods_of_their_own_are_called(paths, norm, activation, rng):
+    x, dy = (rng.standard_normal((6, 3)).astype(np.float32) for _ in range(2))
+    here = layers.Sequential(norm(3), activation())
+    expected, cache = here.forward(x)
+    dx = here.backward(dy, cache)
+    y, cache = here.to("gpu").forward(there(x))
     np.testing.assert_allclose(backend.to_numpy(y), expected, atol=1e-5)
+    np.testing.assert_allclose(backend.to_numpy(here.backward(there(dy), cache)), dx, atol=1e-5)
 
 
 # --------------------------------------------------------------------------------------------------- the compilers

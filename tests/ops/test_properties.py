@@ -456,6 +456,13 @@ def test_feature_matching(make, N, M, F):
     check_against_torch(forward, ops.feature_matching_backward, [make(N, F)], torchs, dy, {})
 
 
+@given(makers(), *[st.integers(1, 5)] * 2)
+def test_mean_probability(make, N, M):
+    dy = np.asarray(make.rng.standard_normal(), make.dtype)
+    torchs = lambda logits: logits.sigmoid().mean()  # noqa: E731
+    check_against_torch(ops.mean_probability_forward, ops.mean_probability_backward, [8 * make(N, M)], torchs, dy, {})
+
+
 def test_every_operation_but_dropout_has_its_properties():
     """Dropout's zeros and the noise are their own; the cases check both with what was drawn known."""
     here = {name.removeprefix("test_") for name in globals()} | set(ELEMENTWISE) | set(LOSSES) | {"flatten", "reshape"}

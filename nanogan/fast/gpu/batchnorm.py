@@ -16,7 +16,7 @@ from nanogan.ops.checks import check_dy
 from nanogan.ops.rows import to_rows
 
 LANES, ROWS = 32, 8  # of a block in batchnorm.cu
-LARGEST = 2**31  # numbers: the kernels count in 32 bits
+LARGEST = 2**31 - 2**20  # numbers: the kernels count in 32 bits, one grid beyond the end
 NONE = 1.0  # the slope of no activation
 
 
@@ -38,7 +38,7 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     number, count = rows.dtype.type, (np.int32(M), np.int32(C))
     grid, chunks = _chunks(M, C)
     partial, saved = cupy.empty((chunks, 2, C), rows.dtype), cupy.empty((3, C), rows.dtype)
-    _run("sums", rows, grid, (rows, partial, *count))
+    _run("moments", rows, grid, (rows, partial, *count))
     running = running_mean, running_var
     options = np.int32(chunks), *count, number(momentum), number(eps)
     _run("statistics", rows, grid[:1], (rows, partial, *running, saved, *options))

@@ -9,12 +9,15 @@ Where no number of ``cols`` occurs twice, as in a DCGAN's first layer of G and l
 map, the windows are the images seen in another shape, and nothing is copied.
 """
 
+import contextlib
+
 import cupy
 import numpy as np
 
 from nanogan import ops
 from nanogan.backend import add_product, narrow, product
 from nanogan.dispatch import adds_gradients, register
+from nanogan.errors import UserError
 from nanogan.fast.gpu.sources import NUMBERS, THREADS, blocks_for, kernel, width_of
 from nanogan.ops.checks import check_dy, check_input, pair
 from nanogan.ops.conv import (
@@ -30,11 +33,12 @@ LARGEST = 2**31  # numbers: the kernels count in 32 bits
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether these are batches that the kernels can count."""
-    if x.ndim != 4 or w.ndim != 4 or x.dtype.name not in NUMBERS or not x.size:
-        return False
-    stride, padding, kernel_size = pair(stride, "stride", least=1), pair(padding, "padding"), w.shape[2:]
-    fits = all(size + 2 * p >= k for size, p, k in zip(x.shape[2:], padding, kernel_size, strict=True))
-    return fits and _cols_size(x.shape, kernel_size, conv2d_output_size(x.shape[2:], kernel_size, stride, padding))
+    with contextlib.suppress(UserError):  # what is wrong, the operation says
+        if x.ndim == w.ndim == 4 and x.dtype.name in NUMBERS and x.size:
+            stride, padding = pair(stride, "stride", least=1), pair(padding, "padding")
+            output_size = conv2d_output_size(x.shape[2:], w.shape[2:], stride, padding)
+            return max(x.size, _cols_size(x.shape, w.shape[2:], output_size)) < LARGEST
+    return False
 
 
 def conv2d_forward(x, w, b=None, *, stride=1, padding=0):
@@ -73,9 +77,13 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True, into=None):
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether these are batches that the kernels can count."""
-    if x.ndim != 4 or w.ndim != 4 or x.dtype.name not in NUMBERS or not x.size:
-        return False
-    return _cols_size((len(x), w.shape[1], *x.shape[2:]), w.shape[2:], x.shape[2:])
+    with contextlib.suppress(UserError):  # what is wrong, the operation says
+        if x.ndim == w.ndim == 4 and x.dtype.name in NUMBERS and x.size:
+            options = pair(stride, "stride", least=1), pair(padding, "padding"), pair(output_padding, "output_padding")
+            OH, OW = conv_transpose2d_output_size(x.shape[2:], w.shape[2:], *options)
+            cols = _cols_size((len(x), w.shape[1]), w.shape[2:], x.shape[2:])
+            return max(len(x) * w.shape[1] * OH * OW, cols) < LARGEST
+    return False
 
 
 def conv_transpose2d_forward(x, w, b=None, *, stride=1, padding=0, output_padding=0):
@@ -170,11 +178,10 @@ def _windows(name, source, target, shape, kernel_size, stride, padding, output_s
     run(blocks_for(target.size // width), (THREADS,), (source, target, *map(np.int32, sizes)))
 
 
-def _cols_size(x_shape, kernel_size, output_size):
-    """Whether the windows have fewer numbers than :data:`LARGEST`."""
-    N, C = x_shape[:2]
-    (KH, KW), (OH, OW) = kernel_size, output_size
-    return N * OH * OW * KH * KW * C < LARGEST
+def _cols_size(shape, kernel_size, output_size):
+    """How many numbers the windows of images (N, C, ...) are."""
+    (N, C), (KH, KW), (OH, OW) = shape[:2], kernel_size, output_size
+    return N * OH * OW * KH * KW * C
 
 
 register("gpu", ops.conv2d_forward, conv2d_forward, conv2d_backward, serves=serves_conv2d)
