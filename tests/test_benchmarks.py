@@ -238,7 +238,7 @@ def test_every_answer_that_the_double_gives_is_right(group, small_gpu):
 @pytest.mark.parametrize(
     ("change", "wrong"),
     [
-        (lambda patch: patch.setattr(graph.Changes, "add", lambda self: None), "arrays differ"),
+        (lambda patch: patch.setattr(graph.Changes, "make", lambda self: None), "arrays differ"),
         (lambda patch: patch.setattr(graph.graphs.Recorder, "replay", lambda self: None), "arrays differ"),
         (lambda patch: patch.setattr(graph, "why_not", lambda game, inputs: "planted"), "not recorded: a step cannot"),
     ],
