@@ -12,7 +12,7 @@ JUDGES = {
     "fast": ["fast:test_cpu"],
     "dispatch": ["test_backend", "fast:test_cpu"],
     "backend": ["test_backend", "fast:test_cpu"],
-    "ops.updates": ["test_optim"],
+    "ops.updates": ["test_optim", "test_ema"],
     "ops": ["ops:test_cases", "ops:test_conv", "ops:test_numerics", "ops:test_properties"],
     "layers.init": ["test_layers", "models:test_dcgan"],
     "layers": ["test_layers", "test_optim", "test_tangent"],
@@ -44,10 +44,12 @@ JUDGES = {
     "training": ["test_loop", "training:test_resume"],
 }
 ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
+    "backend.arrays": ["test_backend"],
     "backend.cublas": ["test_cublas"],
     "backend.graphs": ["training:test_graph"],
     "backend.pinned": ["test_gpu_path"],
     "backend.precision": ["test_cublas", "test_precision"],
+    "layers.norm": ["test_gpu"],
     "training.graph": ["training:test_graph"],
     "optim": ["test_precision", "training:test_graph", "test_gpu_path"],
     "": ["test_precision", "test_gpu_path"],
