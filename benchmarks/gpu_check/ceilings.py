@@ -1,6 +1,7 @@
 """How fast the GPU copies, multiplies and launches; nothing here can be wrong."""
 
 import functools
+import os
 import statistics
 
 import numpy as np
@@ -54,6 +55,11 @@ def ceilings(device):
         a, b, out = small(64, 64), small(64, 64), small(64, 64)
         return host(lambda: cublas.product(a, b, out=out))
 
+    def accelerators():
+        """What computes sums and means, in a recording too; with an empty one CuPy's own kernels do."""
+        return None, repr(os.environ.get("CUPY_ACCELERATORS", "cub, by default"))
+
+    yield "CUPY_ACCELERATORS", accelerators
     yield "copy within the GPU", copied
     yield "cuBLAS, float32", lambda: multiplied(np.float32)
     yield "cuBLAS, tf32", lambda: multiplied(np.float32, True)
