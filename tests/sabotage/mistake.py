@@ -47,6 +47,10 @@ def on_gpu(title, where, *texts):
 
 
 READ = "(FOLDER / file).read_text(encoding='utf-8')"  # in nanogan/fast/gpu/sources.py
+ABOUT = {
+    "windows.cu": "conv",
+    "losses.cu": "loss",
+}  # a word in the names of tests of a file, if it is another than its name
 
 
 def in_kernel(title, file, old, new):
@@ -58,4 +62,6 @@ def in_kernel(title, file, old, new):
             raise trees.NotFound(f"{file} holds {old!r} {count} times instead of once")
         return trees.changed(node, READ, f"{READ}.replace({old!r}, {new!r})")
 
-    return Mistake(f"gpu: {file}: {title}", "sources:kernel", change, on_gpu=True, about=file.removesuffix(".cu"))
+    return Mistake(
+        f"gpu: {file}: {title}", "sources:kernel", change, on_gpu=True, about=ABOUT.get(file, file.removesuffix(".cu"))
+    )
