@@ -50,9 +50,8 @@ class Recorder:
         What it returns holds values once a :meth:`replay` has computed them. Raises what CuPy and CUDA raise for what
         cannot be recorded: copies between host and device, and waiting.
         """
-        gc.collect()  # nothing is to give memory back to the driver meanwhile
         collecting = gc.isenabled()
-        gc.disable()
+        gc.disable()  # nothing is to give memory back to the driver meanwhile
         try:
             with self._aside():
                 self.stream.begin_capture()

@@ -39,8 +39,10 @@ def test_every_game_has_an_example():
     assert defined == {game for game, _, _ in EXAMPLES.values()}
 
 
+@pytest.mark.parametrize("device", ["cpu", pytest.param("gpu", marks=pytest.mark.gpu)], indirect=True)
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_its_optimisers_step_with_the_slopes_of_their_losses(name, device):
+    """Not in the double's hands: there its gradients are the CPU's (tests/test_gpu_path.py), which are checked here."""
     game, options, shapes = EXAMPLES[name]
     check_game(game, options, shapes, device=device, subject=name).raise_if_wrong()
 

@@ -17,7 +17,7 @@ tickets = itertools.count()  # of allocations and events, so that "after" can be
 
 
 def current_device():
-    return getattr(state, "device", 0)
+    return state.__dict__.get("device", 0)
 
 
 class Device:
@@ -202,8 +202,13 @@ class Event:
 
 def current_stream():
     """The stream of the current device that ``with`` made current; else its null stream."""
-    streams = state.__dict__.get("streams", {}).get(current_device())
-    return streams[-1] if streams else Stream.null
+    mine = state.__dict__  # asked for at every operation: no detours
+    device = mine.get("device", 0)
+    streams = mine["streams"].get(device) if "streams" in mine else None
+    if streams:
+        return streams[-1]
+    null = mine["null_streams"].get(device) if "null_streams" in mine else None
+    return null or Stream.null
 
 
 def capturing(stream=None):
