@@ -64,6 +64,16 @@ def double(monkeypatch):
     return strict_cupy.install(monkeypatch)
 
 
+@pytest.fixture(params=["double", pytest.param("real", marks=pytest.mark.gpu)])
+def gpu(request, monkeypatch):
+    """CuPy, or its strict stand-in."""
+    if request.param == "double":
+        return strict_cupy.install(monkeypatch)
+    if GPU_PROBLEM:
+        pytest.skip(GPU_PROBLEM)
+    return sys.modules["cupy"]
+
+
 @pytest.fixture(autouse=True, scope="session")
 def ctrl_c_works():
     """Where the tests run in a shell's background (nohup pytest &), Ctrl-C is ignored, in started processes too."""

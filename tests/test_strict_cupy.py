@@ -204,7 +204,9 @@ extern "C" __global__ void beyond(T* y, int i) {
 }
 extern "C" __global__ void four(T* y, int i) { *(float4*)(y + i) = make_float4(1, 2, 3, 4); }
 extern "C" __global__ void moved(const unsigned short* x, unsigned short* y) { y[threadIdx.x] = x[threadIdx.x]; }
-extern "C" __global__ void takes(float* f, double* d, long long* n, bool b, double x, long long i, unsigned u) {}
+extern "C" __global__ void takes(float* f, double* d, long long* n, bool b, double x, long long i, unsigned u) {
+    f[0] = b + 10 * x + 100 * i + 1000 * u;
+}
 __global__ void mangled(T* y) {}
 """
 
@@ -306,9 +308,10 @@ def arguments(double, **others):
 
 
 def test_arguments_of_the_parameters_types_are_taken(double, raw):
-    raw("takes")((1,), (1,), arguments(double))
-    raw("takes")((1,), (1,), arguments(double, d=None))  # a null pointer
-    raw("takes")((0,), (1,), arguments(double, f=double.zeros((4, 2), np.float32)[::2, 1]))
+    for others in ({}, {"d": None}, {"f": double.zeros((4, 2), np.float32)[::2, 1]}):  # None is a null pointer
+        given = arguments(double, **others)
+        raw("takes")((1,), (1,), given)
+        assert given[0].get().tolist() == [1111, 0]
 
 
 @pytest.mark.parametrize(

@@ -163,7 +163,7 @@ def kind_of_arguments(arguments):
 
 
 def packed(values, together=None):
-    """Return 0-dimensional arrays on the device as one array, by one kernel; in ``together`` if it is given."""
+    """Return 0-dimensional arrays on the device as one, (len(values),), by one kernel; in ``together`` if given."""
     import cupy
 
     if together is None:

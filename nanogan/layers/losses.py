@@ -1,8 +1,10 @@
 """The losses of :mod:`nanogan.ops` as games use them: by the book or by a fast path, as layers do.
 
-loss, cache = bce_forward(logits, REAL)            what the operation returns, and a cache for this backward
-dlogits = bce_backward(opt.dloss, cache)
-mean_probability(logits)                           mean of sigmoid(logits), for the log
+    loss, cache = bce_forward(logits, REAL)            what the operation returns, and a cache for this backward
+    dlogits = bce_backward(opt.dloss, cache)           of the shape of the logits
+    mean_probability(logits)                           mean of sigmoid(logits), for the log
+
+BCE, MSE and so on are the pairs (forward, backward).
 """
 
 import functools

@@ -475,7 +475,7 @@ def test_wrong_arguments_get_a_sentence_with_fast_paths_too(call, small_pieces):
 
 
 def test_training_is_torchs_on_the_fast_paths(small_pieces):
-    training.compare_with_torch(40, torch.channels_last, moved=0.1)
+    training.assert_training_is_torchs(40, torch.channels_last, moved=0.1)
 
 
 def test_training_with_and_without_fast_paths_is_the_same(set_threads, monkeypatch):

@@ -22,20 +22,15 @@ from nanogan.layers import Linear
 from nanogan.ops.examples import Example, normal
 from nanogan.optim import SGD, Adam
 from tests import strict_cupy
-from tests.conftest import GPU_PROBLEM
 from tests.helpers import channels_last, relative_error
 
 # A kernel may fuse multiplication and addition, which NumPy does not: a rounding or two for each operation.
 TOLERANCE = {np.float64: 1e-13, np.float32: 3e-6}
 
 
-@pytest.fixture(params=["double", pytest.param("real", marks=pytest.mark.gpu)])
-def paths(request, monkeypatch):
+@pytest.fixture
+def paths(gpu):
     """{forward of ops: its fast (serves, forward, backward)} on CuPy or its double."""
-    if request.param == "double":
-        strict_cupy.install(monkeypatch)
-    elif GPU_PROBLEM:
-        pytest.skip(GPU_PROBLEM)
     backend.get_device("gpu")
     dispatch.load("gpu")
     found = {function: found for (kind, function), found in dispatch._paths.items() if kind == "gpu"}

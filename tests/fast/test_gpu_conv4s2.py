@@ -15,8 +15,6 @@ import pytest
 from benchmarks import kernels
 from nanogan import backend, dispatch, layers, ops
 from nanogan.errors import UserError
-from tests import strict_cupy
-from tests.conftest import GPU_PROBLEM
 from tests.helpers import channels_last, relative_error
 
 # N, P, Q, C, R: N*P*Q below a tile and above it, C and R that are no multiples of a tile
@@ -24,13 +22,9 @@ SIZES = [(2, 3, 5, 16, 48), (3, 7, 7, 48, 16), (1, 2, 2, 32, 80)]
 EXACT, TF32 = 2e-6, 2e-3  # relative errors
 
 
-@pytest.fixture(params=["double", pytest.param("real", marks=pytest.mark.gpu)])
-def conv4s2(request, monkeypatch):
+@pytest.fixture
+def conv4s2(gpu, monkeypatch):
     """The module, on CuPy or its double, with an empty table."""
-    if request.param == "double":
-        strict_cupy.install(monkeypatch)
-    elif GPU_PROBLEM:
-        pytest.skip(GPU_PROBLEM)
     backend.get_device("gpu")
     dispatch.load("gpu")
     module = importlib.import_module("nanogan.fast.gpu.conv4s2")

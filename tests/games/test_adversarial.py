@@ -156,10 +156,10 @@ MEMORY_FORMATS = torch.contiguous_format, torch.channels_last
 @pytest.mark.parametrize("memory_format", MEMORY_FORMATS, ids=str)
 def test_200_steps_are_torchs_in_float64(memory_format):
     """Every loss, and at the end every parameter and every buffer of BatchNorm."""
-    compare_with_torch(200, memory_format)
+    assert_training_is_torchs(200, memory_format)
 
 
-def compare_with_torch(steps, memory_format, moved=0.3):
+def assert_training_is_torchs(steps, memory_format, moved=0.3):
     """Train ours and torch's alike, in float64; the losses must have ``moved`` for this to prove anything."""
     ours, g, d = run_ours(steps, np.float64)
     theirs, tg, td = run_torchs(steps, np.float64, memory_format)

@@ -51,7 +51,9 @@ ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
     "backend.precision": ["test_cublas", "test_precision"],
     "layers.norm": ["test_gpu"],
     "training.graph": ["training:test_graph"],
-    "optim": ["test_precision", "training:test_graph", "test_gpu_path"],
+    "layers.flat": ["test_flat"],
+    "layers.layer": ["test_flat"],
+    "optim": ["test_precision", "test_flat", "training:test_graph", "test_gpu_path"],
     "": ["test_precision", "test_gpu_path"],
 }
 
