@@ -11,17 +11,16 @@ Make it after the optimiser, whose first act on a GPU is to move the network's a
 import copy
 from collections.abc import Mapping
 
-import numpy as np
-
 from nanogan.dispatch import elementwise
 from nanogan.errors import UserError
 from nanogan.layers import flat
 from nanogan.ops.checks import check_dtype
 from nanogan.ops.updates import move_average
+from nanogan.optim.clock import Timed
 from nanogan.optim.options import Number, checked_steps
 
 
-class Ema:
+class Ema(Timed):
     """An exponential moving average of ``network``'s arrays, kept in a network of its own, ``average``.
 
         average = beta_t * average + (1 - beta_t) * network,    beta_t = min(beta, (1 + t) / (10 + t))
@@ -37,14 +36,14 @@ class Ema:
     Source: Y. Yazici et al., The Unusual Effectiveness of Averaging in GAN Training, arXiv:1806.04498.
     """
 
-    keeps_time_on_a_gpu = True  # by keep_clock: see nanogan.optim.Optimizer
+    keeps_time_on_a_gpu = True
     beta = Number("a beta with 0 <= beta < 1", lambda beta: 0 <= beta < 1)  # checked whenever it is set
 
     def __init__(self, network, *, beta):
         for _, parameter, _ in network.named_parameters():  # (1 - beta) of a float16 is mostly lost
             check_dtype("Ema", parameter, half=False)
         self.network, self.beta = network, beta
-        self.steps, self.clock = 0, None  # updates done; on a GPU as well, while steps are recorded
+        self.start_at(0)  # updates done
         self.average = copy.deepcopy(network)
         if flat.worthwhile(network):
             self.average.flatten()
@@ -52,23 +51,17 @@ class Ema:
     def update(self):
         """Move the average towards the network's arrays as they are now."""
         beta = self._next_beta()
-        self.steps += 1
-        if self.clock is not None:
-            self.clock += 1
+        self.advance()
         counts, groups = self._groups()
         for average, newest in counts:
             average[...] = newest
         elementwise(move_average, groups, beta=beta)
 
-    def keep_clock(self, keep):
-        """Count the updates on the GPU too, or no longer: see :meth:`nanogan.optim.Optimizer.keep_clock`."""
-        self.clock = self.network.array_module.full((), self.steps, np.float64) if keep else None
-
     def _next_beta(self):
         """beta_t: a float, or with a clock on the GPU an array there, of the network's dtype."""
+        beta = (1 + self.time) / (10 + self.time)
         if self.clock is None:
-            return min(self.beta, (1 + self.steps) / (10 + self.steps))
-        beta = (1 + self.clock) / (10 + self.clock)
+            return min(self.beta, beta)
         return self.network.array_module.minimum(beta, self.beta).astype(self.network.dtype)
 
     def state_dict(self):
@@ -81,9 +74,7 @@ class Ema:
             raise UserError('Ema expected what its state_dict() returns, {"steps": ..., "average": ...}')
         steps = checked_steps("Ema", saved["steps"])
         self.average.load_state_dict(saved["average"])
-        self.steps = steps
-        if self.clock is not None:
-            self.clock[...] = steps
+        self.start_at(steps)
 
     def _groups(self):
         """Pairs of arrays, the average's and the network's: those to copy and those to average."""

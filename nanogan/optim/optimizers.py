@@ -21,13 +21,14 @@ from nanogan.errors import UserError
 from nanogan.layers import flat
 from nanogan.layers.loading import problem
 from nanogan.ops.checks import check_dtype
+from nanogan.optim.clock import Timed
 from nanogan.optim.options import Number, checked_steps, share
 
 INITIAL_SCALE, GROWTH_INTERVAL = 65536.0, 2000  # of loss scaling; torch.amp.GradScaler's
 SCALING = ("loss_scale", "good_steps")  # what loss scaling keeps beside the parameters' arrays
 
 
-class Optimizer:
+class Optimizer(Timed):
     """What the optimisers share: the network, the learning rate ``lr``, and per-parameter state that can be saved.
 
     **Loss scaling** (``loss_scaling=True``) is for products of 16-bit floating point, whose smallest number is 6e-8:
@@ -42,7 +43,6 @@ class Optimizer:
     """
 
     slots = ()  # names of the arrays kept for each parameter
-    keeps_time_on_a_gpu = False  # whether rule() takes its step from self.time; a class says it for itself alone
 
     # Checked whenever they are set: opt.lr = np.float32(2e-4) is a Python float, opt.lr = "2e-4" a UserError.
     lr = Number("a learning rate lr >= 0", lambda lr: 0 <= lr < math.inf, on_gpu=True)
@@ -55,7 +55,7 @@ class Optimizer:
             check_dtype(type(self).__name__, parameter, half=False)
         self.network, self.lr, self.weight_decay, self.weight_clip = network, lr, weight_decay, weight_clip
         self.initial_lr = self.lr
-        self.steps, self.clock = 0, None  # how many are done; on a GPU as well, while steps are recorded
+        self.start_at(0)
         self._flat = network.flatten() if flat.worthwhile(network) else None
         self._flat_slots = [] if self._flat is None else [_zeros_like(self._flat.parameters) for _ in self.slots]
         self.state = {}
@@ -73,9 +73,7 @@ class Optimizer:
 
     def step(self):
         """Change every parameter once."""
-        self.steps += 1
-        if self.clock is not None:
-            self.clock += 1
+        self.advance()
         groups = self._groups()
         if "loss_scale" in self.state:
             self._scaled_step(groups)
@@ -123,15 +121,6 @@ class Optimizer:
         """Return the update, a function as those of :mod:`nanogan.ops.updates`, and its options for this step."""
         raise TypeError(f"{type(self).__name__} expected its own rule(), an update and its options: write it")
 
-    @property
-    def time(self):
-        """The number of this step, from 1: an int, or a 0-dimensional array on a GPU that :meth:`keep_clock` made."""
-        return self.steps if self.clock is None else self.clock
-
-    def keep_clock(self, keep):
-        """Count the steps on the GPU too, or no longer: a step that is recorded holds Python's numbers as they were."""
-        self.clock = self.network.array_module.full((), self.steps, np.float64) if keep else None
-
     def zero_grad(self):
         """Set the network's gradients to zero."""
         self.network.zero_grad()
@@ -167,9 +156,8 @@ class Optimizer:
         steps, lr, initial_lr = checked_steps(kind, saved["steps"]), saved["lr"], saved["initial_lr"]
         initial_lr = type(self).initial_lr.checked(kind, initial_lr)
         self.lr = lr  # the last that may be refused
-        self.steps, self.initial_lr = steps, initial_lr
-        if self.clock is not None:
-            self.clock[...] = steps
+        self.initial_lr = initial_lr
+        self.start_at(steps)
         for name, array in self.state.items():
             if name in arrays:
                 copy_into(array, arrays[name])

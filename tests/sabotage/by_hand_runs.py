@@ -26,7 +26,7 @@ RUNS = [
     mistake("run: what came after the checkpoint stays", "earlier:_cut_back", "step > resume.step", "False"),
     mistake("run: a run that went wrong is saved", "run:check_finite", "not finite.all()", "False"),
     mistake("checkpoint: the average starts its steps anew", "Ema.load_state_dict",
-            "self.steps = steps", "self.steps = 0"),
+            "self.start_at(steps)", "self.start_at(0)"),
     mistake("checkpoint: the raw generator is opened", "networks:_of_a_run",
             "average or below(f'{kind[0]}.', state)", "below(f'{kind[0]}.', state)"),
     mistake("checkpoint: an older format's average is not found", "networks:_of_a_run",
