@@ -34,15 +34,14 @@ class ElementwiseKernel:
         assert not names & {"i", "n", "_ind"}, f"CuPy's own names in {name}: {names}"
 
     def __call__(self, *args):
-        from tests import strict_cupy
-        from tests.strict_cupy import streams
+        from tests.strict_cupy import arrays, streams
 
         count = len(self.inputs)
         assert len(args) in (count, count + len(self.outputs)), f"{self.name} got {len(args)} arguments"
-        values = [strict_cupy._host_of(arg) for arg in args]
+        values = [arrays._host_of(arg) for arg in args]
         shape = np.broadcast_shapes(*(v.shape for v in values if isinstance(v, np.ndarray)))
         types = self._types(values)
-        new = [] if values[count:] else [strict_cupy.ndarray(shape, types[kind]) for kind, _ in self.outputs]
+        new = [] if values[count:] else [arrays.ndarray(shape, types[kind]) for kind, _ in self.outputs]
         given = values[count:] or [array._host for array in new]
         assert all(out.shape == shape for out in given), f"{self.name}: outputs do not broadcast"
         for out in given if len(args) > count else ():  # CuPy does not copy what overlaps

@@ -98,7 +98,7 @@ class RawKernel:
 
     def _value(self, i, kind, arg):
         """An argument in memory, as a parameter of type ``kind`` is passed."""
-        from tests import strict_cupy
+        from tests.strict_cupy import arrays
 
         said = f"{self.name}: argument {i} is {kind}"
         if not kind.endswith("*"):
@@ -107,9 +107,9 @@ class RawKernel:
             return np.array(arg)
         if arg is None:
             return np.array(0, np.uint64)
-        if not isinstance(arg, strict_cupy.ndarray):
+        if not isinstance(arg, arrays.ndarray):
             raise TypeError(f"{said}, got {type(arg).__name__}: pass an array on the device")
-        host = strict_cupy._host_of(arg)
+        host = arrays._host_of(arg)
         element = kind[:-1]
         width = int(element[-1]) if element[-1] in "24" else 1
         element = element.rstrip("24")

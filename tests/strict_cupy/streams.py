@@ -290,10 +290,10 @@ class MemoryPool:
         self.itself = weakref.ref(self)  # what arrays hold, for a pool is gone when nothing else holds it
 
     def malloc(self, size):
-        from tests import strict_cupy
+        from tests.strict_cupy import arrays
 
         with using_allocator(self.malloc):
-            memory = strict_cupy.ndarray((size,), np.uint8)
+            memory = arrays.ndarray((size,), np.uint8)
         return types.SimpleNamespace(ptr=memory.data.ptr, mem=memory)
 
     def used_bytes(self):
