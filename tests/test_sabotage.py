@@ -92,7 +92,7 @@ def test_a_harmless_change_survives():
     """The runner itself: tests fail because of the mistake, not because of how they are run."""
     program = (
         "from tests.sabotage.mistake import mistake; from tests.sabotage.run import first_failures\n"
-        "print(first_failures([mistake('harmless', 'Optimizer.step', 'self.steps += 1', 'self.steps += 2 - 1')]))"
+        "print(first_failures([mistake('harmless', 'Timed.advance', 'self.steps += 1', 'self.steps += 2 - 1')]))"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert result.stdout.strip() == "{'harmless': None}", result.stderr
