@@ -50,21 +50,15 @@ class Recorder:
         What it returns holds values once a :meth:`replay` has computed them. Raises what CuPy and CUDA raise for what
         cannot be recorded: copies between host and device, and waiting.
         """
-        collecting = gc.isenabled()
-        gc.disable()  # nothing is to give memory back to the driver meanwhile
-        try:
-            with self._aside():
-                self.stream.begin_capture()
-                try:
-                    result = function()
-                except BaseException:
-                    with contextlib.suppress(Exception):  # the recording is void; the first error is the cause
-                        self.stream.end_capture()
-                    raise
-                self.graph = self.stream.end_capture()
-        finally:
-            if collecting:
-                gc.enable()
+        with self._aside():
+            self.stream.begin_capture()
+            try:
+                result = function()
+            except BaseException:
+                with contextlib.suppress(Exception):  # the recording is void; the first error is the cause
+                    self.stream.end_capture()
+                raise
+            self.graph = self.stream.end_capture()
         return result
 
     def replay(self):
@@ -73,13 +67,21 @@ class Recorder:
 
     @contextlib.contextmanager
     def _aside(self):
-        """A context on the stream and the memory of the recording, with everything before and after it kept apart."""
-        cuda = self.cupy.cuda
+        """A context on the stream and the memory of the recording, with everything before and after it kept apart.
+
+        Garbage is collected before, and not meanwhile: whether it is would change what memory is free, and give some
+        back to the driver while the stream is recorded.
+        """
+        cuda, collecting = self.cupy.cuda, gc.isenabled()
         cuda.get_current_stream().synchronize()
+        gc.collect(1)  # the young: all that the step before can have left
+        gc.disable()
         try:
             with self.stream, cuda.using_allocator(self.pool.malloc):
                 yield
         finally:
+            if collecting:
+                gc.enable()
             self.stream.synchronize()
 
 
