@@ -280,7 +280,7 @@ def test_NANOGAN_FAST_turns_them_off(value, expected, monkeypatch):
 
 def test_the_gpu_is_used_where_there_is_one(device):
     if device == "gpu":
-        assert type(backend.to_device(np.ones(1), device)).__module__.split(".")[-1] in ("cupy", "strict_cupy")
+        assert isinstance(backend.to_device(np.ones(1), device), sys.modules["cupy"].ndarray)
 
 
 @pytest.mark.parametrize(
