@@ -47,9 +47,9 @@ def register(kind, function, forward, backward=None, *, serves, priority=0, prec
     """Offer ``forward`` and ``backward`` in place of an operation of the book, with the same signatures.
 
     kind: "cpu" or "gpu". function: the operation's forward; an update of :mod:`nanogan.ops.updates`, which has no
-    backward; or the forwards of two operations, the second on the first's result: see :func:`dispatch_both`. Of several
-    paths that serve, the one of highest ``priority`` is taken. ``precisions``: names of the precisions of products that
-    it computes in, all if not given. ``by_the_book``: whether it runs the operation itself.
+    backward; the forwards of two operations, the second on the first's result: see :func:`dispatch_both`; or a function
+    for :func:`run`. Of several paths that serve, the one of highest ``priority`` is taken. ``precisions``: names of the
+    precisions of products that it computes in, all if not given. ``by_the_book``: whether it runs the operation itself.
     """
     paths = _paths.setdefault((kind, function), [])
     paths.append(Path(serves, forward, backward, priority, precisions, by_the_book))
@@ -91,8 +91,9 @@ def dispatch(forward, backward, *args, **options):
 def dispatch_both(forward, then, args, options, then_options):
     """Run two operations, ``then`` on the result of ``forward``, if a fast path computes both at once.
 
-    It is registered for the pair (forward, then), takes ``(args, options), then_options``, and its backward is of both,
-    with the gradients of the first. Returns ``y, (its backward, cache)``; None where there is none.
+    It is registered for the pair (forward, then) and takes ``(args, options), then_options``. It returns y, a cache,
+    and for each of the two by itself a backward and a cache; its backward is of both, with the first's gradients.
+    Returns ``y, (its backward, cache), ((backward, cache), (backward, cache))``; None where there is none.
     """
     both = (args, options), then_options
     path = _path(kind_of(args[0]), (forward, then), both, {})
@@ -100,19 +101,32 @@ def dispatch_both(forward, then, args, options, then_options):
         return None
     for ran in _watching:
         ran.append(_full_name(path.forward))
-    y, cache = path.forward(*both)
-    return y, (path.backward, cache)
+    y, cache, of_each = path.forward(*both)
+    return y, (path.backward, cache), of_each
+
+
+def run(function, *args, **options):
+    """Call a function of several layers, by the book or by a fast path: :func:`dispatch` for parts of a game's step.
+
+    ``args[0]`` is an array, whose device decides. Returns what the function returns.
+    """
+    path = _path(kind_of(args[0]), function, args, options)
+    if path is not None:
+        function = path.forward
+    for ran in _watching:
+        ran.append(_full_name(function))
+    return function(*args, **options)
 
 
 def elementwise(update, groups, **options):
     """Call ``update(*arrays, **options)``, which changes arrays element by element, for each group of arrays.
 
-    :func:`dispatch` for optimisers and sums of gradients. Arrays of a group have one shape.
+    :func:`dispatch` for optimisers and sums of gradients. Arrays of a group have one shape; the largest group decides.
     """
     if not groups:
         return
     kind = kind_of(groups[0][0])
-    path = _path(kind, update, groups[0], options)
+    path = _path(kind, update, max(groups, key=lambda arrays: arrays[0].size), options)
     if path is not None:
         update = path.forward
     for ran in _watching:
@@ -180,7 +194,7 @@ def _operation_name(function):
     """conv2d of conv2d_forward, adam of adam_update, "batchnorm and relu" of a pair."""
     if isinstance(function, tuple):
         return " and ".join(map(_operation_name, function))
-    return function.__name__.removesuffix("_forward").removesuffix("_update")
+    return function.__name__.removesuffix("_forward").removesuffix("_update").removesuffix("_by_the_book")
 
 
 def _one_by_one(update, groups):

@@ -58,9 +58,10 @@ class Layer:
         raise TypeError(f"{type(self).__name__} expected its own forward(x, train) and backward(dy, cache): write both")
 
     def forward_with(self, following, x, train=True):
-        """Return ``y, cache`` of this layer and the ``following`` one, if a fast path computes both at once, else None.
+        """Return what this layer and the ``following`` one make of x, if a fast path computes both at once, else None.
 
-        The cache is for this layer's backward, which is then that of both.
+        ``y, cache, (cache of this one, cache of the following one)``: the first is for this layer's backward, which is
+        then that of both.
         """
         return None
 
@@ -265,6 +266,17 @@ def same_as_forward(layer, v, cache):
 def same_as_backward(layer, v, cache):
     """The tangent of a layer that multiplies by a mask: v -> mask * v is its backward, dy -> mask * dy."""
     return layer.backward(v, cache), cache
+
+
+def writes_its_own(layer, base):
+    """Whether the layer or its class replaces ``base``'s forward or backward: then no path may compute it unasked."""
+    kind = type(layer)
+    return kind.forward is not base.forward or kind.backward is not base.backward or replaced(layer)
+
+
+def replaced(layer):
+    """Whether somebody has given this one layer another forward or backward than its class has."""
+    return "forward" in vars(layer) or "backward" in vars(layer)
 
 
 class Plain(Layer):

@@ -5,7 +5,7 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import dispatch, dispatch_both
 from nanogan.errors import UserError
-from nanogan.layers.layer import Layer, Plain
+from nanogan.layers.layer import Layer, Plain, writes_its_own
 from nanogan.ops.checks import check_input
 from nanogan.ops.examples import normal
 from nanogan.ops.layernorm import layernorm_shape
@@ -57,7 +57,7 @@ class BatchNorm2d(_Norm):
         return dispatch(ops.batchnorm_forward, ops.batchnorm_backward, *arguments, **options)
 
     def forward_with(self, following, x, train=True):
-        if _writes_its_own(self, BatchNorm2d) or not isinstance(following, Plain) or _writes_its_own(following, Plain):
+        if not isinstance(following, Plain) or writes_its_own(self, BatchNorm2d) or writes_its_own(following, Plain):
             return None
         both = dispatch_both(ops.batchnorm_forward, following.operation[0], *self._call(x, train), following.options)
         if both is not None and train:
@@ -73,12 +73,6 @@ class BatchNorm2d(_Norm):
 
     def __repr__(self):
         return f"{type(self).__name__}({self.params['weight'].size}, eps={self.eps}, momentum={self.momentum})"
-
-
-def _writes_its_own(layer, base):
-    """Whether the layer's class replaces ``base``'s forward or backward: then no path may compute it unasked."""
-    kind = type(layer)
-    return kind.forward is not base.forward or kind.backward is not base.backward
 
 
 class BatchNorm1d(BatchNorm2d):

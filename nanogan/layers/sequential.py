@@ -9,14 +9,20 @@ from nanogan.layers.norm import BatchNorm2d
 from nanogan.layers.shapes import Flatten
 from nanogan.ops.examples import normal
 
-WITH_THE_ONE_BEFORE = "in the cache of the layer before"  # in place of a layer's own cache
+
+class Caches(list):
+    """The cache of each layer, and ``both``: {number of a layer: one cache for the backward of it and the next one}."""
+
+    def __init__(self):
+        super().__init__()
+        self.both = {}
 
 
 class Sequential(Layer):
-    """Layers one after the other. The cache is the list of the layers' caches.
+    """Layers one after the other. The cache is the list of the layers' caches, :class:`Caches`.
 
-    Where a fast path computes two layers at once, such as BatchNorm and the ReLU behind it, the first one's cache and
-    backward are those of both.
+    A fast path may compute two layers at once, such as BatchNorm and the ReLU behind it. Each has its own cache all the
+    same: a network can be cut anywhere, and its caches with it.
 
     ``prefix`` stands before the layers' numbers in the names of their arrays: with ``prefix="main"`` they are those of
     pytorch/examples' DCGAN, "main.0.weight". Index and slice it like a list: ``network[3]``.
@@ -26,24 +32,30 @@ class Sequential(Layer):
         super().__init__()
         self.layers, self.prefix = list(layers), prefix
 
+    def _check(self, x):
+        """Raise UserError unless x is what the layers are made for: for a subclass that knows."""
+
     def forward(self, x, train=True):
-        caches = []
+        self._check(x)
+        caches = Caches()
         for i, layer in enumerate(self.layers):
-            if len(caches) > i:  # the layer before computed this one as well
+            if i - 1 in caches.both:  # the layer before computed this one as well
                 continue
             both = layer.forward_with(self.layers[i + 1], x, train=train) if i + 1 < len(self.layers) else None
             if both is None:
                 x, cache = layer.forward(x, train=train)
                 caches.append(cache)
             else:
-                x, cache = both
-                caches += [cache, WITH_THE_ONE_BEFORE]
+                x, caches.both[i], of_each = both
+                caches += of_each
         return x, caches
 
     def backward(self, dy, cache, need_dx=True, need_dw=True):
+        both = getattr(cache, "both", {})  # a part of the list has none; a part of the network has other neighbours
+        both = {i: of_both for i, of_both in both.items() if i + 1 < len(self.layers)}
         for i in reversed(range(len(self.layers))):
-            if cache[i] is not WITH_THE_ONE_BEFORE:
-                dy = self.layers[i].backward(dy, cache[i], need_dx=need_dx or i > 0, need_dw=need_dw)
+            if i - 1 not in both:
+                dy = self.layers[i].backward(dy, both.get(i, cache[i]), need_dx=need_dx or i > 0, need_dw=need_dw)
         return dy if need_dx else None
 
     def tangent(self, v, cache):

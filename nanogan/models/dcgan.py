@@ -74,11 +74,10 @@ class Discriminator(Sequential):
         super().__init__(*layers, prefix="main")
         self.image_size, self.channels, self.width = image_size, channels, width
 
-    def forward(self, x, train=True):
+    def _check(self, x):
         if x.shape[1:] != (self.channels, self.image_size, self.image_size):  # a larger picture would give more logits
             expected = f"(N, {self.channels}, {self.image_size}, {self.image_size})"
             raise UserError(f"the discriminator expected pictures of shape {expected}, got {x.shape}")
-        return super().forward(x, train=train)
 
 
 def generator(

@@ -11,7 +11,7 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import adds_gradients, register
 from nanogan.fast.gpu.sources import BLOCKS, NUMBERS, THREADS, blocks_for, kernel, width_of
-from nanogan.ops import batchnorm
+from nanogan.ops import activations, batchnorm
 from nanogan.ops.checks import check_dy
 from nanogan.ops.rows import to_rows
 
@@ -105,10 +105,12 @@ def serves_relu(norm, activation):
 def relu_forward(norm, activation):
     """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.relu_forward`.
 
-    norm: the arguments and the options of the first; activation: the options of the second.
+    norm: the arguments and the options of the first; activation: the options of the second. Returns y, a cache, and for
+    each by itself a backward and a cache.
     """
     arguments, options = norm
-    return batchnorm_forward(*arguments, **options, slope=0.0)
+    y, cache = batchnorm_forward(*arguments, **options, slope=0.0)
+    return y, cache, (alone(cache), (activations.relu_backward, y))
 
 
 def serves_leaky_relu(norm, activation):
@@ -119,7 +121,15 @@ def serves_leaky_relu(norm, activation):
 def leaky_relu_forward(norm, activation):
     """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.leaky_relu_forward`."""
     arguments, options = norm
-    return batchnorm_forward(*arguments, **options, slope=_slope(**activation))
+    slope = _slope(**activation)
+    y, cache = batchnorm_forward(*arguments, **options, slope=slope)
+    return y, cache, (alone(cache), (activations.leaky_relu_backward, (y, slope)))
+
+
+def alone(cache):
+    """The backward and the cache of the normalisation without what follows it."""
+    *before, _, shape = cache
+    return batchnorm_backward, (*before, NONE, shape)
 
 
 def _slope(negative_slope=0.01):
