@@ -8,11 +8,17 @@ for some 20 ms in wait of more, on a core that is then not ours; so the two do n
 How many threads share an operation is a function of its shapes and of :func:`count` alone, and each adds up in a fixed
 order. So a run gives the same bits each time on the same machine, whatever else the process has done. With another
 number of threads, sums are grouped otherwise, and the last digit may differ.
+
+Between two calls of NumPy a thread needs Python's lock. If another holds it, the thread sleeps, and waking up takes 20
+to 50 microseconds, as long as adding half a million numbers. So the fast paths make few and long calls on threads, and
+short work stays with one.
 """
 
+import contextlib
 import contextvars
 import itertools
 import math
+import mmap
 import os
 import queue
 import threading
@@ -24,7 +30,8 @@ from nanogan import dispatch
 from nanogan.errors import UserError
 
 LINE = 64  # bytes of a cache line
-LARGE_PAGES = 5 << 20  # bytes
+PAGE = 4096 + LINE  # bytes: arrays side by side whose addresses differ by whole pages would get in each other's way
+LARGE_PAGES = 5 << 20
 MOST = 1024  # threads
 
 _local = threading.local()
@@ -170,21 +177,38 @@ def _serve(jobs):
 def workspace(name, shape, dtype):
     """Return this thread's array called ``name``, uninitialised: the same memory each time.
 
-    New memory costs as much as the computation, because the system hands it out page by page. From 4 MB on NumPy asks
-    for large pages, which make the convolutions 2% faster.
+    New memory costs as much as the computation, because the system hands it out page by page. So it is kept, and it is
+    none of the heap's, where it would leave holes as it grows.
     """
     arrays = _local.__dict__.setdefault("arrays", {})
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = arrays.get(name)
-    if buffer is None or buffer.nbytes < size:
-        arrays[name] = buffer = empty((max(size, LARGE_PAGES),), np.uint8)
-    return buffer[:size].view(dtype).reshape(shape)
+    memory = arrays.get(name)
+    if memory is None or memory.nbytes < size:
+        arrays[name] = memory = _pages(max(size, 1))
+    return memory[:size].view(dtype).reshape(shape)
+
+
+def _pages(size):
+    """So many bytes straight from the system, in large pages where it has them; a fork's child gets a copy."""
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    try:
+        pages = mmap.mmap(-1, size, **private)
+    except OSError:
+        raise MemoryError(f"unable to allocate {size} bytes for intermediate results") from None
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a system without large pages
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return np.frombuffer(pages, np.uint8)
 
 
 def empty(shape, dtype):
-    """numpy.empty, starting at a multiple of 64 bytes: else each of AVX-512's loads would touch two cache lines."""
+    """numpy.empty, starting at a multiple of 64 bytes: else each of AVX-512's loads would touch two cache lines.
+
+    A little more is asked for, and of twice the size more than twice as much: so two arrays fit into the hole that one
+    of twice the size has left, and a step that frees and takes arrays of many sizes needs less memory.
+    """
     size = math.prod(shape) * np.dtype(dtype).itemsize
-    buffer = np.empty(size + LINE, np.uint8)
+    buffer = np.empty(size + LINE + (size >> 12) * size.bit_length(), np.uint8)
     start = -buffer.ctypes.data % LINE
     return buffer[start : start + size].view(dtype).reshape(shape)
 
