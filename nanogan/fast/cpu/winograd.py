@@ -52,8 +52,10 @@ from nanogan.fast.cpu.threads import workspace
 from nanogan.ops.checks import check_dy, pair
 from nanogan.ops.rows import column_sum
 
-CHANNELS = 16  # with fewer the sums cost more than the products saved
-LARGE = 60 * 1000 * 1000  # multiplications, counted without any trick, from which on it pays
+CHANNELS = 32  # with fewer the sums cost more than the products saved
+LARGE = 80 * 1000 * 1000  # multiplications for each thread, counted without any trick, from which on it pays
+SAVED = 1.5  # the definition's multiplications for each of these: 16/9, less where tiles stand out over the image
+KERNEL = 1000 * 1000  # numbers, from which on no two groups of images have a gradient of their own: 9/4 of them each
 ROWS = 256  # fewer rows make BLAS slow
 PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level cache, with what is made of them
 
@@ -61,19 +63,21 @@ PLANE = 128 * 1024  # numbers of one V[p,q] that stay in a core's second-level c
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether these arguments are right for :func:`conv2d_forward`: a 4x4 kernel, stride 2, padding 1, an even size."""
     even = x.ndim == 4 and x.shape[2] % 2 == 0 and x.shape[3] % 2 == 0
-    return even and x.shape[1] == w.shape[1] and _worthwhile(x, w, stride, padding, x.size * len(w) * 4)
+    return even and x.shape[1] == w.shape[1] and _worthwhile(x, w, stride, padding, x.shape[2] // 2, x.shape[3] // 2)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether these arguments are right for :func:`conv_transpose2d_forward`."""
-    right = x.ndim == 4 and x.shape[1] == w.shape[0] and _worthwhile(x, w, stride, padding, x.size * w.shape[1] * 16)
+    right = x.ndim == 4 and x.shape[1] == w.shape[0] and _worthwhile(x, w, stride, padding, *x.shape[2:])
     return right and pair(output_padding, "output_padding") == (0, 0)
 
 
-def _worthwhile(x, w, stride, padding, multiplications):
+def _worthwhile(x, w, stride, padding, height, width):
+    """Whether the kernel is right, and large enough beside the smaller image, height x width."""
+    tiles = -(-height // 2) * -(-width // 2)
     return (
-        multiplications >= LARGE  # first, for most are not
-        and x.ndim == 4
+        len(x) * height * width * w.size >= LARGE * threads.count()  # first, for most are not
+        and 16 * height * width >= SAVED * 9 * 4 * tiles
         and w.ndim == 4
         and w.shape[2:] == (4, 4)
         and pair(stride, "stride", least=1) == (2, 2)
@@ -152,12 +156,18 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
     F, C = w.shape[:2]
     N, h, width, _ = (small if down is None else down).shape
     tiles = -(-h // 2) * -(-width // 2)  # of one image
-    groups = min(threads.count(), max(1, N * tiles // (2 * ROWS)), N)
+    groups = min(threads.count(), max(1, N * tiles // ROWS), N)
+    if dw is not None and w.size >= KERNEL:
+        groups = 1
     parts = threads.slices(C if up is not None else F, -(-threads.count() // groups))
     jobs = [(images, part) for part in parts for images in threads.slices(N, groups)]
+    dUs = [None] * len(jobs)
+    if dw is not None:  # memory of the caller's, since a thread may have several jobs
+        sizes = [(F, 4 * len(range(C)[c])) if up is not None else (len(range(F)[c]), 4 * C) for _, c in jobs]
+        dUs = [workspace(f"dU {i}", (3, 3, *size), w.dtype) for i, size in enumerate(sizes)]
 
-    def work(job):
-        images, part = job
+    def work(i):
+        images, part = jobs[i]
         f, c = (slice(None), part) if up is not None else (part, slice(None))
         w_part = w[f, c]
         arrays = [
@@ -165,146 +175,129 @@ def _run(w, *, large=None, small=None, down=None, up=None, dw=None):
             for array, channels in ((large, c), (small, f), (down, f), (up, c))
         ]
         rows = max(ROWS, PLANE // (4 * w_part.shape[1]))
-        return _work(w_part, *arrays, need_dw=dw is not None, chunk=max(1, rows // tiles))
+        _work(w_part, *arrays, dUs[i], chunk=max(1, rows // tiles))
 
-    dUs = threads.parallel(work, jobs)
+    threads.parallel(work, range(len(jobs)))
 
-    def finish(i):
-        own = dUs[i * groups : (i + 1) * groups]  # of all groups of images, for the same channels
+    def finish(item):
+        part, rows = item
+        own = [dU[:, :, rows] for dU in dUs[part * groups : (part + 1) * groups]]  # of all images, for these channels
         for other in own[1:]:
             own[0] += other
-        _kernel_gradient(own[0], dw[:, parts[i]] if up is not None else dw[parts[i]])
+        _kernel_gradient(own[0], (dw[:, parts[part]] if up is not None else dw[parts[part]])[rows])
 
     if dw is not None:
-        threads.parallel(finish, range(len(parts)))
+        pieces = [(i, rows) for i in range(len(parts)) for rows in threads.shares(dUs[i * groups].shape[2])]
+        threads.parallel(finish, pieces)
 
 
-def _work(w, large, small, down, up, *, need_dw, chunk):
-    """One thread's part of :func:`_run`, about ``chunk`` images at a time. Returns dU (3, 3, F, 4C) if need_dw."""
+def _work(w, large, small, down, up, dU, *, chunk):
+    """One thread's part of :func:`_run`, about ``chunk`` images at a time; dU (3, 3, F, 4C) is filled if given."""
     F, C = w.shape[:2]
     N, h, width, _ = (small if small is not None else down).shape
     th, tw = -(-h // 2), -(-width // 2)
-    chunks = threads.slices(N, -(-N // chunk))
 
     def array(name, *shape):
         return workspace(name, shape, w.dtype)
 
-    # U is needed once for each chunk: all planes are kept, unless there is one chunk only
-    single = len(chunks) == 1
-    U = None if down is None and up is None else array("U", 3 if single else 9, F, 4 * C)
-    if U is not None and not single:
-        for i in range(9):
-            _kernel_plane(w, i // 3, i % 3, U[i])
-    dU = threads.empty((3, 3, F, 4 * C), w.dtype) if need_dw else None
+    chunks = threads.slices(N, -(-N // chunk))
+    single = len(chunks) == 1  # else U is needed once for each chunk, and all planes are kept
+    U = None if down is None and up is None else array("U", 1 if single else 3, 3, F, 4 * C)
+    for p in () if U is None or single else range(3):
+        _kernel_planes(w, p, U[p])
 
     for images in chunks:
         n = images.stop - images.start
         tiles = n * th * tw
+        padded = array("padded", n, 4 * th + 2, 4 * tw + 2, C)
+        V = array("V", 3, n, th, tw, 4 * C)  # then dV
+        V_matrix = V.reshape(3, tiles, 4 * C)
         if large is not None:
-            even, odd = _load_blocks(large[images], th, tw)
-            rows = array("rows", n, th, tw + 1, 4 * C)
-            V = array("V", 3, n, th, tw, 4 * C)
-            V_matrix = V.reshape(3, tiles, 4 * C)
+            _load_blocks(large[images], padded)
+            room_of_rows = array("rows", n, th, tw + 1, 4 * C)
         if small is not None:
             pixels = _load_tiles(small[images], th, tw)
             room = array("dM", 3, n, th, tw, F)
         if down is not None:
             M, y = array("M", 3, tiles, F), array("y", 2, 2, tiles, F)
         if up is not None:
-            dV = array("dV", 3, n, th, tw, 4 * C)
-            dV_matrix = dV.reshape(3, tiles, 4 * C)
-            deven, dodd = array("deven", n, 2 * th + 1, tw + 1, 4 * C), array("dodd", n, 2 * th + 1, tw, 4 * C)
-            dsums = array("drows, even", n, th, tw + 1, 4 * C)
+            even, odd = array("even", 3, n, th, tw + 1, 4 * C), array("odd", 3, n, th, tw, 4 * C)
         for p in range(3):
             if large is not None:
-                _differences(even, odd, p, rows, V)
+                _differences(padded, p, room_of_rows, V)
             if small is not None:
                 dM = _tile_planes(pixels, p, room)
             if U is not None:
-                planes = U if single else U[3 * p : 3 * p + 3]
-                if single:
-                    for q in range(3):
-                        _kernel_plane(w, p, q, U[q])
+                planes = _kernel_planes(w, p, U[0]) if single else U[p]
             if down is not None:
-                np.matmul(V_matrix, planes.transpose(0, 2, 1), out=M)
-            if need_dw:
-                if images.start == 0:
-                    np.matmul(dM.transpose(0, 2, 1), V_matrix, out=dU[p])
-                else:
-                    dU[p] += np.matmul(dM.transpose(0, 2, 1), V_matrix, out=array("dU", 3, F, 4 * C))
+                _add_outputs(np.matmul(V_matrix, planes.transpose(0, 2, 1), out=M), p, y)
+            if dU is not None and images.start == 0:
+                np.matmul(dM.transpose(0, 2, 1), V_matrix, out=dU[p])
+            elif dU is not None:
+                dU[p] += np.matmul(dM.transpose(0, 2, 1), V_matrix, out=array("dU of a chunk", 3, F, 4 * C))
             if up is not None:
-                np.matmul(dM, planes, out=dV_matrix)
-            if down is not None:
-                _add_outputs(M, p, y)
-            if up is not None:
-                _add_blocks(dV, p, dsums, deven, dodd)
+                np.matmul(dM, planes, out=V_matrix)
+                _add_columns(V, even[p], odd[p])
         if down is not None:
             _store_tiles(y.reshape(2, 2, n, th, tw, F), down[images])
         if up is not None:
-            _store_blocks(deven, dodd, up[images])
-    return dU
+            _add_rows(even, odd, padded)
+            _store_blocks(padded, up[images])
 
 
 # -------------------------------------------------------------------------------- the sums before the products ...
 #
-# NumPy is fast along long runs of memory. So the columns of blocks with even and with odd numbers, d0 and d2 and d1 of
-# the tiles, are kept in two arrays, and a tile's four outputs in four: then every sum below is one of long runs.
+# NumPy is fast along long runs of memory. The image is padded in one copy of whole rows; a block's two rows of two
+# pixels, 2C numbers each, then lie in it as they are, and the first difference picks them up. It keeps the columns of
+# blocks with even and with odd numbers, d0 and d2 and d1 of the tiles, in two arrays, and a tile's four outputs are
+# kept in four: then every other sum is one of long runs.
 
 
-def _load_blocks(x, th, tw):
-    """(n, 2h, 2w, C) -> blocks (i, j) of rows 2i - 1, 2i and columns 2j - 1, 2j, for 0 <= i <= 2*th, 0 <= j <= 2*tw.
+def _load_blocks(x, padded):
+    """Copy x (n, 2h, 2w, C) into ``padded`` (n, 4*th + 2, 4*tw + 2, C), one pixel from the top and from the left."""
+    _, H, W, _ = x.shape
+    padded[:, 0] = padded[:, 1 + H :] = 0
+    padded[:, :, 0] = padded[:, :, 1 + W :] = 0
+    padded[:, 1 : 1 + H, 1 : 1 + W] = x
 
-    Even j: (n, 2*th + 1, tw + 1, 4C); odd j: (n, 2*th + 1, tw, 4C). What lies outside the picture is 0.
+
+def _store_blocks(padded, x):
+    """The transpose of :func:`_load_blocks`: fill x (n, 2h, 2w, C); what lies outside the image is left out."""
+    x[...] = padded[:, 1 : 1 + x.shape[1], 1 : 1 + x.shape[2]]
+
+
+def _block_columns(padded):
+    """Views of the blocks with even and with odd column numbers: (n, 2*th + 1, tw + 1, 2, 2C), (..., tw, 2, 2C)."""
+    n, H, W, C = padded.shape
+    blocks = padded.reshape(n, H // 2, 2, W // 2, 2 * C).transpose(0, 1, 3, 2, 4)
+    return blocks[:, :, 0::2], blocks[:, :, 1::2]
+
+
+def _differences(padded, p, even, V):
+    """Fill V (3, n, th, tw, 4C) with V[p, 0], V[p, 1], V[p, 2]: number p, and q, of d0 - d1, d1, d2 - d1.
+
+    ``even`` (n, th, tw + 1, 4C) is room for the even columns' differences along rows; those of the odd ones are V[1].
     """
-    n, H, W, C = x.shape
-    h = H // 2
-    arrays = []
-    for odd in (0, 1):
-        blocks = workspace(("even blocks", "odd blocks")[odd], (n, 2 * th + 1, tw + 1 - odd, 2, 2, C), x.dtype)
-        blocks[...] = 0
-        for pw in (0, 1):
-            inside, columns = _columns(odd, pw, tw, W)
-            blocks[:, :h, inside, 1, pw] = x[:, 0::2, columns]
-            blocks[:, 1 : h + 1, inside, 0, pw] = x[:, 1::2, columns]
-        arrays.append(blocks.reshape(n, 2 * th + 1, tw + 1 - odd, 4 * C))
-    return arrays
-
-
-def _columns(odd, pw, tw, W):
-    """Which of the blocks j = 2t + odd lie inside the picture with their column 2j - 1 + pw, and those columns.
-
-    Returns the slice of t and the slice of columns, both of the same length.
-    """
-    first = 2 * odd - 1 + pw  # the column for t = 0; the next ones are 4 apart
-    start = 1 if first < 0 else 0
-    stop = min(tw + 1 - odd, (W - 1 - first) // 4 + 1)
-    return slice(start, stop), slice(first + 4 * start, first + 4 * stop - 3, 4)
-
-
-def _differences(even, odd, p, rows, V):
-    """Fill V (3, n, th, tw, 4C) with V[p, 0], V[p, 1], V[p, 2]: number p, and q, of d0 - d1, d1, d2 - d1."""
-    for blocks, out in ((even, rows), (odd, V[1])):
+    for blocks, out in zip(_block_columns(padded), (even, V[1]), strict=True):
         d0, d1, d2 = blocks[:, 0:-1:2], blocks[:, 1::2], blocks[:, 2::2]
+        out = out.reshape(d1.shape)
         if p == 1:
             np.copyto(out, d1)
         else:
             np.subtract(d0 if p == 0 else d2, d1, out=out)
-    np.subtract(rows[:, :, :-1], V[1], out=V[0])
-    np.subtract(rows[:, :, 1:], V[1], out=V[2])
+    np.subtract(even[:, :, :-1], V[1], out=V[0])
+    np.subtract(even[:, :, 1:], V[1], out=V[2])
 
 
-def _kernel_plane(w, p, q, out):
-    """Fill out (F, 4C) with U[p, q] of w (F, C, 4, 4): g0, g0 + g1, g1 in both directions."""
+def _kernel_planes(w, p, U):
+    """Fill U (3, F, 4C) with U[p, q] of w (F, C, 4, 4): number p, and q, of g0, g0 + g1, g1. Returns U."""
     F, C = w.shape[:2]
-    g = w.transpose(0, 2, 3, 1).reshape(F, 2, 2, 2, 2, C)  # f, a, ph, b, pw, c
-    out = out.reshape(F, 2, 2, C)  # f, ph, pw, c
-    terms = [g[:, a, :, b] for a in _TERMS[p] for b in _TERMS[q]]
-    np.add(terms[0], terms[1], out=out) if len(terms) > 1 else np.copyto(out, terms[0])
-    for term in terms[2:]:
-        out += term
-
-
-_TERMS = (0,), (0, 1), (1,)  # of g0, g0 + g1, g1
+    g = w.transpose(0, 2, 3, 1).reshape(F, 2, 2, 4, C)  # f, a, ph, kw, c
+    rows = g[:, 0] + g[:, 1] if p == 1 else g[:, p // 2]
+    q0, q1, q2 = U.reshape(3, F, 2, 2, C)  # f, ph, pw, c
+    q0[...], q2[...] = rows[:, :, :2], rows[:, :, 2:]
+    np.add(q0, q2, out=q1)
+    return U
 
 
 def _load_tiles(dy, th, tw):
@@ -354,38 +347,25 @@ def _store_tiles(y, down):
             inside[...] = y[a, b, :, : inside.shape[1], : inside.shape[2]]
 
 
-def _add_blocks(dV, p, even, deven, dodd):
-    """Add row p, dV (3, n, th, tw, 4C), into the blocks: v0, v1 - v0 - v2, v2 in both directions.
+def _add_columns(dV, even, odd):
+    """Add dV (3, n, th, tw, 4C) along columns: v0 and the tile before's v2 in an even one, v1 - v0 - v2 in an odd one.
 
-    ``even`` (n, th, tw + 1, 4C) is room for the even columns' sums.
+    even (n, th, tw + 1, 4C); odd (n, th, tw, 4C).
     """
-    even[:, :, :-1] = dV[0]
-    even[:, :, -1] = 0
-    even[:, :, 1:] += dV[2]
-    odd = np.subtract(dV[1], dV[0], out=dV[1])
+    even[:, :, 0], even[:, :, -1] = dV[0, :, :, 0], dV[2, :, :, -1]
+    np.add(dV[0, :, :, 1:], dV[2, :, :, :-1], out=even[:, :, 1:-1])
+    np.subtract(dV[1], dV[0], out=odd)
     odd -= dV[2]
-    for rows, blocks in ((even, deven), (odd, dodd)):
-        if p == 0:
-            blocks[:, 0:-1:2] = rows
-            blocks[:, -1] = 0
-            np.negative(rows, out=blocks[:, 1::2])
-        elif p == 1:
-            blocks[:, 1::2] += rows
-        else:
-            blocks[:, 1::2] -= rows
-            blocks[:, 2::2] += rows
 
 
-def _store_blocks(even, odd, x):
-    """The transpose of :func:`_load_blocks`: fill x (n, 2h, 2w, C); what lies outside the picture is left out."""
-    n, H, W, C = x.shape
-    h = H // 2
-    for number, blocks in enumerate((even, odd)):
-        blocks = blocks.reshape(*blocks.shape[:3], 2, 2, C)
-        for pw in (0, 1):
-            inside, columns = _columns(number, pw, odd.shape[2], W)
-            x[:, 0::2, columns] = blocks[:, :h, inside, 1, pw]
-            x[:, 1::2, columns] = blocks[:, 1 : h + 1, inside, 0, pw]
+def _add_rows(even, odd, padded):
+    """The same along rows: fill ``padded`` from even (3, n, th, tw + 1, 4C) and odd (3, n, th, tw, 4C)."""
+    for sums, blocks in zip((even, odd), _block_columns(padded), strict=True):
+        v0, v1, v2 = sums.reshape(3, *blocks[:, 1::2].shape)
+        blocks[:, 0], blocks[:, -1] = v0[:, 0], v2[:, -1]
+        np.add(v0[:, 1:], v2[:, :-1], out=blocks[:, 2:-1:2])
+        between = np.subtract(v1, v0, out=blocks[:, 1::2])
+        between -= v2
 
 
 def _kernel_gradient(dU, dw):
