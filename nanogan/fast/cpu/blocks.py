@@ -15,6 +15,9 @@ import numpy as np
 
 from nanogan.fast.cpu.threads import workspace
 
+FEW = 16  # columns of a product: it is taken in pieces of SMALL multiplications, for which OpenBLAS has code of its own
+SMALL = 900 * 1000
+
 
 def serves(w, stride):
     """Whether the kernel w (C, F, KH, KW) is made of blocks of the stride's size."""
@@ -33,7 +36,10 @@ def painter(w, stride, padding):
         n, H, W, _ = x.shape
         _, OH, OW, _ = y.shape
         planes = workspace("planes", (A * B, n * H * W, SH * SW * F), x.dtype)
-        np.matmul(x.reshape(-1, C), kernel, out=planes)
+        step = n * H * W if SH * SW * F > FEW else max(1, SMALL // (C * SH * SW * F))
+        for start in range(0, n * H * W, step):
+            rows = slice(start, start + step)
+            np.matmul(x.reshape(-1, C)[rows], kernel, out=planes[:, rows])
         planes = planes.reshape(A, B, n, H, W, SH * SW * F)
 
         BH, BW = max(H + A - 1, -(-(OH + PH) // SH)), max(W + B - 1, -(-(OW + PW) // SW))

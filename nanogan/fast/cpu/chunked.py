@@ -5,6 +5,7 @@ memory and back; for a few images it stays in the core's cache, and the matrix p
 """
 
 import math
+from functools import partial
 
 import numpy as np
 
@@ -18,26 +19,22 @@ from nanogan.ops.rows import column_sum
 
 COLS = 512 * 1024  # numbers of cols at a time
 SMALL = 2 * 1000 * 1000  # multiplications, up to which the book is as fast
-THIN = 16 * 1000 * 1000  # the same for a few channels
+PLANES = 2  # channels, up to which cols are written as planes
 WORTHWHILE = 30 * 1000 * 1000  # multiplications for which waking up other threads pays
+THIN = 3  # times fewer are enough where one side has so few channels that copies take longer than the product
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
     """Whether this is a batch of images, of numbers that BLAS multiplies, more than one window, enough work."""
-    if not _is_batch(x, w) or x.size * w[:, 0].size < _least(w) or linear.one_window(x, w, padding):
+    if not _is_batch(x, w) or x.size * w[:, 0].size < SMALL or linear.one_window(x, w, padding):
         return False
-    return x.size * w[:, 0].size // math.prod(pair(stride, "stride", least=1)) >= _least(w)
+    return x.size * w[:, 0].size // math.prod(pair(stride, "stride", least=1)) >= SMALL
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
     """Whether this is a batch of images, of numbers that BLAS multiplies, more than one window, enough work."""
-    enough = _is_batch(x, w) and x.size * w[0].size >= _least(w)
+    enough = _is_batch(x, w) and x.size * w[0].size >= SMALL
     return enough and not linear.one_pixel(x, padding, output_padding)
-
-
-def _least(w):
-    """From how many multiplications on this is faster than the book."""
-    return THIN if min(w.shape[:2]) <= thin.CHANNELS else SMALL
 
 
 def _is_batch(x, w):
@@ -73,19 +70,28 @@ def conv2d_backward(dy, cache, need_dx=True, need_dw=True):
     dy, size = _pixels(dy), y_shape[2:]  # dy (N, OH, OW, F)
     N, C, H, W = x.shape
     dx = threads.empty((N, H, W, C), x.dtype) if need_dx else None
-    paint = _painter(w, stride, padding) if need_dx else None
 
-    def work(images):
-        dw = np.zeros((len(w), w[0].size), x.dtype) if need_dw else 0
+    def work_dx(images):
+        paint = _painter(w, stride, padding)
         for chunk in _chunks(images, C, size, w):
-            if need_dw:
-                cols = _im2col(x[chunk], w.shape[2:], stride, padding, size)
-                dw += dy[chunk].reshape(-1, len(w)).T @ cols
-            if need_dx:
-                paint(dy[chunk], dx[chunk])
+            paint(dy[chunk], dx[chunk])
+
+    def work_dw(images):
+        dw = np.zeros((len(w), w[0].size), x.dtype)
+        for chunk in _chunks(images, C, size, w):
+            cols = _im2col(x[chunk], w.shape[2:], stride, padding, size)
+            dw += dy[chunk].reshape(-1, len(w)).T @ cols
         return dw
 
-    dw = sum(threads.parallel(work, _shares(N, size, w, products=need_dx + need_dw)))
+    # They share nothing. So half of the threads take one, and half the other: as much work in half as many calls
+    works = [work for work, needed in ((work_dx, need_dx), (work_dw, need_dw)) if needed]
+    number = threads.count() if _pays(len(works) * N * math.prod(size), w) else 1
+    halves = len(works) == 2 and number % 2 == 0
+    shares = threads.slices(N, number // 2 if halves else number)
+    jobs = [partial(work, share) for share in shares for work in works]
+    lists = [[job] for job in jobs] if number > 1 else [jobs]  # one after the other where others are not woken up
+    results = threads.parallel(lambda jobs: [job() for job in jobs], lists)
+    dw = sum(dw for of_list in results for dw in of_list if dw is not None)
     return _gradients(dx, dw, dy, w, b, need_dw)
 
 
@@ -145,7 +151,7 @@ def _gradients(dx, dw, dy, w, b, need_dw):
 
 def _painter(w, stride, padding):
     """Return ``paint(x, y)``: fill y (n, OH, OW, F) with the transposed convolution of x (n, H, W, C), as fits w."""
-    for path in (thin, blocks):
+    for path in (blocks, thin):
         if path.serves(w, stride):
             return path.painter(w, stride, padding)
     rows = conv.weight_rows(w)  # (C, KH*KW*F)
@@ -160,18 +166,26 @@ def _painter(w, stride, padding):
 
 
 def _im2col(x, kernel_size, stride, padding, output_size):
-    """:func:`nanogan.ops.conv.im2col` into memory that is used again."""
+    """:func:`nanogan.ops.conv.im2col` into memory that is used again.
+
+    NumPy copies runs of memory, and works longer between two of them than on a few numbers. A window's row has runs of
+    KW*C numbers; with one or two channels the matrix is written transposed, a plane for each position in the kernel,
+    in runs of OW numbers. BLAS reads either.
+    """
     n, C, H, W = x.shape
     (KH, KW), (SH, SW), (PH, PW), (OH, OW) = kernel_size, stride, padding, output_size
     padded = workspace("padded", (n, H + 2 * PH, W + 2 * PW, C), x.dtype)
     if PH or PW:
         padded[...] = 0
     padded[:, PH : PH + H, PW : PW + W] = x.transpose(0, 2, 3, 1)
-    h, w, c = padded.strides[1:]
-    shape, strides = (n, OH, OW, KH, KW, C), (padded.strides[0], SH * h, SW * w, h, w, c)
+    i, h, w, c = padded.strides
+    if C <= PLANES:
+        shape, strides = (KH, KW, C, n, OH, OW), (h, w, c, i, SH * h, SW * w)
+    else:
+        shape, strides = (n, OH, OW, KH, KW, C), (i, SH * h, SW * w, h, w, c)
     cols = workspace("cols", shape, x.dtype)
     np.copyto(cols, np.lib.stride_tricks.as_strided(padded, shape, strides))
-    return cols.reshape(n * OH * OW, KH * KW * C)
+    return cols.reshape(KH * KW * C, -1).T if C <= PLANES else cols.reshape(n * OH * OW, -1)
 
 
 def _pixels(x):
@@ -181,7 +195,12 @@ def _pixels(x):
 
 def _shares(N, windows, w, products=1):
     """Each thread's images; all of them to one where threads would not pay. ``windows``: (OH, OW) of im2col."""
-    return threads.shares(N, N * math.prod(windows) * w.size * products >= WORTHWHILE)
+    return threads.shares(N, _pays(N * math.prod(windows) * products, w))
+
+
+def _pays(windows, w):
+    """Whether other threads are to be woken up for so many windows."""
+    return windows * w.size * (THIN if min(w.shape[:2]) <= thin.CHANNELS else 1) >= WORTHWHILE
 
 
 def _chunks(images, channels, windows, w):

@@ -13,12 +13,13 @@ from nanogan.ops import conv
 from nanogan.ops.checks import check_dy, check_input, pair
 from nanogan.ops.rows import column_sum, from_rows, to_rows
 
+LEAST = 64 * 1000  # multiplications: with fewer the book is as fast
 WORTHWHILE = 20 * 1000 * 1000  # multiplications for which waking up other threads pays
 
 
 def serves(x, w, b=None):
-    """Whether these are matrices of numbers that BLAS multiplies, and threads pay."""
-    return x.ndim == 2 and w.ndim == 2 and x.dtype in (np.float32, np.float64) and x.size * len(w) >= WORTHWHILE
+    """Whether these are matrices of numbers that BLAS multiplies, and large."""
+    return x.ndim == 2 and w.ndim == 2 and x.dtype in (np.float32, np.float64) and x.size * len(w) >= LEAST
 
 
 def linear_forward(x, w, b=None):
@@ -42,24 +43,26 @@ def linear_backward(dy, cache, need_dx=True, need_dw=True):
 def _product(a, b):
     """a @ b, a part of its columns on each thread."""
     out = threads.empty((len(a), b.shape[1]), a.dtype)
+    if a.shape[1] == 1:  # as behind D's one number: BLAS takes ten times as long
+        return np.multiply(a, b, out=out)
 
     def work(columns):
         np.matmul(a, b[:, columns], out=out[:, columns])
 
-    threads.parallel(work, threads.shares(b.shape[1]))
+    threads.parallel(work, threads.shares(b.shape[1], len(a) * b.size >= WORTHWHILE))
     return out
 
 
 def serves_conv2d(x, w, b=None, *, stride=1, padding=0):
-    """Whether w covers all of x, and threads pay."""
+    """Whether w covers all of x, and both are large."""
     right = x.ndim == 4 and w.ndim == 4 and x.shape[1] == w.shape[1] and x.dtype in (np.float32, np.float64)
-    return right and x.size * len(w) >= WORTHWHILE and one_window(x, w, padding)
+    return right and x.size * len(w) >= LEAST and one_window(x, w, padding)
 
 
 def serves_conv_transpose2d(x, w, b=None, *, stride=1, padding=0, output_padding=0):
-    """Whether x has one pixel, from which w paints the whole result, and threads pay."""
+    """Whether x has one pixel, from which w paints the whole result, and both are large."""
     right = x.ndim == 4 and w.ndim == 4 and x.shape[1] == len(w) and x.dtype in (np.float32, np.float64)
-    return right and len(x) * w.size >= WORTHWHILE and one_pixel(x, padding, output_padding)
+    return right and len(x) * w.size >= LEAST and one_pixel(x, padding, output_padding)
 
 
 def one_window(x, w, padding):
