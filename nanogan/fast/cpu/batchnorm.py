@@ -1,141 +1,223 @@
-"""Batch normalisation in two walks over memory, on threads.
+"""Batch normalisation in two walks over memory, with the ReLU or LeakyReLU that follows it.
 
-The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk adds up x - K and (x - K)^2 for a number K near
-the mean, one for each channel, taken from a sample of the rows:
+The formulas are those of :mod:`nanogan.ops.batchnorm`. The first walk adds up x and x^2,
 
-    mean = K + sum (x - K) / M        var = sum (x - K)^2 / M - (mean - K)^2
+    mean = sum x / M        var = sum x^2 / M - mean^2
 
-With K = 0 this would be E[x^2] - E[x]^2, which loses all digits where the mean is large beside the spread; with K near
-the mean, both terms have the size of the variance and nothing is lost. The second walk writes y.
+which loses as many digits as mean^2 has more than var: three or four bits where the mean is within NEAR standard
+deviations of 0, as it is behind a convolution. Where it is not, the walk is repeated with x - K for x, K being the mean
+that was found, and nothing is lost. The second walk writes y = x * scale + shift, and the activation of it while it is
+in the core's cache.
 
-Where the mean is within NEAR standard deviations of 0, as it is behind a convolution, three or four bits of the digits
-are all that subtracting it first would save, and the subtractions are left out: K = 0, and y = x * scale + shift.
+The cache for the backward holds x and y, which are kept anyway, and not xhat, which need not be written then.
 
-The cache for the backward holds x, as a convolution's does, and not xhat, which need not be written then.
+NumPy walks along short rows slowly. So rows of C numbers are seen as fewer of r*C, and a vector of C numbers, such as
+scale, is repeated r times: ``wide`` below.
 """
-
-import math
 
 import numpy as np
 
 from nanogan import ops
 from nanogan.dispatch import register
+from nanogan.errors import UserError
 from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.threads import workspace
+from nanogan.ops import activations
 from nanogan.ops.checks import check_dy, check_input
 from nanogan.ops.rows import column_sum
 
-CHUNK = 256 * 1024  # numbers: shorter ones would have the threads wait for Python's lock too often
-SAMPLE = 256  # rows, about
-NEAR = 8.0
-WORTHWHILE = 512 * 1024  # numbers for which threads pay; with fewer the book is as fast
+CHUNK = 512 * 1024  # numbers: in shorter ones the threads would wait for Python's lock too often
+WIDE = 2048  # numbers of a row
+FEW = 64  # rows that are summed in one go
+NEAR = 4.0
+LEAST = 32 * 1024  # numbers: with fewer the book is as fast
+WORTHWHILE = 512 * 1024  # numbers for which threads pay
+NONE = 1.0  # the slope of no activation
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
     """Whether this is a large batch in train mode, of more than one value per channel."""
     right = train and x.ndim in (2, 4) and x.dtype in (np.float32, np.float64)
-    return right and x.size >= max(WORTHWHILE, 2 * x.shape[1])
+    return right and x.size >= max(LEAST, 2 * x.shape[1]) > 0
 
 
-def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
-    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode."""
+def batchnorm_forward(
+    x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, slope=NONE, batches=1
+):
+    """The same as :func:`nanogan.ops.batchnorm_forward` in train mode, then LeakyReLU of ``slope``.
+
+    ``batches``: x holds so many batches of one size, one after the other, each with statistics of its own.
+    """
     check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
-    momentum, eps = float(momentum), float(eps)
     rows = _rows(x)  # (M, C)
-    M = len(rows)
+    y, M = threads.empty(rows.shape, x.dtype), len(rows) // batches
+    if M < 2:
+        shape = len(x) // batches, *x.shape[1:]
+        raise UserError(f"BatchNorm expected more than one value per channel to train, got x of shape {shape}")
+    parts = [slice(i * M, (i + 1) * M) for i in range(batches)]
 
-    sample = rows[:: _step(M)]
-    near = sample.mean(axis=0)  # K
-    if bool((abs(near) <= NEAR / 2 * sample.std(axis=0)).all()):
-        near = None
+    def work(part):
+        return _forward(rows[part], y[part], gamma, beta, float(eps), slope)
 
-    def moments(part):
-        totals = np.zeros((2, len(gamma)))
-        for chunk in _chunks(part, rows):
-            centred = _less(rows[chunk], near)
-            totals[0] += column_sum(centred)
-            totals[1] += column_sum(np.multiply(centred, centred, out=workspace("product", centred.shape, x.dtype)))
-        return totals
-
-    first, second = sum(threads.parallel(moments, _parts(rows))) / M
-    mean, var = first if near is None else near + first, np.maximum(second - first * first, 0)  # float64
-    running_mean *= 1 - momentum
-    running_mean += (momentum * mean).astype(x.dtype)
-    running_var *= 1 - momentum
-    running_var += (momentum * M / (M - 1) * var).astype(x.dtype)
-
-    inv_std = 1 / np.sqrt(var + eps)  # (C,), float64
-    # y = (x - middle) * scale + shift, where middle is the mean in x's dtype, and what that loses goes into the shift
-    middle = None if bool((abs(mean) * inv_std <= NEAR).all()) else mean.astype(x.dtype)
-    scale = (gamma * inv_std).astype(x.dtype)
-    shift = (beta - (mean - (0 if middle is None else middle)) * gamma * inv_std).astype(x.dtype)
-    y = threads.empty(rows.shape, x.dtype)
-
-    def normalise(part):
-        for chunk in _chunks(part, rows):
-            out = y[chunk]
-            np.multiply(rows[chunk] if middle is None else _less(rows[chunk], middle), scale, out=out)
-            out += shift
-
-    threads.parallel(normalise, _parts(rows))
-    return _like(y, x), (x, mean, middle, inv_std, gamma)
+    caches, moments = zip(*_each(work, parts, x.size), strict=True)
+    momentum = float(momentum)
+    for mean, var in moments:
+        running_mean *= 1 - momentum
+        running_mean += (momentum * mean).astype(x.dtype)
+        running_var *= 1 - momentum
+        running_var += (momentum * M / (M - 1) * var).astype(x.dtype)
+    return _like(y, x), (parts, caches, rows, y, gamma, float(slope), x.shape)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.batchnorm_backward`."""
-    x, mean, middle, inv_std, gamma = cache
-    check_dy("BatchNorm", dy, x.shape, x.dtype)
-    rows, dy_rows = _rows(x), _rows(dy)  # (M, C)
+    parts, caches, rows, y, gamma, slope, shape = cache
+    check_dy("BatchNorm", dy, shape, rows.dtype)
+    dy_rows = _rows(dy)  # (M, C)
+    dx = threads.empty(rows.shape, rows.dtype)
+
+    def work(item):
+        part, statistics = item
+        return _backward(dy_rows[part], rows[part], y[part], dx[part], gamma, slope, *statistics, need_dx)
+
+    gradients = _each(work, list(zip(parts, caches, strict=True)), rows.size)
+    dgamma, dbeta = (sum(each).astype(rows.dtype) if need_dw else None for each in zip(*gradients, strict=True))
+    return _like(dx, dy) if need_dx else None, dgamma, dbeta
+
+
+def _each(work, batches, size):
+    """Call ``work`` for each batch: on a thread each where there are no more, and numbers enough in all of them."""
+    if 1 < threads.count() <= len(batches) and size >= WORTHWHILE:
+        return threads.parallel(work, batches)
+    return [work(batch) for batch in batches]
+
+
+def _forward(rows, y, gamma, beta, eps, slope):
+    """Fill y (M, C); return the statistics that the backward needs, and mean and variance."""
+    near = None  # K, if it is not 0
+    first, second = _moments(rows, None)
+    if not (first * first <= NEAR**2 * (second - first * first)).all() or not np.isfinite(second).all():
+        near = first.astype(rows.dtype)
+        first, second = _moments(rows, near)
+    mean, var = first if near is None else near + first, np.maximum(second - first * first, 0)  # (C,), float64
+
+    inv_std = 1 / np.sqrt(var + eps)
+    rest = mean if near is None else first  # y = (x - K) * scale + shift: what is left of the mean goes into the shift
+    scale = gamma * inv_std
+    x, out = _wide(rows), _wide(y)
+    scale, shift = (_repeated(v, x, rows) for v in (scale, beta - rest * scale))
+
+    def normalise(part):
+        for chunk in _chunks(part, x):
+            piece = out[chunk]
+            np.multiply(_less(x[chunk], near), scale, out=piece)
+            piece += shift
+            if slope == 0:
+                np.maximum(piece, np.zeros_like(shift), out=piece)  # with a number NumPy's maximum takes twice as long
+            elif slope != NONE:
+                np.maximum(piece, np.multiply(piece, slope, out=workspace("product", piece.shape, y.dtype)), out=piece)
+
+    threads.parallel(normalise, _parts(x))
+    return (near, rest, inv_std), (mean, var)
+
+
+def _backward(dy, rows, y, dx, gamma, slope, near, rest, inv_std, need_dx):
+    """Fill dx (M, C) if it is needed; return dgamma, dbeta in float64."""
     M = len(rows)
-    rest = mean if middle is None else mean - middle
-    dx = None
+    x, y, dy, out = (_wide(array) for array in (rows, y, dy, dx))
 
     def sums(part):
         totals = np.zeros((2, len(gamma)))
-        for chunk in _chunks(part, rows):
-            product = workspace("product", rows[chunk].shape, x.dtype)
-            totals[0] += column_sum(dy_rows[chunk])
-            totals[1] += column_sum(np.multiply(_less(rows[chunk], middle), dy_rows[chunk], out=product))
+        for chunk in _chunks(part, x):
+            d = _before_activation(dy[chunk], y[chunk], slope, out[chunk])
+            totals[0] += _channel_sum(d, totals[0])
+            product = workspace("product", d.shape, d.dtype)
+            totals[1] += _channel_sum(np.multiply(_less(x[chunk], near), d, out=product), totals[1])
         return totals
 
-    dbeta, of_centred = sum(threads.parallel(sums, _parts(rows)))
+    dbeta, of_centred = sum(threads.parallel(sums, _parts(x)))
     dgamma = (of_centred - rest * dbeta) * inv_std
-    if need_dx:
-        # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)), xhat = (x - mean) * inv_std
-        scale = gamma * inv_std
-        of_x = -scale * inv_std * dgamma / M
-        constant = (-scale * dbeta / M - rest * of_x).astype(x.dtype)
-        scale, of_x = scale.astype(x.dtype), of_x.astype(x.dtype)
+    if not need_dx:
+        return dgamma, dbeta
+    # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)), xhat = (x - mean) * inv_std
+    scale = gamma * inv_std
+    of_x = -scale * inv_std * dgamma / M
+    constant = -scale * dbeta / M - rest * of_x
+    scale, of_x, constant = (_repeated(v, x, rows) for v in (scale, of_x, constant))
 
-        dx = threads.empty(rows.shape, x.dtype)
+    def write(part):
+        for chunk in _chunks(part, x):
+            d = out[chunk]  # what :func:`_before_activation` made of dy
+            np.multiply(dy[chunk] if slope == NONE else d, scale, out=d)
+            d += np.multiply(_less(x[chunk], near), of_x, out=workspace("product", d.shape, d.dtype))
+            d += constant
 
-        def write(part):
-            for chunk in _chunks(part, rows):
-                out = np.multiply(dy_rows[chunk], scale, out=dx[chunk])
-                product = workspace("product", out.shape, x.dtype)
-                out += np.multiply(_less(rows[chunk], middle), of_x, out=product)
-                out += constant
-
-        threads.parallel(write, _parts(rows))
-        dx = _like(dx, dy)
-    if not need_dw:
-        return dx, None, None
-    return dx, dgamma.astype(x.dtype), dbeta.astype(x.dtype)
+    threads.parallel(write, _parts(x))
+    return dgamma, dbeta
 
 
-def _step(M):
-    """About M / SAMPLE, without a common divisor with M: so that not only one column of the pictures is met."""
-    step = max(1, M // SAMPLE)
-    while math.gcd(step, M) > 1:
-        step += 1
-    return step
+def _before_activation(dy, y, slope, out):
+    """The gradient of what the activation was given: dy where y > 0, else slope * dy, in ``out``; without one dy."""
+    if slope == NONE:
+        return dy
+    positive = np.greater(y, 0, out=workspace("positive", y.shape, bool))
+    if slope == 0:
+        return np.multiply(dy, positive, out=out)
+    np.copyto(out, positive)
+    np.clip(out, slope, 1, out=out)
+    return np.multiply(out, dy, out=out)
 
 
-def _less(rows, middle):
-    """rows - middle, in a workspace; rows themselves where there is nothing to subtract."""
-    if middle is None:
-        return rows
-    return np.subtract(rows, middle, out=workspace("centred", rows.shape, rows.dtype))
+# ----------------------------------------------------------------------------------------------- rows, wide and narrow
+
+
+def _moments(rows, near):
+    """The means of x - K and of (x - K)^2 for each channel of rows (M, C), in float64; K = 0 if ``near`` is None."""
+    x = _wide(rows)
+
+    def work(part):
+        totals = np.zeros((2, rows.shape[1]))
+        for chunk in _chunks(part, x):
+            centred = _less(x[chunk], near)
+            totals[0] += _channel_sum(centred, totals[0])
+            squares = np.multiply(centred, centred, out=workspace("product", centred.shape, x.dtype))
+            totals[1] += _channel_sum(squares, totals[1])
+        return totals
+
+    with np.errstate(over="ignore"):  # the second walk is for numbers whose squares are too large
+        return sum(threads.parallel(work, _parts(x))) / len(rows)
+
+
+def _wide(rows):
+    """rows (M, C) as (M / r, r*C), r a power of 2 that divides M: about WIDE numbers in a row."""
+    M, C = rows.shape
+    r = 1
+    while M % (2 * r) == 0 and 2 * r * C <= WIDE:
+        r *= 2
+    return rows.reshape(M // r, r * C)
+
+
+def _repeated(vector, wide, rows):
+    """A vector (C,) as one of ``wide``'s row length, in its dtype."""
+    out = np.empty((wide.shape[1] // rows.shape[1], rows.shape[1]), wide.dtype)
+    out[...] = vector
+    return out.reshape(-1)
+
+
+def _channel_sum(wide, like):
+    """The sums (C,) of each channel of wide rows (m, r*C); ``like`` has C numbers."""
+    few = len(wide) <= FEW
+    sums = np.ones(len(wide), wide.dtype) @ wide if few else column_sum(wide)  # (r*C,)
+    return np.add.reduce(sums.reshape(-1, len(like)), axis=0)
+
+
+def _less(x, near):
+    """x - K in a workspace; x itself where K is 0."""
+    if near is None:
+        return x
+    out = workspace("centred", x.shape, x.dtype)
+    np.subtract(x.reshape(-1, len(near)), near, out=out.reshape(-1, len(near)))
+    return out
 
 
 def _rows(x):
@@ -151,13 +233,62 @@ def _like(rows, x):
     return rows.reshape(N, H, W, C).transpose(0, 3, 1, 2)
 
 
-def _parts(rows):
-    return threads.shares(len(rows))
+def _parts(wide):
+    return threads.shares(len(wide), wide.size >= WORTHWHILE)
 
 
-def _chunks(part, rows):
-    step = max(1, CHUNK // rows.shape[1])
+def _chunks(part, wide):
+    step = max(1, CHUNK // wide.shape[1])
     return [slice(start, min(part.stop, start + step)) for start in range(part.start, part.stop, step)]
 
 
+# ------------------------------------------------------------------------------------------- with what follows it
+
+
+def serves_relu(norm, activation):
+    """Whether the normalisation is one that :func:`serves`."""
+    arguments, options = norm
+    return serves(*arguments, **options)
+
+
+def relu_forward(norm, activation):
+    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.relu_forward`.
+
+    norm: the arguments and the options of the first; activation: the options of the second. Returns y, a cache, and for
+    each by itself a backward and a cache.
+    """
+    arguments, options = norm
+    y, cache = batchnorm_forward(*arguments, **options, slope=0.0)
+    return y, cache, (alone(cache), (activations.relu_backward, y))
+
+
+def serves_leaky_relu(norm, activation):
+    """Whether the normalisation is one that :func:`serves`, and the slope one that the activation takes."""
+    return serves_relu(norm, activation) and 0 <= slope_of(**activation) <= 1
+
+
+def leaky_relu_forward(norm, activation):
+    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.leaky_relu_forward`."""
+    arguments, options = norm
+    slope = slope_of(**activation)
+    y, cache = batchnorm_forward(*arguments, **options, slope=slope)
+    return y, cache, (alone(cache), (activations.leaky_relu_backward, (y, slope)))
+
+
+def alone(cache):
+    """The backward and the cache of the normalisation without what follows it."""
+    *before, _, shape = cache
+    return batchnorm_backward, (*before, NONE, shape)
+
+
+def slope_of(negative_slope=0.01):
+    """LeakyReLU's option."""
+    return float(negative_slope)
+
+
 register("cpu", ops.batchnorm_forward, batchnorm_forward, batchnorm_backward, serves=serves)
+register("cpu", (ops.batchnorm_forward, ops.relu_forward), relu_forward, batchnorm_backward, serves=serves_relu)
+register(
+    "cpu", (ops.batchnorm_forward, ops.leaky_relu_forward), leaky_relu_forward, batchnorm_backward,
+    serves=serves_leaky_relu,
+)  # fmt: skip

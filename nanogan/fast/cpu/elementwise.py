@@ -9,23 +9,26 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import register, register_walk
 from nanogan.fast.cpu import threads
+from nanogan.fast.cpu.threads import workspace
 from nanogan.ops import activations
 
-BLOCK = 128 * 1024  # numbers: in shorter ones threads would wait for Python's lock too often
-WORTHWHILE = 512 * 1024  # numbers for which threads pay; with fewer the book is as fast
+BLOCK = 512 * 1024  # numbers: in shorter ones threads would wait for Python's lock too often
+PIECE = 128 * 1024  # numbers of a parameter: several arrays of so many fit into a core's cache
+LEAST = 32 * 1024  # numbers: with fewer the book is as fast
+WORTHWHILE = 512 * 1024  # numbers for which threads pay
 
 
 def serves(x, *, negative_slope=0.0):
     """Whether x is large and without gaps in memory, and what the operation takes."""
     right = x.dtype in (np.float32, np.float64) and 0 <= negative_slope <= 1
-    return right and x.size >= WORTHWHILE and _in_memory(x) is not None
+    return right and x.size >= LEAST and _in_memory(x) is not None
 
 
 def relu_forward(x):
     """The same as :func:`nanogan.ops.relu_forward`."""
 
     def block(x, y):
-        np.clip(x, 0, None, out=y)
+        np.clip(x, 0, np.inf, out=y)  # four times as fast as with None, or as NumPy's maximum with a number
 
     y = _apply(block, x)
     return y, y
@@ -37,8 +40,7 @@ def relu_backward(dy, cache):
         return activations.relu_backward(dy, cache)
 
     def block(y, dy, dx):
-        np.greater(y, 0, out=dx)
-        np.multiply(dx, dy, out=dx)
+        np.multiply(dy, np.greater(y, 0, out=workspace("positive", y.shape, bool)), out=dx)
 
     return _apply(block, cache, dy)
 
@@ -55,19 +57,19 @@ def leaky_relu_forward(x, *, negative_slope=0.01):
     return y, (y, negative_slope)
 
 
-def leaky_relu_backward(dy, cache):
-    """The same as :func:`nanogan.ops.leaky_relu_backward`."""
+def leaky_relu_backward(dy, cache, out=None):
+    """The same as :func:`nanogan.ops.leaky_relu_backward`. ``out``: for dx; dy itself if it is needed no more."""
     if not _alike(dy, cache[0]):
-        return activations.leaky_relu_backward(dy, cache)
+        return activations.leaky_relu_backward(dy, cache)  # a new array
     y, negative_slope = cache
-    slopes = np.full(BLOCK, negative_slope, y.dtype)  # an array: NumPy's maximum with a number takes six times as long
 
     def block(y, dy, dx):
-        np.greater(y, 0, out=dx)
-        np.maximum(dx, slopes[: dx.size], out=dx)
-        np.multiply(dx, dy, out=dx)
+        slopes = workspace("slopes", y.shape, dy.dtype)
+        np.copyto(slopes, np.greater(y, 0, out=workspace("positive", y.shape, bool)))
+        np.clip(slopes, negative_slope, 1, out=slopes)  # NumPy's maximum with a number takes three times as long
+        np.multiply(slopes, dy, out=dx)
 
-    return _apply(block, y, dy)
+    return _apply(block, y, dy, out=out)
 
 
 def tanh_forward(x):
@@ -91,43 +93,47 @@ def tanh_backward(dy, cache):
 
 def update_all(update, groups):
     """Call ``update`` on pieces of each group of arrays, on threads; see :func:`nanogan.dispatch.elementwise`."""
-    pieces, whole = [], []
+    pieces = []
     for arrays in groups:
-        if arrays[0].size < BLOCK or not all(isinstance(a, np.ndarray) for a in arrays):
-            whole.append(arrays)
+        vectors = [] if arrays[0].size < LEAST else _vectors(arrays)
+        if not vectors:
+            update(*arrays)
             continue
-        flat = [_in_memory(array) for array in arrays]
-        if any(vector is None for vector in flat) or any(
-            array.strides != arrays[0].strides or array.shape != arrays[0].shape for array in arrays
-        ):
-            whole.append(arrays)
-            continue
-        for start in range(0, flat[0].size, BLOCK):
-            pieces.append([vector[start : start + BLOCK] for vector in flat])
+        pieces += [[vector[i : i + PIECE] for vector in vectors] for i in range(0, vectors[0].size, PIECE)]
 
     def work(part):
         for piece in pieces[part]:
             update(*piece)
 
     if pieces:
-        threads.parallel(work, threads.shares(len(pieces), len(pieces) * BLOCK >= WORTHWHILE))
-    for arrays in whole:
-        update(*arrays)
+        threads.parallel(work, threads.shares(len(pieces), len(pieces) * PIECE >= WORTHWHILE))
 
 
-def _apply(block, x, *others):
-    """Call ``block(x, *others, result)`` on pieces of at most BLOCK numbers; return the result, in x's memory order."""
+def _vectors(arrays):
+    """The numbers of each array in the order in which they lie in memory; [] if that is not one order."""
+    first = arrays[0]
+    if any(not isinstance(a, np.ndarray) or (a.shape, a.strides) != (first.shape, first.strides) for a in arrays):
+        return []
+    vectors = [_in_memory(array) for array in arrays]
+    return [] if vectors[0] is None else vectors
+
+
+def _apply(block, x, *others, out=None):
+    """Call ``block(x, *others, result)`` on pieces of at most BLOCK numbers; return the result, in x's memory order.
+
+    ``out``: an array of x's shape and memory order for the result; a new one if not given.
+    """
     flat = _in_memory(x)
     rest = [_in_memory(other) if other.strides == x.strides else _in_order_of(x, other) for other in others]
-    result = threads.empty(flat.shape, others[0].dtype if others else x.dtype)
+    result = threads.empty(flat.shape, (others or [x])[0].dtype) if out is None else _in_memory(out)
 
     def work(part):
         for start in range(part.start, part.stop, BLOCK):
             piece = slice(start, min(part.stop, start + BLOCK))
             block(flat[piece], *(other[piece] for other in rest), result[piece])
 
-    threads.parallel(work, threads.shares(flat.size))
-    return _shaped(result, x)
+    threads.parallel(work, threads.shares(flat.size, flat.size >= WORTHWHILE))
+    return _shaped(result, x) if out is None else out
 
 
 def _alike(dy, y):
