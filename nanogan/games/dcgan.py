@@ -14,7 +14,7 @@ from nanogan.errors import UserError
 from nanogan.games.drawing import draw_noise, with_noise
 from nanogan.games.from_z import FromZ
 from nanogan.games.game import Options, lr_decay_option, lr_factor, option
-from nanogan.layers.losses import BCE, FAKE, HINGE, MSE, REAL, SATURATING_BCE, SCORE, mean_probability
+from nanogan.layers.losses import BCE, FAKE, HINGE, MSE, REAL, SATURATING_BCE, SCORE, discriminate, mean_probability
 from nanogan.models import dcgan
 from nanogan.optim import Adam, Ema
 
@@ -62,22 +62,19 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
     and fake images, added to them before D sees them (C. Sonderby et al., arXiv:1610.04490). d_weight: a factor of D's
     loss; 0.5 makes it the mean of its two terms.
     """
-    (d_loss_forward, d_loss_backward), (g_loss_forward, g_loss_backward) = losses_of(loss, label_smoothing)
+    d_loss, (g_loss_forward, g_loss_backward) = losses_of(loss, label_smoothing)
     noise_real, noise_fake = noise
-    dloss_d = d_weight * opt_d.dloss
 
-    # ---- D: real -> D -> loss -> D's gradients
-    d.zero_grad()
-    real_logits, cache = d.forward(with_noise(real, noise_real), train=True)
-    loss_real, loss_cache = d_loss_forward(real_logits, REAL - label_smoothing)
-    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
-
-    # z -> G -> fake; fake -> D -> loss -> D's gradients, added to those of the real batch
+    # z -> G -> fake
     fake, g_cache = g.forward(z, train=True)
     seen = with_noise(fake, noise_fake)
-    fake_logits, cache = d.forward(seen, train=True)
-    loss_fake, loss_cache = d_loss_forward(fake_logits, FAKE)
-    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
+
+    # ---- D: real -> D -> loss -> D's gradients; fake -> D -> loss -> D's gradients, added to those of the real batch
+    d.zero_grad()
+    labels = REAL - label_smoothing, FAKE
+    (loss_real, loss_fake), (real_logits, fake_logits) = discriminate(
+        with_noise(real, noise_real), seen, d, d_loss, labels, d_weight * opt_d.dloss
+    )
     opt_d.step()
 
     # ---- G: fake -> D -> loss, as if it were real. G has not changed, so ``fake`` and its cache still hold; D has, so
@@ -87,6 +84,7 @@ def adversarial_step(g, d, opt_g, opt_d, real, z, *, loss="bce", label_smoothing
     new_logits, cache = d.forward(seen, train=True)
     loss_g, loss_cache = g_loss_forward(new_logits, REAL)
     dfake = d.backward(g_loss_backward(opt_g.dloss, loss_cache), cache, need_dw=False)
+    del cache  # what D kept is half of the memory that a step needs
     g.backward(dfake, g_cache, need_dx=False)
     opt_g.step()
 
@@ -104,19 +102,11 @@ def discriminator_step(g, d, opt_d, real, z, *, loss="bce", label_smoothing=0.0,
 
     As algorithm 1 of the original GAN has it, with a real batch and a z of its own. G's BatchNorm notes the batch too.
     """
-    (d_loss_forward, d_loss_backward), _ = losses_of(loss, label_smoothing)
+    d_loss, _ = losses_of(loss, label_smoothing)
     noise_real, noise_fake = noise
-    dloss_d = d_weight * opt_d.dloss
-
+    real, fake = with_noise(real, noise_real), with_noise(g.forward(z, train=True)[0], noise_fake)
     d.zero_grad()
-    real_logits, cache = d.forward(with_noise(real, noise_real), train=True)
-    _, loss_cache = d_loss_forward(real_logits, REAL - label_smoothing)
-    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
-
-    fake, _ = g.forward(z, train=True)
-    fake_logits, cache = d.forward(with_noise(fake, noise_fake), train=True)
-    _, loss_cache = d_loss_forward(fake_logits, FAKE)
-    d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)
+    discriminate(real, fake, d, d_loss, (REAL - label_smoothing, FAKE), d_weight * opt_d.dloss)
     opt_d.step()
 
 

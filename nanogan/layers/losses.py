@@ -10,7 +10,7 @@ BCE, MSE and so on are the pairs (forward, backward).
 import functools
 
 from nanogan import ops
-from nanogan.dispatch import dispatch
+from nanogan.dispatch import dispatch, run
 from nanogan.ops.losses import FAKE, REAL
 
 
@@ -44,8 +44,31 @@ def mean_probability(logits):
     return dispatch(ops.mean_probability_forward, ops.mean_probability_backward, logits)[0]
 
 
+def discriminate(real, fake, d, loss, labels, dloss):
+    """Add to the gradients of ``d`` those of its loss on real images, and those of its loss on fake ones.
+
+    Each is a batch of its own for BatchNorm, the real one first. real, fake (N, C, H, W). loss: one of the pairs of
+    this module; labels: what the loss wants of the two; dloss: the gradient of both losses. Returns the two losses, and
+    the logits of the two batches.
+    """
+    return run(discriminate_by_the_book, real, fake, d, loss, labels, dloss)
+
+
+def discriminate_by_the_book(real, fake, d, loss, labels, dloss):
+    """:func:`discriminate`, the lesson; :mod:`nanogan.fast.cpu.discriminator` has both batches in one pass."""
+    loss_forward, loss_backward = loss
+    losses, logits = [], []
+    for images, label in zip((real, fake), labels, strict=True):
+        score, cache = d.forward(images, train=True)
+        value, loss_cache = loss_forward(score, label)
+        d.backward(loss_backward(dloss, loss_cache), cache, need_dx=False)
+        losses.append(value)
+        logits.append(score)
+    return losses, logits
+
+
 __all__ = [
     "BCE", "FAKE", "HINGE", "L1", "MSE", "REAL", "SATURATING_BCE", "SCORE", "bce_backward", "bce_forward",
-    "hinge_backward", "hinge_forward", "l1_backward", "l1_forward", "mean_probability", "mse_backward", "mse_forward",
-    "saturating_bce_backward", "saturating_bce_forward", "score_backward", "score_forward",
+    "discriminate", "hinge_backward", "hinge_forward", "l1_backward", "l1_forward", "mean_probability", "mse_backward",
+    "mse_forward", "saturating_bce_backward", "saturating_bce_forward", "score_backward", "score_forward",
 ]  # fmt: skip
