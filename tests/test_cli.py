@@ -395,7 +395,8 @@ def test_a_run_says_before_its_first_line_what_fast_paths_compute(tmp_path, fast
     lines = done.stdout.splitlines()
     if fast:
         rest = "the rest by nanogan/ops (all of it with NANOGAN_FAST=0)"
-        assert lines.pop(2) == f"computed by nanogan/fast: conv2d, conv_transpose2d; {rest}"
+        names = "conv_transpose2d, batchnorm and relu, discriminate, conv2d, leaky_relu, adam, batchnorm and leaky_relu"
+        assert lines.pop(2) == f"computed by nanogan/fast: {names}; {rest}"
     assert lines[2].startswith("[1/1][1/4]  Loss_D: ")
     assert "computed" not in "".join(lines)
 
@@ -424,7 +425,8 @@ def test_watching_ends_for_the_one_who_stops_watching(rng):
 def test_info_names_the_operations_that_have_fast_paths(monkeypatch):
     found = info.report()["settings"]["fast paths"]
     assert found[0] == "on; NANOGAN_FAST=0 leaves all to nanogan/ops"
-    assert "cpu: batchnorm, conv2d, conv_transpose2d, leaky_relu, linear, relu, tanh" in found
+    names = "adam, batchnorm, batchnorm and leaky_relu, batchnorm and relu, conv2d, conv_transpose2d, discriminate"
+    assert f"cpu: {names}, leaky_relu, linear, relu, tanh" in found
     monkeypatch.setattr(dispatch, "FAST", False)
     assert info.report()["settings"]["fast paths"].startswith("off, by")
 
@@ -440,6 +442,7 @@ def test_the_fast_paths_of_a_gpu_are_named_where_it_works(double, tmp_path):
     done = starting.run(SCRIPT, *flags, folder=tmp_path)
     said = [line for line in done.stdout.splitlines() if line.startswith("computed by ")]
     assert said == [
-        "computed by nanogan/fast: conv2d, leaky_relu, batchnorm and leaky_relu, bce_with_logits, conv_transpose2d, "
-        "batchnorm and relu, tanh, adam, mean_probability; the rest by nanogan/ops (all of it with NANOGAN_FAST=0)"
+        "computed by nanogan/fast: conv_transpose2d, batchnorm and relu, tanh, conv2d, leaky_relu, "
+        "batchnorm and leaky_relu, bce_with_logits, adam, mean_probability; the rest by nanogan/ops (all of it with "
+        "NANOGAN_FAST=0)"
     ]

@@ -184,7 +184,7 @@ def test_its_gradients_are_those_of_torchs_double_backward(dtype, tolerance, N, 
     served = {name.split(".")[3] for name in ran if name.startswith("nanogan.fast.cpu.")}
     assert bool(served) == fast
     if fast and N > 5:
-        assert {"elementwise", "small"} < served, f"too small for the fast paths of a real critic: {served}"
+        assert {"elementwise", "chunked"} < served, f"too small for the fast paths of a real critic: {served}"
     expected, norm, gradients = torchs_penalty(torchs_critic(d), x, 7.0)
     assert penalty == pytest.approx(expected, rel=tolerance)
     assert slope == pytest.approx(norm, rel=tolerance)

@@ -142,7 +142,7 @@ def test_pictures_are_drawn_with_a_saved_generator(trained, tmp_path):
 def test_without_mnist_and_without_network_it_says_what_it_does(tmp_path):
     code, out, err = run("--width", 2, "--dry-run", folder=tmp_path)
     assert code == 0, err
-    assert "digits: 128 images of 28 x 28" in out
+    assert "digits: 256 images of 28 x 28" in out
     (line,) = [line for line in err.splitlines() if "No MNIST here" in line]
     assert "built-in digits" in line
     assert "mnist could not be downloaded: https" in line
@@ -631,7 +631,7 @@ def test_help_tells_every_option(tmp_path):
 
 def test_real_mnist_trains(tmp_path, real_data):
     out = succeed("--width", 4, "--dry-run", "--data-dir", real_data, "--out", "run", folder=tmp_path)
-    assert f"idx files in {real_data}: 128 images" in out
+    assert f"idx files in {real_data}: 256 images" in out
 
 
 def test_a_preset_is_other_defaults_and_a_flag_comes_before_it(tmp_path, small_set):

@@ -1,5 +1,6 @@
 """The CPU's fast paths: the same numbers as nanogan.ops, whatever the shape, the layout and the number of threads."""
 
+import signal
 import subprocess
 import sys
 import threading
@@ -13,8 +14,17 @@ from hypothesis import strategies as st
 
 from nanogan import dispatch, gradcheck, layers, ops
 from nanogan.errors import UserError
-from nanogan.fast.cpu import batchnorm, chunked, elementwise, linear, thin, threads, winograd
+from nanogan.fast.cpu import (
+    batchnorm,
+    chunked,
+    elementwise,
+    linear,
+    thin,
+    threads,
+    winograd,
+)
 from nanogan.gradcheck import cases, check_layer
+from nanogan.layers.losses import discriminate_by_the_book
 from nanogan.optim import SGD, Adam
 from tests.games import test_adversarial as training
 from tests.helpers import channels_last, relative_error
@@ -22,39 +32,6 @@ from tests.ops.test_properties import makers
 from tests.starting import ctrl_c
 
 TOLERANCE = {np.dtype(np.float64): 1e-12, np.dtype(np.float32): 1e-4}  # sums of the same terms in other groups
-
-
-@pytest.fixture
-def set_threads(monkeypatch):
-    """A function that sets the number of threads, and has them used."""
-
-    def set_threads(number):
-        threads.count()
-        monkeypatch.setattr(threads, "_count", number)
-
-    return set_threads
-
-
-@pytest.fixture
-def small_pieces(monkeypatch, set_threads):
-    """Everything takes the fast paths, in several chunks, on three threads."""
-    set_threads(3)
-    for module, name, value in (
-        (winograd, "LARGE", 0),
-        (winograd, "CHANNELS", 1),
-        (winograd, "ROWS", 4),
-        (winograd, "PLANE", 64),
-        (chunked, "SMALL", 0),
-        (chunked, "THIN", 0),
-        (chunked, "WORTHWHILE", 0),
-        (chunked, "COLS", 500),
-        (linear, "WORTHWHILE", 0),
-        (batchnorm, "WORTHWHILE", 0),
-        (batchnorm, "CHUNK", 50),
-        (elementwise, "WORTHWHILE", 0),
-        (elementwise, "BLOCK", 50),
-    ):
-        monkeypatch.setattr(module, name, value)
 
 
 def same(got, expected, dy=None):
@@ -99,6 +76,7 @@ def test_winograd_is_the_convolution(make, data):
         patch.setattr(threads, "_count", data.draw(st.integers(1, 4), label="threads"))
         patch.setattr(winograd, "ROWS", data.draw(st.sampled_from([1, 8, 256])))
         patch.setattr(winograd, "PLANE", data.draw(st.sampled_from([1, 64, 128 * 1024])))
+        patch.setattr(winograd, "KERNEL", data.draw(st.sampled_from([1, 10**9])))
         options = {"stride": 2, "padding": 1}
         large, small = make(N, C, 2 * h, 2 * w), make(N, F, h, w)
         assert_parity(
@@ -212,8 +190,8 @@ def test_a_kernel_that_covers_the_map_is_a_fully_connected_layer(make, data):
         ((64, 64, 8, 9), (128, 64, 8, 8), {}, False, False),
         ((64, 512, 1, 1), (512, 64, 4, 4), {"padding": 1}, False, False),
         ((64, 512, 1, 2), (512, 64, 4, 4), {}, False, False),
-        ((8, 64, 8, 8), (8, 64, 8, 8), {}, False, False),
-        ((8, 64, 1, 1), (64, 64, 4, 4), {}, False, False),
+        ((8, 64, 8, 8), (8, 64, 8, 8), {}, True, False),
+        ((8, 64, 1, 1), (64, 64, 4, 4), {}, False, True),
     ],
 )
 def test_linear_serves_kernels_that_cover_the_map(shape, w_shape, options, conv2d, conv_transpose2d):
@@ -223,6 +201,7 @@ def test_linear_serves_kernels_that_cover_the_map(shape, w_shape, options, conv2
     if len(x) > 8:  # the others are small
         assert chunked.serves_conv2d(x, w, **options) != conv2d
         assert chunked.serves_conv_transpose2d(x, w, **options) != conv_transpose2d
+    assert not linear.serves_conv_transpose2d(x.astype(np.float16), w.astype(np.float16), **options)
     assert not linear.serves_conv2d(x.astype(np.float16), w.astype(np.float16), **options)
 
 
@@ -245,16 +224,29 @@ def test_linear_leaves_output_padding_alone():
         ((64, 3, 64, 64), (64, 3, 4, 4), {"stride": 2, "padding": 1}, False),
         ((1, 64, 4, 4), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),
         ((64, 32, 32, 32), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),
+        ((256, 64, 14, 14), (128, 64, 4, 4), {"stride": 2, "padding": 1}, False),  # 8 x 8 tiled for 7 x 7
+        ((256, 64, 30, 30), (128, 64, 4, 4), {"stride": 2, "padding": 1}, True),
     ],
 )
-def test_winograd_serves_what_it_is_made_for(shape, w_shape, options, served):
+def test_winograd_serves_what_it_is_made_for(shape, w_shape, options, served, set_threads):
+    set_threads(2)
     x, w = np.zeros(shape, np.float32), np.zeros(w_shape, np.float32)
     assert winograd.serves_conv2d(x, w, **options) == served
     assert not winograd.serves_conv2d(x.astype(np.float16), w.astype(np.float16), **options)
     assert not winograd.serves_conv2d(x, w.astype(np.float64), **options)
 
 
-def test_winograd_leaves_output_padding_alone():
+def test_winograd_wants_enough_work_for_each_thread(set_threads):
+    x, w = np.zeros((8, 64, 32, 32), np.float32), np.zeros((128, 64, 4, 4), np.float32)
+    served = []
+    for number in (2, 3, 4):
+        set_threads(number)
+        served.append(winograd.serves_conv2d(x, w, stride=2, padding=1))
+    assert served == [True, True, False]  # 268 million multiplications
+
+
+def test_winograd_leaves_output_padding_alone(set_threads):
+    set_threads(2)
     x, w = np.zeros((64, 128, 16, 16), np.float32), np.zeros((128, 64, 4, 4), np.float32)
     assert winograd.serves_conv_transpose2d(x, w, stride=2, padding=1)
     assert not winograd.serves_conv_transpose2d(x, w, stride=2, padding=1, output_padding=1)
@@ -304,7 +296,8 @@ def test_batchnorm_in_two_walks(make, data, momentum):
         threads.count()
         patch.setattr(threads, "_count", data.draw(st.integers(1, 3)))
         patch.setattr(batchnorm, "CHUNK", data.draw(st.sampled_from([1, 7, 10**6])))
-        patch.setattr(batchnorm, "SAMPLE", data.draw(st.sampled_from([1, 3, 10**6])))
+        patch.setattr(batchnorm, "WIDE", data.draw(st.sampled_from([1, 7, 2048])))
+        patch.setattr(batchnorm, "FEW", data.draw(st.sampled_from([0, 64])))
         assert_parity(
             (lambda *a, **o: batchnorm.batchnorm_forward(*a, *running[0], **o), batchnorm.batchnorm_backward),
             (lambda *a, **o: ops.batchnorm_forward(*a, *running[1], **o), ops.batchnorm_backward),
@@ -328,6 +321,14 @@ def test_batchnorm_survives_a_large_offset(mean, std, rng):
     np.testing.assert_allclose(running, x.mean(axis=(0, 2, 3), dtype=np.float64), rtol=1e-7, atol=1e-7 * std)
     for got, wanted in zip(gradients, expected, strict=True):
         assert relative_error(got, wanted) < 2e-6
+
+
+def test_batchnorm_of_numbers_whose_squares_are_infinite(rng):
+    x = channels_last((3e19 + 1e17 * rng.standard_normal((8, 3, 16, 16))).astype(np.float32))
+    vectors = [np.full(3, value, np.float32) for value in (1, 0, 0, 1)]
+    y, _ = batchnorm.batchnorm_forward(x, *vectors)
+    expected, _ = ops.batchnorm_forward(*(a.astype(np.float64) for a in (x, *vectors)))
+    assert relative_error(y, expected) < 1e-5
 
 
 def test_batchnorm_of_constant_channels_is_beta(rng):
@@ -399,7 +400,9 @@ def test_the_fast_paths_are_taken(small_pieces, rng):
     _, (backward, _) = layers.BatchNorm2d(3).forward(x)
     assert backward is batchnorm.batchnorm_backward
     _, caches = layers.Sequential(layers.BatchNorm2d(3), layers.ReLU()).forward(x)
-    assert [backward for backward, _ in caches] == [batchnorm.batchnorm_backward, elementwise.relu_backward]
+    assert caches.both[0][0] is batchnorm.batchnorm_backward
+    _, (backward, _) = layers.ReLU().forward(x)
+    assert backward is elementwise.relu_backward
 
 
 def test_a_fused_network_can_be_cut_between_the_fused_layers(small_pieces, rng):
@@ -448,8 +451,8 @@ def test_batchnorm_of_one_value_per_channel_is_refused_before_anything_changes(s
     assert not layer.buffers["running_mean"].any()
 
 
-def test_batchnorms_sample_meets_every_column(set_threads, rng):
-    """A picture whose first column is unlike the others."""
+def test_batchnorm_of_numbers_far_from_0_in_parts(set_threads, rng):
+    """An image whose first column is unlike the others."""
     set_threads(2)
     x = (1000 + rng.standard_normal((64, 16, 64, 64))).astype(np.float32)
     x[..., 0] -= 1000
@@ -661,24 +664,71 @@ def test_another_number_of_threads_gets_one_sentence(value, monkeypatch):
         threads.count()
 
 
-def test_arrays_start_at_cache_lines_and_workspaces_are_used_again():
+def test_arrays_start_at_cache_lines():
     for size in (1, 1000, 10**6):
         assert threads.empty((size,), np.float32).ctypes.data % 64 == 0
+
+
+def test_workspaces_are_used_again():
     first = threads.workspace("test", (10, 10), np.float64)
     second = threads.workspace("test", (5,), np.float32)
     assert first.ctypes.data == second.ctypes.data
-    assert threads.workspace("other", (5,), np.float32).ctypes.data != second.ctypes.data
+    assert first.ctypes.data % 64 == 0
+    assert not np.shares_memory(threads.workspace("other", (10, 10), np.float64), first)
+    larger = threads.workspace("test", (10**6,), np.float64)
+    larger[...] = 1
+    assert larger.sum() == 10**6
+    assert threads.workspace("test", (0, 5), np.float32).shape == (0, 5)
+
+
+def test_memory_that_the_system_does_not_have_is_a_memory_error():
+    for _ in range(2):
+        with pytest.raises(MemoryError, match="unable to allocate"):
+            threads.workspace("far too large", (2**50,), np.float64)
+    assert threads.workspace("far too large", (3,), np.float64).shape == (3,)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers that interrupt")
+def test_a_signals_handler_may_compute_in_the_middle_of_an_operation(set_threads, rng):
+    """As the one of Ctrl-C does that draws a last sample."""
+    set_threads(2)
+    x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((32, 64, 32, 32), (128, 64, 4, 4)))
+    x, other = channels_last(x), channels_last(rng.standard_normal((20, 30, 32, 32)).astype(np.float32))
+    expected, cache = winograd.conv2d_forward(x, w)
+    gradients, called = winograd.conv2d_backward(expected, cache), []
+
+    def handler(number, frame):
+        y, cache_of_y = elementwise.leaky_relu_forward(other)
+        elementwise.leaky_relu_backward(y, cache_of_y)
+        called.append(number)
+
+    before = signal.signal(signal.SIGALRM, handler)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+        results = [winograd.conv2d_forward(x, w)[0] for _ in range(5)]
+        results += [result for _ in range(5) for result in winograd.conv2d_backward(expected, cache)[:2]]
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    assert len(called) > 5
+    for result, wanted in zip(results, [expected] * 5 + list(gradients[:2]) * 5, strict=True):
+        np.testing.assert_array_equal(result, wanted)
 
 
 def test_every_fast_path_is_a_documented_pair_for_an_operation():
     dispatch.load("cpu")
     found = {function: paths for (kind, function), paths in dispatch._paths.items() if kind == "cpu"}
     assert {ops.conv2d_forward, ops.conv_transpose2d_forward, ops.batchnorm_forward, ops.linear_forward} <= found.keys()
-    for forward, paths in found.items():
-        assert forward.__name__ in ops.__all__
+    for function, paths in found.items():
         for path in paths:
-            assert path.forward.__name__ == forward.__name__
-            assert path.backward.__name__ == forward.__name__.replace("forward", "backward")
-            assert path.serves.__doc__
-            assert path.forward.__doc__
-            assert path.backward.__doc__
+            if isinstance(function, tuple):  # a pair: named after the second, with the first one's backward
+                assert path.forward.__name__ == function[1].__name__
+                assert path.backward.__name__ == function[0].__name__.replace("forward", "backward")
+            elif function.__name__ in ops.__all__:
+                assert path.forward.__name__ == function.__name__
+                assert path.backward is None or path.backward.__name__ == function.__name__.replace(
+                    "forward", "backward"
+                )
+            else:
+                assert (function, path.forward.__name__) == (discriminate_by_the_book, "discriminate")
+            assert all(f.__doc__ for f in (path.serves, path.forward, path.backward) if f is not None)

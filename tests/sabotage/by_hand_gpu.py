@@ -169,7 +169,8 @@ GPU = [
            "weakref.finalize(self, print)"),
     on_gpu("graph: a kind of inputs is taken for ever", "Graphed.__call__", "self.kind, self.play = kind, self.first",
            "self.kind, self.play = self.kind or kind, self.first"),
-    on_gpu("two layers at once, though one has methods of its own", "_writes_its_own",
-           "kind.forward is not base.forward or kind.backward is not base.backward", "False"),
+    on_gpu("two layers at once, though one has methods of its own", "writes_its_own",
+           "kind.forward is not base.forward or kind.backward is not base.backward or replaced(layer)",
+           "False"),
     on_gpu("a 0-d array comes over as one of one element", "all_to_numpy", "host.reshape(x.shape)", "host"),
 ]  # fmt: skip

@@ -1,10 +1,6 @@
 """Mistakes made by rule that change nothing that anyone could notice: their titles, and why."""
 
 HARMLESS = {
-    "adversarial_step: d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)  ->  "
-    "d.backward(g_loss_backward(dloss_d, loss_cache), cache, need_dx=False)": "a loss's cache brings its own backward",
-    "adversarial_step: d.backward(d_loss_backward(dloss_d, loss_cache), cache, need_dx=False)  ->  "
-    "d.backward(g_loss_backward(dloss_d, loss_cache), cache, need_dx=False)  (number 2)": "the same",
     "adversarial_step: dfake = d.backward(g_loss_backward(opt_g.dloss, loss_cache), cache, need_dw=False)  ->  "
     "dfake = d.backward(d_loss_backward(opt_g.dloss, loss_cache), cache, need_dw=False)": "the same",
     "batchnorm_backward: if need_dw or train:  ->  if True or train:": "in eval mode two sums are computed and dropped",

@@ -9,12 +9,14 @@ from tests.sabotage.trees import ROOT, NotFound
 # "models:test_dcgan" is the one below a folder "models". The first line that fits a function's file counts.
 JUDGES = {
     "fast.gpu": ["test_gpu"],
-    "fast": ["fast:test_cpu"],
-    "dispatch": ["test_backend", "fast:test_cpu"],
+    "fast": ["fast:test_cpu_together", "fast:test_cpu"],
+    "dispatch": ["test_backend", "fast:test_cpu_together", "fast:test_cpu"],
     "backend": ["test_backend", "fast:test_cpu"],
     "ops.updates": ["test_optim", "test_ema"],
     "ops": ["ops:test_cases", "ops:test_conv", "ops:test_numerics", "ops:test_properties"],
     "layers.init": ["test_layers", "models:test_dcgan"],
+    "layers.losses": ["fast:test_cpu_together", "test_adversarial"],
+    "layers.sequential": ["test_layers", "fast:test_cpu_together", "fast:test_cpu"],
     "layers": ["test_layers", "test_optim", "test_tangent"],
     "optim.ema": ["test_ema", "test_checkpoint"],
     "optim": ["test_optim"],
@@ -52,7 +54,7 @@ ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
     "layers.norm": ["test_gpu"],
     "training.graph": ["training:test_graph"],
     "layers.flat": ["test_flat"],
-    "layers.layer": ["test_flat"],
+    "layers.layer": ["test_flat", "test_gpu"],
     "optim": ["test_precision", "test_flat", "training:test_graph", "test_gpu_path"],
     "": ["test_precision", "test_gpu_path"],
 }
