@@ -7,7 +7,12 @@ from nanogan.models import dcgan
 NETWORKS = {
     "64": {"image_size": 64, "channels": 3, "width": 64, "batch_size": 64},  # pytorch/examples' defaults
     "32": {"image_size": 32, "channels": 1, "width": 64, "batch_size": 64},
-    "mnist": {"image_size": 28, "channels": 1, "width": 32, "batch_size": 32},  # examples/mnist_dcgan.py's defaults
+    "mnist": {
+        "image_size": 28,
+        "channels": 1,
+        "width": 32,
+        "batch_size": 32,
+    },  # examples/mnist_dcgan.py's, half a batch
 }
 LARGE = {
     "64-b128": {"image_size": 64, "channels": 3, "width": 64, "batch_size": 128},  # as the paper and torch's tutorial

@@ -29,12 +29,12 @@ from nanogan.optim import Adam
 from nanogan.progress import bar
 from nanogan.training import adversarial_step, sample
 
-SHAPE = {"image_size": 28, "channels": 1, "width": 32}  # the example's network, batch and learning rate
-LATENT, BATCH, LR, BETAS = 100, 32, 5e-4, (0.5, 0.999)
+SHAPE = {"image_size": 28, "channels": 1, "width": 32}  # the example's network
+LATENT, BATCH, LR, BETAS = 100, 32, 5e-4, (0.5, 0.999)  # without noise, which the example adds to the images of D
 SCORES = ("inception_score", "frechet_distance", "kid", "precision", "recall")
 
 
-def train(library, pictures, seed, *, epochs, max_steps=None, shape=SHAPE, progress=iter):
+def train(library, pictures, seed, *, epochs, max_steps=None, shape=SHAPE, batch=BATCH, lr=LR, progress=iter):
     """Train the example's DCGAN with ``library`` ("nanogan" or "torch"); return nanogan's generator and all losses.
 
     The weights, the order of pictures, uint8 (N, H, W, C), and z depend on ``seed`` alone. Losses are D's and G's,
@@ -43,11 +43,11 @@ def train(library, pictures, seed, *, epochs, max_steps=None, shape=SHAPE, progr
     rng = backend.seeded_rng(seed, "weights")
     g, d = dcgan.generator(latent=LATENT, rng=rng, **shape), dcgan.discriminator(rng=rng, **shape)
     if library == "nanogan":
-        opt_g, opt_d = Adam(g, lr=LR, betas=BETAS), Adam(d, lr=LR, betas=BETAS)
+        opt_g, opt_d = Adam(g, lr=lr, betas=BETAS), Adam(d, lr=lr, betas=BETAS)
     else:
         theirs = [torch_dcgan.copy_of(network).to(memory_format=torch.channels_last) for network in (g, d)]
-        optimizers = [torch.optim.Adam(network.parameters(), lr=LR, betas=BETAS) for network in theirs]
-    loader = Loader(pictures, batch_size=BATCH, seed=seed)
+        optimizers = [torch.optim.Adam(network.parameters(), lr=lr, betas=BETAS) for network in theirs]
+    loader = Loader(pictures, batch_size=batch, seed=seed)
     noise, losses = backend.seeded_rng(seed, "noise"), []
     batches = (batch["images"] for epoch in range(1, epochs + 1) for batch in loader.epoch(epoch))
     steps = epochs * len(loader)

@@ -50,7 +50,7 @@ def main():
     settings = [("64", {"batch_size": n}, cores) for n in (16, 32, 64, 128, 256)]
     settings += [("64", {"width": n}, cores) for n in (16, 32, 128)]
     settings += [("32", {"batch_size": n}, cores) for n in (16, 64, 256)]
-    settings += [("mnist", {"batch_size": n}, cores) for n in (32, 128, 512)]
+    settings += [("mnist", {"batch_size": n}, cores) for n in (32, 64, 128, 512)]
     settings += [(name, {}, 1) for name in ("64", "32", "mnist")]
     lines = machine.about()
     lines += [f"- medians of {args.rounds} windows of steps in alternation; float32", ""]

@@ -5,7 +5,7 @@
     python examples/mnist_dcgan.py --resume                          go on after Ctrl-C, a crash, a power cut
     python examples/mnist_dcgan.py --resume --epochs 20              train longer
     python examples/mnist_dcgan.py --generate 64 --out pictures      draw, with runs/mnist_dcgan/generator.safetensors
-    python examples/mnist_dcgan.py --image-size 64 --width 64 --batch-size 128 --device gpu       a larger network
+    python examples/mnist_dcgan.py --image-size 64 --width 64 --batch-size 128 --lr 2e-4 --device gpu       a larger one
     python examples/mnist_dcgan.py --preset notes --device gpu       64 x 64, G 1024-512-256-128, D 64-128-256-512
 
 Prints pytorch/examples' log line every --log-every steps: Loss_D falls and Loss_G rises when the discriminator wins;
@@ -49,6 +49,8 @@ def load_data(args):
     return name, images.resize(pictures[:count], args.image_size, progress=recipes.progress_bar("resizing"))
 
 
+# The best of what benchmarks/recipe.py tried at this size, three seeds each: benchmarks/results/recipe-cpu.md
+DEFAULTS = {"batch_size": 64, "lr": 2e-3, "instance_noise": 0.5}
 NAMES = ("auto", "mnist", "fashion-mnist", "digits")
 NOTES = {
     "image_size": 64,
@@ -58,6 +60,7 @@ NOTES = {
     "gain": 0.0,
     "d_weight": 0.5,
     "lr": 2e-4,
+    "instance_noise": 0.0,
     "batch_size": 128,
     "epochs": 5,
 }
@@ -82,7 +85,7 @@ def main():
         presets={"notes": ("the settings of docs/games/dcgan.md, for a GPU", NOTES)},
         image_size=28,
         width=32,
-        lr=5e-4,
+        **DEFAULTS,
     )
     data = parser.add_argument_group("data")
     data.add_argument(

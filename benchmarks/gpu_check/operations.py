@@ -75,12 +75,12 @@ def operations(device):
     if (device.kind, move_average) in dispatch._paths:
         tried.add(move_average)
         yield "move_average, float32", functools.partial(by_average, device)
-    pairs = ("batchnorm and relu", "batchnorm and leaky_relu")  # the next group's
+    others = ("batchnorm and relu", "batchnorm and leaky_relu", "discriminate")  # the next group's, and the CPU's
     left = {
         dispatch._operation_name(function) for kind, function in dispatch._paths
         if kind == device.kind and function not in tried
     }  # fmt: skip
-    left -= set(pairs)
+    left -= set(others)
     yield "fast paths that no question tries", lambda: (not left, ", ".join(sorted(left)) or "none")
 
 
