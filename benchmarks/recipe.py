@@ -28,10 +28,10 @@ from nanogan.games.game import At
 
 TORCH = "torch, pytorch/examples' settings: batch 64, lr 2e-4"
 FORMER = {"batch_size": 32, "lr": 5e-4, "instance_noise": 0.0}  # the example's defaults before this was measured
-DEFAULT = {"batch_size": 64, "lr": 2e-3, "instance_noise": 0.5}  # the defaults of examples/mnist_dcgan.py
+DEFAULT = {"batch_size": 64, "lr": 2e-3, "instance_noise": 0.3}  # the defaults of examples/mnist_dcgan.py
 CHANGES = (
     {"instance_noise": 0.0},
-    {"instance_noise": 0.3},
+    {"instance_noise": 0.5},
     {"batch_size": 32, "lr": 1e-3},
     {"batch_size": 128},
     {"lr": 1e-3},
