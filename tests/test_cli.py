@@ -395,7 +395,8 @@ def test_a_run_says_before_its_first_line_what_fast_paths_compute(tmp_path, fast
     lines = done.stdout.splitlines()
     if fast:
         rest = "the rest by nanogan/ops (all of it with NANOGAN_FAST=0)"
-        names = "conv_transpose2d, batchnorm and relu, discriminate, conv2d, leaky_relu, adam, batchnorm and leaky_relu"
+        names = "conv_transpose2d, batchnorm and relu, tanh, discriminate, conv2d, leaky_relu, adam"
+        names += ", batchnorm and leaky_relu"
         assert lines.pop(2) == f"computed by nanogan/fast: {names}; {rest}"
     assert lines[2].startswith("[1/1][1/4]  Loss_D: ")
     assert "computed" not in "".join(lines)

@@ -695,19 +695,22 @@ def test_a_signals_handler_may_compute_in_the_middle_of_an_operation(set_threads
     x, w = (rng.standard_normal(shape).astype(np.float32) for shape in ((32, 64, 32, 32), (128, 64, 4, 4)))
     x, other = channels_last(x), channels_last(rng.standard_normal((20, 30, 32, 32)).astype(np.float32))
     expected, cache = winograd.conv2d_forward(x, w)
-    gradients, called = winograd.conv2d_backward(expected, cache), []
+    gradients, called, done = winograd.conv2d_backward(expected, cache), [], []
 
     def handler(number, frame):
         y, cache_of_y = elementwise.leaky_relu_forward(other)
         elementwise.leaky_relu_backward(y, cache_of_y)
         called.append(number)
+        if not done:
+            signal.setitimer(signal.ITIMER_REAL, 0.002)  # the next one, once this one has ended
 
     before = signal.signal(signal.SIGALRM, handler)
     try:
-        signal.setitimer(signal.ITIMER_REAL, 0.001, 0.002)
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
         results = [winograd.conv2d_forward(x, w)[0] for _ in range(5)]
         results += [result for _ in range(5) for result in winograd.conv2d_backward(expected, cache)[:2]]
     finally:
+        done.append(True)
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert len(called) > 5

@@ -1,8 +1,6 @@
 """Mistakes made by rule that change nothing that anyone could notice: their titles, and why."""
 
 HARMLESS = {
-    "adversarial_step: dfake = d.backward(g_loss_backward(opt_g.dloss, loss_cache), cache, need_dw=False)  ->  "
-    "dfake = d.backward(d_loss_backward(opt_g.dloss, loss_cache), cache, need_dw=False)": "the same",
     "batchnorm_backward: if need_dw or train:  ->  if True or train:": "in eval mode two sums are computed and dropped",
     "embedding_backward: dw = array_module(w).zeros_like(w)  ->  dw = -array_module(w).zeros_like(w)": "-0 is 0",
     "glu_backward: dx = xp.empty_like(x)  ->  dx = -xp.empty_like(x)": "both halves are written",

@@ -136,31 +136,40 @@ def _shared(function, items, threads):
     results, errors, done, finished = [None] * len(items), [], queue.SimpleQueue(), []
 
     def share(thread):
-        _local.inside = True
         try:
             for i in range(thread, len(items), threads):
                 results[i] = function(items[i])
         except BaseException as error:  # handed to the caller
             errors.append(error)
         finally:
-            _local.inside = False
             finished.append(thread)
             done.put(None)
 
-    with _lock:
-        while len(_helpers) < threads - 1:
-            jobs = queue.SimpleQueue()
-            threading.Thread(target=_serve, args=(jobs,), daemon=True, name="nanogan").start()
-            _helpers.append(jobs)
-        for i in range(1, threads):  # in a copy of the caller's context, where numpy.errstate is kept
-            _helpers[i - 1].put((contextvars.copy_context().run, share, i))
-        share(0)
-        _local.inside = True  # a signal's handler may come here, too, while the lock is held
-        while len(finished) < threads:
-            try:
-                done.get()
-            except BaseException as error:  # Ctrl-C: the others' work is waited for first
-                errors.insert(0, error)
+    def help(thread):
+        _local.inside = True
+        try:
+            share(thread)
+        finally:
+            _local.inside = False
+
+    _local.inside = (
+        True  # from before the lock is taken: what a signal's handler computes meanwhile must not wait for it
+    )
+    try:
+        with _lock:
+            while len(_helpers) < threads - 1:
+                jobs = queue.SimpleQueue()
+                threading.Thread(target=_serve, args=(jobs,), daemon=True, name="nanogan").start()
+                _helpers.append(jobs)
+            for i in range(1, threads):  # in a copy of the caller's context, where numpy.errstate is kept
+                _helpers[i - 1].put((contextvars.copy_context().run, help, i))
+            share(0)
+            while len(finished) < threads:
+                try:
+                    done.get()
+                except BaseException as error:  # Ctrl-C: the others' work is waited for first
+                    errors.insert(0, error)
+    finally:
         _local.inside = False
     if errors:
         raise errors[0]
