@@ -48,8 +48,8 @@ def discriminate(real, fake, d, loss, labels, dloss):
     """Add to the gradients of ``d`` those of its loss on real images, and those of its loss on fake ones.
 
     Each is a batch of its own for BatchNorm, the real one first. real, fake (N, C, H, W). loss: one of the pairs of
-    this module; labels: what the loss wants of the two; dloss: the gradient of both losses. Returns the two losses, and
-    the logits of the two batches.
+    this module; labels: what the loss wants of the two; dloss: the gradient of both losses. Returns the two losses,
+    numbers, and the logits of the two batches, (N, 1) as ``d`` gives them.
     """
     return run(discriminate_by_the_book, real, fake, d, loss, labels, dloss)
 

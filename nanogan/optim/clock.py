@@ -12,9 +12,8 @@ class Timed:
     Attributes: network; steps, an int; clock, a 0-dimensional float64 array on the GPU, or None.
     """
 
-    keeps_time_on_a_gpu = (
-        False  # whether a step depends on ``time`` and not on ``steps``; each class says it for itself
-    )
+    # Whether a step depends on ``time`` and not on ``steps``; each class says it for itself
+    keeps_time_on_a_gpu = False
 
     def start_at(self, steps):
         """Set the number of steps done."""

@@ -21,8 +21,10 @@ from nanogan import ops
 from nanogan.dispatch import register
 from nanogan.errors import UserError
 from nanogan.fast.cpu import threads
+from nanogan.fast.cpu.elementwise import times_slope
 from nanogan.fast.cpu.threads import workspace
-from nanogan.ops import activations
+from nanogan.fast.with_activation import NONE, register_pairs
+from nanogan.ops.batchnorm import _like
 from nanogan.ops.checks import check_dy, check_input
 from nanogan.ops.rows import column_sum
 
@@ -32,7 +34,6 @@ FEW = 64  # rows that are summed in one go
 NEAR = 4.0
 LEAST = 32 * 1024  # numbers: with fewer the book is as fast
 WORTHWHILE = 512 * 1024  # numbers for which threads pay
-NONE = 1.0  # the slope of no activation
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
@@ -129,7 +130,7 @@ def _backward(dy, rows, y, dx, gamma, slope, near, rest, inv_std, need_dx):
     def sums(part):
         totals = np.zeros((2, len(gamma)))
         for chunk in _chunks(part, x):
-            d = _before_activation(dy[chunk], y[chunk], slope, out[chunk])
+            d = dy[chunk] if slope == NONE else times_slope(dy[chunk], y[chunk], slope, out=out[chunk])
             totals[0] += _channel_sum(d, totals[0])
             product = workspace("product", d.shape, d.dtype)
             totals[1] += _channel_sum(np.multiply(_less(x[chunk], near), d, out=product), totals[1])
@@ -147,25 +148,13 @@ def _backward(dy, rows, y, dx, gamma, slope, near, rest, inv_std, need_dx):
 
     def write(part):
         for chunk in _chunks(part, x):
-            d = out[chunk]  # what :func:`_before_activation` made of dy
+            d = out[chunk]  # dy, times the slopes
             np.multiply(dy[chunk] if slope == NONE else d, scale, out=d)
             d += np.multiply(_less(x[chunk], near), of_x, out=workspace("product", d.shape, d.dtype))
             d += constant
 
     threads.parallel(write, _parts(x))
     return dgamma, dbeta
-
-
-def _before_activation(dy, y, slope, out):
-    """The gradient of what the activation was given: dy where y > 0, else slope * dy, in ``out``; without one dy."""
-    if slope == NONE:
-        return dy
-    positive = np.greater(y, 0, out=workspace("positive", y.shape, bool))
-    if slope == 0:
-        return np.multiply(dy, positive, out=out)
-    np.copyto(out, positive)
-    np.clip(out, slope, 1, out=out)
-    return np.multiply(out, dy, out=out)
 
 
 # ----------------------------------------------------------------------------------------------- rows, wide and narrow
@@ -225,14 +214,6 @@ def _rows(x):
     return np.ascontiguousarray(x if x.ndim == 2 else x.transpose(0, 2, 3, 1)).reshape(-1, x.shape[1])
 
 
-def _like(rows, x):
-    """Rows (M, C) in x's shape, (N, C) or (N, C, H, W)."""
-    if x.ndim == 2:
-        return rows
-    N, C, H, W = x.shape
-    return rows.reshape(N, H, W, C).transpose(0, 3, 1, 2)
-
-
 def _parts(wide):
     return threads.shares(len(wide), wide.size >= WORTHWHILE)
 
@@ -242,53 +223,5 @@ def _chunks(part, wide):
     return [slice(start, min(part.stop, start + step)) for start in range(part.start, part.stop, step)]
 
 
-# ------------------------------------------------------------------------------------------- with what follows it
-
-
-def serves_relu(norm, activation):
-    """Whether the normalisation is one that :func:`serves`."""
-    arguments, options = norm
-    return serves(*arguments, **options)
-
-
-def relu_forward(norm, activation):
-    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.relu_forward`.
-
-    norm: the arguments and the options of the first; activation: the options of the second. Returns y, a cache, and for
-    each by itself a backward and a cache.
-    """
-    arguments, options = norm
-    y, cache = batchnorm_forward(*arguments, **options, slope=0.0)
-    return y, cache, (alone(cache), (activations.relu_backward, y))
-
-
-def serves_leaky_relu(norm, activation):
-    """Whether the normalisation is one that :func:`serves`, and the slope one that the activation takes."""
-    return serves_relu(norm, activation) and 0 <= slope_of(**activation) <= 1
-
-
-def leaky_relu_forward(norm, activation):
-    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.leaky_relu_forward`."""
-    arguments, options = norm
-    slope = slope_of(**activation)
-    y, cache = batchnorm_forward(*arguments, **options, slope=slope)
-    return y, cache, (alone(cache), (activations.leaky_relu_backward, (y, slope)))
-
-
-def alone(cache):
-    """The backward and the cache of the normalisation without what follows it."""
-    *before, _, shape = cache
-    return batchnorm_backward, (*before, NONE, shape)
-
-
-def slope_of(negative_slope=0.01):
-    """LeakyReLU's option."""
-    return float(negative_slope)
-
-
 register("cpu", ops.batchnorm_forward, batchnorm_forward, batchnorm_backward, serves=serves)
-register("cpu", (ops.batchnorm_forward, ops.relu_forward), relu_forward, batchnorm_backward, serves=serves_relu)
-register(
-    "cpu", (ops.batchnorm_forward, ops.leaky_relu_forward), leaky_relu_forward, batchnorm_backward,
-    serves=serves_leaky_relu,
-)  # fmt: skip
+relu_forward, leaky_relu_forward = register_pairs("cpu", batchnorm_forward, batchnorm_backward, serves)

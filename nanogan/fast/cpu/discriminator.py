@@ -9,6 +9,7 @@ import numpy as np
 
 from nanogan.dispatch import register
 from nanogan.fast.cpu import batchnorm, elementwise
+from nanogan.fast.with_activation import NONE, slope_of
 from nanogan.layers import losses
 from nanogan.layers.activations import LeakyReLU, ReLU, Tanh
 from nanogan.layers.affine import Conv2d, Linear
@@ -88,10 +89,10 @@ def _slope_after(layers):
     kind = type(layers[0]) if layers else None
     if kind is ReLU:
         return 0.0, [WITH_THE_ONE_BEFORE]
-    slope = batchnorm.slope_of(**layers[0].options) if kind is LeakyReLU else batchnorm.NONE
-    if 0 <= slope < batchnorm.NONE:
+    slope = slope_of(**layers[0].options) if kind is LeakyReLU else NONE
+    if 0 <= slope < NONE:
         return slope, [WITH_THE_ONE_BEFORE]
-    return batchnorm.NONE, []
+    return NONE, []
 
 
 register("cpu", losses.discriminate_by_the_book, discriminate, serves=serves)

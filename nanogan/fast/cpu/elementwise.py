@@ -39,10 +39,7 @@ def relu_backward(dy, cache):
     if not _alike(dy, cache):
         return activations.relu_backward(dy, cache)
 
-    def block(y, dy, dx):
-        np.multiply(dy, np.greater(y, 0, out=workspace("positive", y.shape, bool)), out=dx)
-
-    return _apply(block, cache, dy)
+    return _apply(lambda y, dy, dx: times_slope(dy, y, 0, out=dx), cache, dy)
 
 
 def leaky_relu_forward(x, *, negative_slope=0.01):
@@ -62,14 +59,18 @@ def leaky_relu_backward(dy, cache, out=None):
     if not _alike(dy, cache[0]):
         return activations.leaky_relu_backward(dy, cache)  # a new array
     y, negative_slope = cache
+    return _apply(lambda y, dy, dx: times_slope(dy, y, negative_slope, out=dx), y, dy, out=out)
 
-    def block(y, dy, dx):
-        slopes = workspace("slopes", y.shape, dy.dtype)
-        np.copyto(slopes, np.greater(y, 0, out=workspace("positive", y.shape, bool)))
-        np.clip(slopes, negative_slope, 1, out=slopes)  # NumPy's maximum with a number takes three times as long
-        np.multiply(slopes, dy, out=dx)
 
-    return _apply(block, y, dy, out=out)
+def times_slope(dy, y, negative_slope, *, out):
+    """dy where y > 0, else negative_slope * dy, in ``out``, which may be dy: three arrays of one shape. Returns out."""
+    positive = np.greater(y, 0, out=workspace("positive", y.shape, bool))
+    if negative_slope == 0:
+        return np.multiply(dy, positive, out=out)
+    slopes = workspace("slopes", y.shape, dy.dtype)
+    np.copyto(slopes, positive)
+    np.clip(slopes, negative_slope, 1, out=slopes)  # NumPy's maximum with a number takes three times as long
+    return np.multiply(slopes, dy, out=out)
 
 
 def tanh_forward(x):

@@ -30,8 +30,6 @@ from nanogan import dispatch
 from nanogan.errors import UserError
 
 LINE = 64  # bytes of a cache line
-PAGE = 4096 + LINE  # bytes: arrays side by side whose addresses differ by whole pages would get in each other's way
-LARGE_PAGES = 5 << 20
 MOST = 1024  # threads
 
 _local = threading.local()
@@ -152,9 +150,7 @@ def _shared(function, items, threads):
         finally:
             _local.inside = False
 
-    _local.inside = (
-        True  # from before the lock is taken: what a signal's handler computes meanwhile must not wait for it
-    )
+    _local.inside = True  # before the lock is taken: what a signal's handler computes is not to wait for it
     try:
         with _lock:
             while len(_helpers) < threads - 1:

@@ -24,7 +24,7 @@ def serves(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8,
 
 
 def adam_update(parameter, gradient, m, v, *, step, lr, betas=(0.9, 0.999), eps=1e-8, weight_decay=0.0):
-    """The same as :func:`nanogan.ops.adam_update`, but for numbers near the smallest."""
+    """The same as :func:`nanogan.ops.adam_update` for four arrays of one shape, but for numbers near the smallest."""
     beta1, beta2 = betas
     m_scale, v_scale = 1 / (1 - beta1**step), 1 / (1 - beta2**step)
     in_order = parameter.flags.c_contiguous

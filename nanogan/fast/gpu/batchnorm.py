@@ -11,13 +11,13 @@ import numpy as np
 from nanogan import ops
 from nanogan.dispatch import adds_gradients, register
 from nanogan.fast.gpu.sources import BLOCKS, NUMBERS, THREADS, blocks_for, kernel, width_of
-from nanogan.ops import activations, batchnorm
+from nanogan.fast.with_activation import NONE, register_pairs
+from nanogan.ops import batchnorm
 from nanogan.ops.checks import check_dy
 from nanogan.ops.rows import to_rows
 
 LANES, ROWS = 32, 8  # of a block in batchnorm.cu
 LARGEST = 2**31 - 2**20  # numbers: the kernels count in 32 bits, one grid beyond the end
-NONE = 1.0  # the slope of no activation
 
 
 def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
@@ -93,52 +93,5 @@ def _each(name, rows, arguments):
     run(blocks_for(rows.size // width), (THREADS,), arguments)
 
 
-# ------------------------------------------------------------------------------------------- with what follows it
-
-
-def serves_relu(norm, activation):
-    """Whether the normalisation is one that :func:`serves`."""
-    arguments, options = norm
-    return serves(*arguments, **options)
-
-
-def relu_forward(norm, activation):
-    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.relu_forward`.
-
-    norm: the arguments and the options of the first; activation: the options of the second. Returns y, a cache, and for
-    each by itself a backward and a cache.
-    """
-    arguments, options = norm
-    y, cache = batchnorm_forward(*arguments, **options, slope=0.0)
-    return y, cache, (alone(cache), (activations.relu_backward, y))
-
-
-def serves_leaky_relu(norm, activation):
-    """Whether the normalisation is one that :func:`serves`, and the slope one that the activation takes."""
-    return serves_relu(norm, activation) and 0 <= _slope(**activation) <= 1
-
-
-def leaky_relu_forward(norm, activation):
-    """The same as :func:`nanogan.ops.batchnorm_forward`, then :func:`nanogan.ops.leaky_relu_forward`."""
-    arguments, options = norm
-    slope = _slope(**activation)
-    y, cache = batchnorm_forward(*arguments, **options, slope=slope)
-    return y, cache, (alone(cache), (activations.leaky_relu_backward, (y, slope)))
-
-
-def alone(cache):
-    """The backward and the cache of the normalisation without what follows it."""
-    *before, _, shape = cache
-    return batchnorm_backward, (*before, NONE, shape)
-
-
-def _slope(negative_slope=0.01):
-    return float(negative_slope)
-
-
 register("gpu", ops.batchnorm_forward, batchnorm_forward, batchnorm_backward, serves=serves)
-register("gpu", (ops.batchnorm_forward, ops.relu_forward), relu_forward, batchnorm_backward, serves=serves_relu)
-register(
-    "gpu", (ops.batchnorm_forward, ops.leaky_relu_forward), leaky_relu_forward, batchnorm_backward,
-    serves=serves_leaky_relu,
-)  # fmt: skip
+relu_forward, leaky_relu_forward = register_pairs("gpu", batchnorm_forward, batchnorm_backward, serves)
