@@ -7,15 +7,23 @@ import os
 import shlex
 import subprocess
 import sys
+import traceback
 import warnings
 from pathlib import Path
 
-from nanogan.errors import TrainingDiverged, UserError
+from nanogan import ranks
+from nanogan.errors import EndedElsewhere, TrainingDiverged, UserError
 from nanogan.text import one_line, quoted
 
 
-def parser(description, *, out):
-    """Return an argument parser with the flags that every example has; ``out`` is the default output folder."""
+def parser(description, *, out, together=False):
+    """Return an argument parser with the flags that every example has; ``out`` is the default output folder.
+
+    together: whether several processes may run the script as one, under mpiexec. Raises UserError if there are, and
+    they may not.
+    """
+    if not together and ranks.launched().size > 1:
+        raise UserError(f"{_program()} runs in one process, and training alone in several: start it without mpiexec")
     result = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
     result.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N for one of several")
     result.add_argument("--seed", type=at_least(int, 0), default=0, help="same seed, same machine: same result")
@@ -98,38 +106,74 @@ def run(main):
     """Call ``main()`` and exit: 0 if it returns, 2 for a user's mistake, 1 for other failures, 130 after Ctrl-C.
 
     Errors that a user can mend, full disks and exhausted memory are reported in one sentence, without a traceback.
+    Of processes that a launcher started together, the first speaks for all, and they exit together.
     """
-    name = _program()
+    name, stderr = _program(), sys.stderr
     _prepare_streams()
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's: too large ones are left out and named
-    try:
+    rank = ranks.launched().rank
+    if rank:
+        stderr, sys.stdout, sys.stderr = sys.stderr, _Nowhere(), _Nowhere()
+
+    def start():
+        ranks.start()
         _warn_of_another_nanogan(name)
+        return main()
+
+    code, message = _outcome(start)
+    whose = f"rank {rank}: " if rank else ""
+
+    def tell():
+        if message is not None:
+            _tell(f"{name}: {whose}{message}", stderr if rank else sys.stderr)
+
+    together = ranks.current()
+    if together is not ranks.ALONE:
+        together.leave(code, tell)
+    if not rank:
+        tell()
+    sys.exit(code)
+
+
+def _outcome(main):
+    """Return main's exit status, and what to say of an error; None if there was none."""
+    try:
         status = main()
         if hasattr(sys.stdout, "flush"):  # print needs no more than write
             sys.stdout.flush()
-        sys.exit(status)
+        return status, None
     except UserError as error:
-        code, message = 2, f"error: {error}"
+        return 2, f"error: {quoted(error)}"
     except TrainingDiverged as error:
-        code, message = 1, f"error: {error}"
+        return 1, f"error: {quoted(error)}"
+    except EndedElsewhere:
+        return 1, None
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         _abandon(sys.stdout)
-        code, message = 1, "error: nobody reads the output any more: stopped"
+        return 1, "error: nobody reads the output any more: stopped"
     except OSError as error:
-        code, message = 1, f"error: {_of_the_system(error)}"
+        return 1, f"error: {quoted(_of_the_system(error))}"
     except MemoryError as error:  # CuPy's OutOfMemoryError is one
-        code, message = 1, _out_of_memory(error, gpu=type(error).__module__.startswith("cupy"))
+        return 1, quoted(_out_of_memory(error, gpu=type(error).__module__.startswith("cupy")))
     except KeyboardInterrupt:
-        code, message = 130, "stopped"
-    except Exception as error:
-        if not type(error).__module__.startswith(("cupy", "cupy_backends")):
+        return 130, "stopped"
+    except SystemExit as end:
+        if ranks.current() is ranks.ALONE:
             raise
-        code, message = 1, _gpu_failed(error)
+        return end.code if isinstance(end.code, int) else bool(end.code), None
+    except Exception as error:
+        if type(error).__module__.startswith(("cupy", "cupy_backends")):
+            return 1, quoted(_gpu_failed(error))
+        if ranks.current() is ranks.ALONE:
+            raise
+        return 1, traceback.format_exc()  # the others wait for this process: it may not just end
+
+
+def _tell(text, stream):
     try:
-        print(f"{name}: {quoted(message)}", file=sys.stderr, flush=True)
+        print(text, file=stream, flush=True)
     except OSError:  # its reader has gone too
-        _abandon(sys.stderr)
-    sys.exit(code)
+        _abandon(stream)
 
 
 def _program():

@@ -28,3 +28,7 @@ def checked_count(name, value, low):
 
 class TrainingDiverged(ArithmeticError):
     """A loss became NaN or infinite; training cannot go on from these parameters."""
+
+
+class EndedElsewhere(Exception):
+    """Another of the processes that train together has ended the run, and said why."""

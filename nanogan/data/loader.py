@@ -1,5 +1,6 @@
 """Batches, in a new order every epoch."""
 
+import copy
 import os
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
@@ -11,6 +12,8 @@ from nanogan.backend import array_module, copied_ahead, get_device, seeded_rng
 from nanogan.data.sets.captions import Captions
 from nanogan.errors import UserError, checked_count
 from nanogan.images import from_uint8
+from nanogan.ranks import ALONE
+from nanogan.ranks.shards import Shard
 
 AHEAD = 3  # batches of a slow source that are made, or waiting, while the one before them is trained on
 
@@ -71,6 +74,29 @@ class Loader:
             _check_range(name, column, self.dtype)
         self.batch_size, self.seed, self.shuffle, self.drop_last = batch_size, int(seed), shuffle, drop_last
         self.unpaired = tuple(unpaired)
+        self.ranks = ALONE
+
+    def shared(self, ranks):
+        """Return a loader of the same batches, of whose images this one of the ``ranks`` makes its own alone.
+
+        A batch then holds a :class:`nanogan.ranks.shards.Shard` for each column of images, and the other columns whole.
+        All ranks have equally many: of an epoch's last batch, as many images are left out as they cannot share. Raises
+        UserError if a batch cannot be shared at all.
+        """
+        last = self._N % self.batch_size if not self.drop_last else 0
+        if self.batch_size % ranks.size:
+            raise UserError(
+                f"{ranks.size} processes cannot share batches of {self.batch_size} images equally: use a --batch-size "
+                f"that is a multiple of {ranks.size}, or another number of processes"
+            )
+        if 0 < last < ranks.size:
+            raise UserError(
+                f"an epoch's last batch has {last} images, and {ranks.size} processes expected one each at least: use "
+                "--drop-last, or another --batch-size"
+            )
+        shared = copy.copy(self)
+        shared.ranks = ranks
+        return shared
 
     def __len__(self):
         whole, rest = divmod(self._N, self.batch_size)
@@ -85,10 +111,11 @@ class Loader:
             closing(copied_ahead(batches, self.device)) as arrived,
         ):
             for batch in arrived:  # images travel as bytes, a quarter of what they become
-                yield {
-                    name: from_uint8(array, self.dtype) if array.dtype == np.uint8 else array
-                    for name, array in batch.items()
-                }
+                yield {name: self._images(array) if array.dtype == np.uint8 else array for name, array in batch.items()}
+
+    def _images(self, array):
+        images = from_uint8(array, self.dtype)
+        return images if self.ranks.size == 1 else Shard(images, self.ranks)
 
     def _host_batches(self, number, start, stop):
         """Yield batches in the host's memory, in which images are still uint8 (B, H, W, C)."""
@@ -96,8 +123,10 @@ class Loader:
         are_arrays = all(isinstance(column, np.ndarray) for column in self.columns.values())
 
         def make(i):
-            chosen = slice(i * self.batch_size, (i + 1) * self.batch_size)
-            return self._samples({name: order[chosen] for name, order in orders.items()})
+            first = i * self.batch_size
+            N = min(self.batch_size, self._N - first) // self.ranks.size * self.ranks.size
+            of_batch = {name: order[first : first + N] for name, order in orders.items()}
+            return self._samples({name: self._own(name, indices) for name, indices in of_batch.items()})
 
         numbers = range(start, min(stop, len(self)))
         yield from map(make, numbers) if are_arrays else _made_ahead(make, numbers)
@@ -121,6 +150,10 @@ class Loader:
             return np.arange(length)
         purpose = f"order{whose} of epoch {number}" + (f", round {i}" if i else "")
         return seeded_rng(self.seed, purpose).permutation(length)
+
+    def _own(self, name, indices):
+        """Those of the samples that are made here: of images this rank's, of other columns all."""
+        return indices[self.ranks.own(len(indices))] if self.columns[name].dtype == np.uint8 else indices
 
     def _samples(self, indices):
         """Return {column: its samples at ``indices[column]``}, in the host's memory."""

@@ -160,6 +160,28 @@ class At:
         return self.step_in_epoch == self.steps_per_epoch
 
 
+class OfWholeBatch(np.random.Generator):
+    """A generator that draws for the images of all ranks, and returns the numbers of this rank's.
+
+    For layers that draw as they compute, as Dropout does: the first dimension of what they ask for is that of the
+    rank's images.
+    """
+
+    def __init__(self, rng, ranks):
+        super().__init__(rng.bit_generator)
+        self.ranks = ranks
+
+    def random(self, size=None, **options):
+        return self._own(super().random, size, options)
+
+    def standard_normal(self, size=None, **options):
+        return self._own(super().standard_normal, size, options)
+
+    def _own(self, draw, size, options):
+        N = size[0] * self.ranks.size
+        return draw((N, *size[1:]), **options)[self.ranks.own(N)]
+
+
 class Game:
     """Networks that play against each other. What is an attribute belongs to the run, as a layer's attributes do:
 
@@ -182,6 +204,7 @@ class Game:
     generates = True  # whether generate makes images from random numbers alone; a translator needs images
     least_batch = 1  # images that a step needs; BatchNorm of vectors has no variance of one
     recordable = True  # False for a step that depends on what it counted on the host: see nanogan.training.graph
+    ranks = None  # the processes that share its batches, a nanogan.ranks.Ranks; None: this one alone
     generated = slice(None)  # those of sample's images that are compared with the real ones
     device = Device("cpu")  # where its arrays are
 
@@ -204,6 +227,10 @@ class Game:
         On the host: everything random comes from ``rng``, a numpy.random.Generator that depends on the run's seed and
         the step alone; everything scheduled from ``at``. The last group of an epoch may have fewer than
         ``self.batches``.
+
+        Where ranks share a batch, each draws for all of its images, and step is given a rank's part: of every array the
+        rows of its own images. Images themselves are of use for their ``shape`` alone here, and are passed on: what is
+        computed with them is step's. An array therefore has a row for each image of its batch; a number is a float.
         """
         raise TypeError(f"{type(self).__name__} expected its own draw(batches, rng, at): write it")
 
@@ -307,4 +334,5 @@ class Game:
         for prefix, network in self.networks().items():
             for name, layer in network.named_layers(prefix):
                 if isinstance(getattr(layer, "rng", None), np.random.Generator):
-                    layer.rng = seeded_rng(seed, f"{name} in step {step}")
+                    rng = seeded_rng(seed, f"{name} in step {step}")
+                    layer.rng = rng if self.ranks is None else OfWholeBatch(rng, self.ranks)

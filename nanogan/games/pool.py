@@ -19,9 +19,13 @@ class Pool:
     It takes one fake after the other. Until it is full, a fake is stored, and D sees it. After that a fake changes
     places with a random image of the pool, with a probability of 1/2, and D sees the old image; or it passes by.
 
+    ``ranks``: processes that share a batch put the fakes of all of them into the pool, so that it is the same on each.
+
     What is random is drawn on the host, in a game's ``draw``; :meth:`swap` is for its ``step``. Memory for all images
     is there from the start, and their count is a number on the device: no shape ever changes, nothing is read back.
     """
+
+    ranks = None
 
     def __init__(self, size, shape, device="cpu", dtype=np.float32):
         C, H, W = shape
@@ -39,8 +43,11 @@ class Pool:
         """Take the fakes (N, C, H, W), with what :meth:`draw` returned, and return the N images that D sees."""
         if not self.size:
             return fakes
-        xp = self.device.array_module
+        xp, own = self.device.array_module, slice(None)
         places, swaps = drawn
+        if self.ranks is not None:
+            fakes, places, swaps = map(self.ranks.gather, (fakes, places, swaps))
+            own = self.ranks.own(len(fakes))
         seen = xp.empty_like(fakes)
         for i in range(len(fakes)):
             i = slice(i, i + 1)  # places, conditions and the count are arrays of one element: nothing waits for them
@@ -51,7 +58,7 @@ class Pool:
             seen[i] = xp.where(swaps[i] & ~filling, old, fake)
             self.images[place] = xp.where(swaps[i] | filling, fake, old)
             self.count += filling
-        return seen
+        return seen[own]
 
     def state_dict(self):
         """Return {"images": those stored, and zeros, "count": how many are stored}."""

@@ -183,7 +183,7 @@ class SemiSupervisedGAN(Game):
         new_logits, sum_cache = ops.logsumexp_forward(logits)  # (N, 1)
         if self.options.g_loss == "features":
             of_real, _ = self.d.features.forward(real)
-            loss_g, loss_cache = ops.feature_matching_forward(features, of_real)
+            loss_g, loss_cache = ops.feature_matching_forward(features, of_real, ranks=self.ranks)
             dfeatures = ops.feature_matching_backward(self.opt_g.dloss, loss_cache)
         else:
             loss_g, loss_cache = bce_forward(new_logits, REAL)

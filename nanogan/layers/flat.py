@@ -57,6 +57,34 @@ class Flat:
         return all(arrays[name] is view for arrays, name, view in self._places)
 
 
+class Bucket:
+    """Moves the gradients alone of ``network`` into one array, ``gradients`` (size,), where ranks add them up at once.
+
+    The arrays in ``layer.grads`` are replaced by views of their shapes and memory order. All are of one dtype.
+    """
+
+    def __init__(self, network):
+        named = list(network.named_parameters())
+        owners = [layer for _, layer in network.named_layers()]
+        xp = array_module(named[0][1])
+        self.gradients = xp.zeros(sum(_aligned(gradient.size) for *_, gradient in named), named[0][1].dtype)
+        self._places, start = [], 0
+        for _, _, gradient in named:
+            order = sorted(range(gradient.ndim), key=lambda axis: -gradient.strides[axis])  # as it lies in memory
+            lying = self.gradients[start : start + gradient.size].reshape([gradient.shape[axis] for axis in order])
+            view = lying.transpose(np.argsort(order))
+            view[...] = gradient
+            for layer in owners:
+                self._places += [(layer, own, view) for own, array in layer.grads.items() if array is gradient]
+            start += _aligned(gradient.size)
+        for layer, name, view in self._places:
+            layer.grads[name] = view
+
+    def in_use(self):
+        """Whether the network's gradients are still these views: ``to`` and ``astype`` replace them."""
+        return all(layer.grads[name] is view for layer, name, view in self._places)
+
+
 def _aligned(size):
     return -(-size // ALIGNMENT) * ALIGNMENT
 

@@ -36,9 +36,13 @@ class BatchNorm2d(_Norm):
     See :func:`nanogan.ops.batchnorm_forward`.
 
     Parameters: weight (gamma), bias (beta). Buffers: running_mean, running_var, num_batches_tracked.
+
+    ``ranks``: the processes over whose images the statistics are taken, as torch.nn.SyncBatchNorm does; None: this
+    one's.
     """
 
     ndim = 4
+    ranks = None
     no_tangent = "it mixes the samples of a batch, so that no sample has a gradient of its own"
 
     def __init__(self, num_features, *, eps=1e-5, momentum=0.1, dtype=np.float32):
@@ -69,7 +73,8 @@ class BatchNorm2d(_Norm):
         if x.ndim != self.ndim:
             raise UserError(f"{type(self).__name__} expected {self.ndim} dimensions, got x of shape {x.shape}")
         arrays = self.params["weight"], self.params["bias"], self.buffers["running_mean"], self.buffers["running_var"]
-        return (x, *arrays), {"train": train, "momentum": self.momentum, "eps": self.eps}
+        over = {} if self.ranks is None else {"ranks": self.ranks}
+        return (x, *arrays), {"train": train, "momentum": self.momentum, "eps": self.eps, **over}
 
     def __repr__(self):
         return f"{type(self).__name__}({self.params['weight'].size}, eps={self.eps}, momentum={self.momentum})"

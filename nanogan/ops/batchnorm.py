@@ -16,6 +16,20 @@ in those two directions. (So dy = ones gives dx = 0 whatever the code computes: 
 
 In eval mode mean and var are constants, the running statistics, and dx = gamma / sqrt(var + eps) * dy.
 
+**On several ranks** (:mod:`nanogan.ranks`), each of which has its share of the batch's rows, the formulas stay: sums
+over the rows become sums over the rows of all ranks, and M counts them all. In the forward these are sum x and sum x^2,
+taken around a number K that all ranks know, lest digits be lost:
+
+    mean = K + S1 / M        var = S2 / M - (S1 / M)^2        S1 = sum of x - K, S2 = sum of (x - K)^2, over all ranks
+
+In the backward, x[i] of one rank reaches the loss through xhat[j] of all ranks. Of the sum over j above, the first term
+is the rank's own, and the other two are made of P = sum dy and Q = sum dy * xhat, over the rows of all ranks:
+
+    dx = gamma / sqrt(var + eps) * (dy - P / M - xhat * Q / M)
+
+So 2 C numbers go round in each direction. dgamma and dbeta stay the sums over the rank's own rows, as the gradients of
+all other parameters do: the ranks' gradients are averaged where an optimiser takes its step.
+
 Source: S. Ioffe, C. Szegedy, "Batch Normalization", arXiv:1502.03167; running statistics as in torch.nn.BatchNorm2d.
 """
 
@@ -26,12 +40,14 @@ from nanogan.ops.examples import Example, constant, normal, positive
 from nanogan.ops.rows import column_sum, from_rows, to_rows
 
 
-def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
+def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, ranks=None):
     """Normalise each channel of x (N, C, H, W) or (N, C); gamma, beta, running_mean and running_var are (C,).
 
     In train mode the running statistics are updated in place, the one side effect in ``nanogan.ops``:
 
         running = (1 - momentum) * running + momentum * batch's, with the unbiased variance, sum (x - mean)^2 / (M - 1)
+
+    ranks: those that share the batch, each with a part of one size, if the statistics are to be those of all of it.
 
     Returns y of x's shape and the cache for :func:`batchnorm_backward`.
     Raises UserError for a wrong number of channels or dimensions, another dtype than gamma's, one value per channel.
@@ -43,7 +59,7 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     M = len(rows)
 
     if train:
-        if M < 2:
+        if M < 2 and ranks is None:
             raise UserError(f"BatchNorm expected more than one value per channel to train, got x of shape {x.shape}")
         mean = column_sum(rows) / M  # (C,)
         centred = rows - mean  # (M, C)
@@ -53,6 +69,11 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
         mean += rest
         centred -= rest
         var = column_sum(centred * centred) / M  # (C,)
+        if ranks is not None:
+            own = mean
+            mean, var, M = moments_of_all(ranks, mean, var, M, near=running_mean)
+            centred += (own - mean).astype(x.dtype)
+            mean, var = mean.astype(x.dtype), var.astype(x.dtype)
         running_mean *= 1 - momentum
         running_mean += momentum * mean
         running_var *= 1 - momentum
@@ -66,12 +87,12 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     xhat = centred  # (M, C)
     y = gamma * xhat
     y += beta
-    return _like(y, x), (xhat, inv_std, gamma, train)
+    return _like(y, x), (xhat, inv_std, gamma, train, ranks)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     """Return dx of dy's shape, dgamma (C,), dbeta (C,); None for what is not needed."""
-    xhat, inv_std, gamma, train = cache
+    xhat, inv_std, gamma, train, ranks = cache
     dy_rows = to_rows(dy)  # (M, C)
     M = len(dy_rows)
     dx = dgamma = dbeta = None
@@ -83,9 +104,10 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     if need_dx:
         if train:
             # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat))
-            dx = xhat * (-dgamma / M)
+            P, Q, M = (dbeta, dgamma, M) if ranks is None else slopes_of_all(ranks, dbeta, dgamma, M)
+            dx = xhat * (-Q / M)
             dx += dy_rows
-            dx -= dbeta / M
+            dx -= P / M
             dx *= gamma * inv_std
         else:
             dx = dy_rows * (gamma * inv_std)
@@ -93,6 +115,25 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     if not need_dw:
         dgamma = dbeta = None
     return dx, dgamma, dbeta
+
+
+def moments_of_all(ranks, mean, var, M, near):
+    """Return mean (C,), variance (C,) and number of the rows of all ranks, from those of this rank's M rows.
+
+    near (C,) is K, the same on all ranks. Around it, sum (x - K) = M (mean - K), and sum (x - K)^2 is
+    M (var + (mean - K)^2). In float64, in which little is lost even where K is far from the mean.
+    """
+    away = mean.astype("float64") - near  # (C,)
+    sums = ranks.total(array_module(mean).stack([M * away, M * (var + away * away)]))  # (2, C): S1, S2
+    M = M * ranks.size
+    first, second = sums / M
+    return near + first, (second - first * first).clip(0), M
+
+
+def slopes_of_all(ranks, dbeta, dgamma, M):
+    """Return P (C,), Q (C,) and the number of rows of all ranks, from the two sums over this rank's M rows."""
+    P, Q = ranks.total(array_module(dbeta).stack([dbeta, dgamma]))
+    return P, Q, M * ranks.size
 
 
 def _like(rows, x):

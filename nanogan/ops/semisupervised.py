@@ -46,12 +46,15 @@ def logsumexp_backward(dy, cache):
     return dy * array_module(logits).exp(logits - y)
 
 
-def feature_matching_forward(x, target):
+def feature_matching_forward(x, target, *, ranks=None):
     """loss = mean over the F features of (mean of x - mean of target)^2, each mean over a batch.
 
     x (N, F), target (M, F): features of N generated and of M real images, the latter a constant. A generator that
-    minimises it need not win against a discriminator; its images have the real ones' features on average. Returns the
-    loss and the cache for :func:`feature_matching_backward`. Raises UserError unless the features are equally many.
+    minimises it need not win against a discriminator; its images have the real ones' features on average.
+    ranks: those that share the batches, each with a part of one size; the means are those over all of them.
+
+    Returns the loss and the cache for :func:`feature_matching_backward`. Raises UserError unless the features are
+    equally many.
     Source: T. Salimans et al., arXiv:1606.03498, section 3.1 (there the sum over the features).
     """
     check_dtype("feature_matching", x)
@@ -63,6 +66,8 @@ def feature_matching_forward(x, target):
     if not len(x) or not len(target):
         raise UserError(f"feature_matching expected at least one sample in both, got {len(x)} and {len(target)}")
     difference = x.mean(axis=0) - target.astype(x.dtype, copy=False).mean(axis=0)  # (F,)
+    if ranks is not None:
+        ranks.mean(difference)
     return (difference * difference).mean(), (difference, x.shape)
 
 

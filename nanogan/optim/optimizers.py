@@ -43,6 +43,7 @@ class Optimizer(Timed):
     """
 
     slots = ()  # names of the arrays kept for each parameter
+    ranks = None  # the processes over which gradients are averaged: see share
 
     # Checked whenever they are set: opt.lr = np.float32(2e-4) is a Python float, opt.lr = "2e-4" a UserError.
     lr = Number("a learning rate lr >= 0", lambda lr: 0 <= lr < math.inf, on_gpu=True)
@@ -56,6 +57,7 @@ class Optimizer(Timed):
         self.network, self.lr, self.weight_decay, self.weight_clip = network, lr, weight_decay, weight_clip
         self.initial_lr = self.lr
         self.start_at(0)
+        self._bucket = None  # the gradients that ranks average
         self._flat = network.flatten() if flat.worthwhile(network) else None
         self._flat_slots = [] if self._flat is None else [_zeros_like(self._flat.parameters) for _ in self.slots]
         self.state = {}
@@ -71,10 +73,20 @@ class Optimizer(Timed):
             self.dloss = self.state["loss_scale"] = xp.full((), INITIAL_SCALE, dtype=like.dtype)
             self.state["good_steps"] = xp.zeros((), dtype=like.dtype)  # since the scale changed
 
+    def share(self, ranks):
+        """From now on let every step be that of the gradients' mean over ``ranks``, a :class:`nanogan.ranks.Ranks`.
+
+        Each has a network of the same parameters, and calls :meth:`step` at the same time. Gradients lie side by side
+        from here on, so that they go round at once: take them from the network after that.
+        """
+        self.ranks, self._bucket = ranks, self._flat or flat.Bucket(self.network)
+
     def step(self):
         """Change every parameter once."""
         self.advance()
         groups = self._groups()
+        if self.ranks is not None:
+            self.ranks.mean(self._bucket.gradients)
         if "loss_scale" in self.state:
             self._scaled_step(groups)
         else:
@@ -85,12 +97,12 @@ class Optimizer(Timed):
 
     def _groups(self):
         """Each parameter, its gradient and its slots; on a GPU all parameters as one."""
+        if not all(each.in_use() for each in (self._flat, self._bucket) if each is not None):
+            raise UserError(
+                f"{type(self).__name__} expected the network's arrays to stay where they are, but they were moved "
+                "or converted after it was made: make a new optimiser"
+            )
         if self._flat is not None:
-            if not self._flat.in_use():
-                raise UserError(
-                    f"{type(self).__name__} expected the network's arrays to stay where they are, but they were moved "
-                    "or converted after it was made: make a new optimiser"
-                )
             return [(self._flat.parameters, self._flat.gradients, *self._flat_slots)]
         return [
             (parameter, gradient, *(self.state[f"{name}.{slot}"] for slot in self.slots))

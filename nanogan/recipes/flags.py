@@ -20,7 +20,7 @@ def parser(description, *, out, game=DCGAN, epochs=5, batch_size=32, presets=Non
     game: the :class:`nanogan.games.game.Game` that is trained. ``defaults`` replace those of its options. ``presets``,
     {name: (help, {option: value})}, are what ``--preset NAME`` sets; a flag on the command line comes before it.
     """
-    result = cli.parser(description, out=out)
+    result = cli.parser(description, out=out, together=True)
     result.game, result.presets = game, presets or {}
     if presets:
         told = "; ".join(f"{name}: {text}" for name, (text, _) in presets.items())
@@ -76,6 +76,13 @@ def add_training(parser, epochs, batch_size):
         "--amp",
         choices=("fp16", "bf16"),
         help="matrix products read 16-bit numbers, all else stays in float32; fp16 scales losses",
+    )
+    group.add_argument(
+        "--sync-bn",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="of several processes (mpiexec -n N python ...): on, BatchNorm's statistics are those of the whole batch, "
+        "as in one process; off, those of a process's own images, for slow networks; auto: on, on one machine",
     )
     group.add_argument("--log-every", type=count, default=100, metavar="STEPS", help="print a line")
     group.add_argument("--sample-every", type=count, default=200, metavar="STEPS", help="save a grid of samples")

@@ -1,22 +1,24 @@
 """From options to a run: the data, the game, the folder."""
 
 import sys
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 
-from nanogan import backend, checkpoint, cli, training
+from nanogan import backend, checkpoint, cli, ranks, training
 from nanogan.analysis.judges.classifier import load_classifier
 from nanogan.analysis.measures.scores import frechet_metric
 from nanogan.data import Loader
 from nanogan.disk import Lock, provisional_folder, replacing, writable_folder
 from nanogan.errors import UserError
+from nanogan.ranks.cards import device_of_rank
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
 from nanogan.text import quoted
 from nanogan.training.earlier import check_own, folder_of, same_folder
+from nanogan.training.parallel import described, tell_resumed
 from nanogan.version import __version__
 
 SCORED = 2000  # images that --best-by compares after each epoch
@@ -41,9 +43,15 @@ def run(parser, load_data, *, fixed=(), check=None, load=checkpoint.load_generat
     if getattr(args, "judge", None) is not None:
         load_classifier(args.judge)  # a wrong file is told before anything is read or trained
     if parser.game.generates and args.generate is not None:
+        if ranks.current().size > 1:
+            parser.error("--generate takes one process: start it without mpiexec")
         args.checkpoint = args.checkpoint or f"{parser.get_default('out')}/{next(iter(parser.game.exports))}"
         return generate(args, parser.game, load)
-    progress = None if args.resume is None else resume.resume(parser, args, fixed)
+    progress = None
+    if args.resume is not None:
+        progress = ranks.current().led(lambda: resume.resume(parser, args, fixed))
+        found, progress = ranks.current().told((vars(args), progress))
+        vars(args).update(found)
     return train(args, parser.game, load_data, progress, measure)
 
 
@@ -59,7 +67,8 @@ def train(args, game, load_data, progress=None, measure=None):
 
     ``load_data`` and ``measure`` are those of :func:`run`.
     """
-    device = backend.get_device(args.device)
+    together = ranks.current()
+    device = device_of_rank(together, args.device)
     _choose_precision(args, device)
     if args.best_by is not None and not game.generates:
         raise UserError(f"--best-by compares generated images, and a {game.__name__} generates none: leave it out")
@@ -67,11 +76,11 @@ def train(args, game, load_data, progress=None, measure=None):
     args.batches = game.batches_of(options)  # of a step, for images_needed
     args.named_anew = getattr(args, "named_anew", [])
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
+    sync_bn = together.local_size == together.size if args.sync_bn == "auto" else args.sync_bn == "on"
     if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
-        return _nothing_left(args, game, progress)
-    with provisional_folder(args.out) as out, Lock(out) as lock:  # a second run is refused before it reads anything
-        check_own(out, game.exports, progress)
-        name, columns, facts = _columns(args, game, load_data, progress)
+        return together.told(together.led(lambda: _nothing_left(args, game, progress)))
+    with _reserved(args, game, progress, together) as lock:  # a second run is refused before it reads anything
+        name, columns, facts = together.first_on_each_machine(lambda: _columns(args, game, load_data, progress))
         loader = Loader(
             columns,
             batch_size=args.batch_size,
@@ -81,34 +90,69 @@ def train(args, game, load_data, progress=None, measure=None):
             unpaired=game.unpaired,
         )
         playing = game(options, loader.shapes, device, args.seed)
-        _check_batches(args, playing, len(columns[game.real]))
-        metric = None if args.best_by is None else _metric(args, playing, columns[game.real], device)
-        _tell_start(name, loader, playing, device)
-        tell_left_out(columns)
-        if progress is not None:
-            progress = checkpoint.load_training(progress.path, playing)
-            _tell_resumed(progress)
-        folder = training.Run(
-            out,
-            log_every=1 if args.dry_run else args.log_every,
-            sample_every=args.sample_every,
-            checkpoint_minutes=args.checkpoint_every,
-            keep=args.keep,
-            metric=metric,
-            measure=None if measure is None else measure(args, columns),
-            on_disk_full=args.on_disk_full,
-            options=_options(args) | facts | resume.notes(args),
-            when_begun=args.when_begun,
-            lock=lock,
-        )
+        _check_batches(args, playing, len(columns[game.real]), 1 if sync_bn else together.size)
+
+        def prepared():
+            """What rank 0 alone does: measures, words, and the run's folder."""
+            metric = None if args.best_by is None else _metric(args, playing, columns[game.real], device)
+            _tell_start(name, loader, playing, device)
+            tell_left_out(columns)
+            if together.size > 1:
+                print(described(together, args.batch_size, sync_bn))
+            resumed = progress
+            if progress is not None:
+                resumed = checkpoint.load_training(progress.path, playing)
+                _tell_resumed(resumed, together)
+            facts_of_ranks = {"ranks": together.size} if together.size > 1 else {}
+            return resumed, _folder(args, metric, measure, columns, facts | facts_of_ranks, lock)
+
+        progress, folder = together.led(prepared) or (None, _folder(args))
         epochs, max_steps = _duration(args)
+        duration = {"epochs": epochs, "seed": args.seed, "max_steps": max_steps}
         try:
             completed = training.train(
-                playing, loader, folder, epochs=epochs, seed=args.seed, max_steps=max_steps, resume=progress
+                playing, loader, folder, resume=progress, ranks=together, sync_bn=sync_bn, **duration
             )
         finally:
-            tell_skipped(columns, out)
-        return _tell_end(args, out, playing, progress, completed)
+            if together.leads:
+                tell_skipped(columns, Path(args.out))
+        return _tell_end(args, Path(args.out), playing, progress, completed)
+
+
+@contextmanager
+def _reserved(args, game, progress, together):
+    """Yield the lock of the run's folder, which is rank 0's; None on other ranks, which write nothing."""
+    with ExitStack() as stack:
+
+        def reserve():
+            out = stack.enter_context(provisional_folder(args.out))
+            lock = stack.enter_context(Lock(out))
+            check_own(out, game.exports, progress)
+            return lock
+
+        yield together.led(reserve)
+
+
+def _folder(args, metric=None, measure=None, columns=None, facts=None, lock=None):
+    """The run's folder; other ranks than the first know of it when files are due, and nothing else."""
+    how_often = {
+        "log_every": 1 if args.dry_run else args.log_every,
+        "sample_every": args.sample_every,
+        "checkpoint_minutes": args.checkpoint_every,
+        "keep": args.keep,
+        "on_disk_full": args.on_disk_full,
+    }
+    if facts is None:
+        return training.Run(args.out, **how_often)
+    return training.Run(
+        args.out,
+        metric=metric,
+        measure=None if measure is None else measure(args, columns),
+        options=_options(args) | facts | resume.notes(args),
+        when_begun=args.when_begun,
+        lock=lock,
+        **how_often,
+    )
 
 
 def _columns(args, game, load_data, progress):
@@ -168,9 +212,18 @@ def _named(game):
     return [(usual.get(name, name), network) for name, network in game.networks().items()]
 
 
-def _check_batches(args, game, count):
-    """Raise UserError if an epoch of ``count`` images has a batch too small for the game: its last one, or all."""
+def _check_batches(args, game, count, parts):
+    """Raise UserError if an epoch of ``count`` images has a batch too small for the game: its last one, or all.
+
+    parts: into how many a batch is divided, each with statistics of its own.
+    """
     smallest = args.batch_size if args.drop_last else count % args.batch_size or args.batch_size
+    if parts > 1 and smallest // parts < game.least_batch:
+        raise UserError(
+            f"a batch of {smallest} images leaves {smallest // parts} for each of {parts} processes, and "
+            f"{type(game).__name__} expected {game.least_batch} at least: use --sync-bn on, a larger --batch-size, or "
+            "--drop-last"
+        )
     if smallest < game.least_batch:
         remedy = "" if args.batch_size < game.least_batch else ", or --drop-last"
         raise UserError(
@@ -213,8 +266,11 @@ def _tell_start(name, loader, game, device):
         print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
 
 
-def _tell_resumed(progress):
+def _tell_resumed(progress, together):
     print(f"resumed at step {progress.step}, batch {progress.batch} of epoch {progress.epoch}: {progress.path}")
+    changed = tell_resumed(progress, together)
+    if changed:
+        print(changed)
     if (progress.nanogan, progress.numpy) != (__version__, np.__version__):
         print(
             f"it was saved by nanogan {progress.nanogan} with NumPy {progress.numpy}, this is nanogan {__version__} "

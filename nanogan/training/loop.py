@@ -7,31 +7,41 @@ import numpy as np
 from nanogan.backend import seeded_rng
 from nanogan.errors import checked_count
 from nanogan.games.game import At
+from nanogan.ranks import ALONE
+from nanogan.training import parallel
 from nanogan.training.graph import steps_of
 from nanogan.training.interrupt import stop_between_steps
 
 
-def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None):
+def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None, ranks=ALONE, sync_bn=True):
     """Play ``game`` for ``epochs`` rounds of ``loader``; return True if completed, False after Ctrl-C.
 
     ``run`` is the folder that this leaves, a :class:`nanogan.training.Run`. max_steps: ends the run early. resume: the
     Progress that :func:`nanogan.checkpoint.load_training` returned; on the CPU the result is then the same to the bit
     as without the interruption, since the random numbers of step n are a function of ``seed`` and n.
 
+    ranks: what :func:`nanogan.ranks.start` returned, if processes train the game together. Each calls this with a game,
+    a loader and a run that were made alike; rank 0's state counts, and only rank 0 writes. With ``sync_bn`` the result
+    is that of one process but for rounding; without, BatchNorm's statistics are those of each rank's own images.
+
     Raises TrainingDiverged if a loss or a parameter is not finite, OSError for what cannot be written (see Run), and
     UserError if another run writes into the folder.
     """
     plan = Plan(loader, game.batches, epochs, max_steps)
+    shared, play = loader, steps_of(game)
+    if ranks is not ALONE:
+        shared, run = loader.shared(ranks), parallel.Led(run, ranks)
+        parallel.join(game, ranks, sync_bn=sync_bn)
+        play = parallel.steps_of_rank(game, ranks)
     with run.reserved():
         if not run.begin(game, loader, plan, seed, resume):
             return True
-        play = steps_of(game)
         with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():
-            for at, batches in plan.steps(loader, after=run.progress.step):
+            for at, batches in plan.steps(shared, after=run.progress.step):
                 game.reseed(seed, at.step)
                 inputs = game.draw(batches, seeded_rng(seed, f"step {at.step}"), at)
                 run.note(at, play(inputs))
-                last = at.step == plan.total or stop()
+                last = run.is_last(at, stop)
                 if last or at.ends_epoch or run.samples_are_due(at):
                     run.save_samples(at, last)
                 if last or at.ends_epoch or run.checkpoint_is_due():

@@ -189,6 +189,10 @@ class Run:
         if at.step % self.log_every == 0:
             self._warn(at)
 
+    def is_last(self, at, stop):
+        """Whether the run ends after this step: it is the plan's last, or ``stop()`` says so."""
+        return at.step == self.plan.total or stop()
+
     def _tell_what_computes(self):
         """Say which operations fast paths computed in the first step: a change in nanogan/ops does nothing to them."""
         self._watching.close()

@@ -24,7 +24,7 @@ from nanogan.fast.cpu import threads
 from nanogan.fast.cpu.elementwise import times_slope
 from nanogan.fast.cpu.threads import workspace
 from nanogan.fast.with_activation import NONE, register_pairs
-from nanogan.ops.batchnorm import _like
+from nanogan.ops.batchnorm import _like, moments_of_all, slopes_of_all
 from nanogan.ops.checks import check_dy, check_input
 from nanogan.ops.rows import column_sum
 
@@ -36,18 +36,19 @@ LEAST = 32 * 1024  # numbers: with fewer the book is as fast
 WORTHWHILE = 512 * 1024  # numbers for which threads pay
 
 
-def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
+def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, ranks=None):
     """Whether this is a large batch in train mode, of more than one value per channel."""
     right = train and x.ndim in (2, 4) and x.dtype in (np.float32, np.float64)
     return right and x.size >= max(LEAST, 2 * x.shape[1]) > 0
 
 
 def batchnorm_forward(
-    x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, slope=NONE, batches=1
+    x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, ranks=None, slope=NONE, batches=1
 ):
     """The same as :func:`nanogan.ops.batchnorm_forward` in train mode, then LeakyReLU of ``slope``.
 
-    ``batches``: x holds so many batches of one size, one after the other, each with statistics of its own.
+    ``batches``: x holds so many batches of one size, one after the other, each with statistics of its own. Ranks tell
+    each other those of all batches at once.
     """
     check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
     rows = _rows(x)  # (M, C)
@@ -57,33 +58,63 @@ def batchnorm_forward(
         raise UserError(f"BatchNorm expected more than one value per channel to train, got x of shape {shape}")
     parts = [slice(i * M, (i + 1) * M) for i in range(batches)]
 
-    def work(part):
-        return _forward(rows[part], y[part], gamma, beta, float(eps), slope)
+    def write(part, moments):
+        return _write(rows[part], y[part], gamma, beta, float(eps), slope, *moments)
 
-    caches, moments = zip(*_each(work, parts, x.size), strict=True)
+    if ranks is None:
+        caches, moments = zip(*_each(lambda part: write(part, _moments(rows[part])), parts, x.size), strict=True)
+    else:
+        own = _each(lambda part: _moments(rows[part]), parts, x.size)
+        moments, M = _moments_of_all(ranks, own, M, running_mean)
+        caches, moments = zip(*_each(lambda i: write(parts[i], moments[i]), range(batches), x.size), strict=True)
     momentum = float(momentum)
     for mean, var in moments:
         running_mean *= 1 - momentum
         running_mean += (momentum * mean).astype(x.dtype)
         running_var *= 1 - momentum
         running_var += (momentum * M / (M - 1) * var).astype(x.dtype)
-    return _like(y, x), (parts, caches, rows, y, gamma, float(slope), x.shape)
+    return _like(y, x), (ranks, parts, caches, rows, y, gamma, float(slope), x.shape)
 
 
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     """The same as :func:`nanogan.ops.batchnorm_backward`."""
-    parts, caches, rows, y, gamma, slope, shape = cache
+    ranks, parts, caches, rows, y, gamma, slope, shape = cache
     check_dy("BatchNorm", dy, shape, rows.dtype)
     dy_rows = _rows(dy)  # (M, C)
     dx = threads.empty(rows.shape, rows.dtype)
+    M = len(rows) // len(parts)
 
-    def work(item):
-        part, statistics = item
-        return _backward(dy_rows[part], rows[part], y[part], dx[part], gamma, slope, *statistics, need_dx)
+    def sums(i):
+        part = parts[i]
+        return _sums(dy_rows[part], rows[part], y[part], dx[part], slope, *caches[i])
 
-    gradients = _each(work, list(zip(parts, caches, strict=True)), rows.size)
+    def write(i, dgamma, dbeta):
+        part = parts[i]
+        _write_dx(dy_rows[part], rows[part], dx[part], gamma, slope, *caches[i], dgamma, dbeta, M)
+
+    def both(i):
+        gradients = sums(i)
+        if need_dx:
+            write(i, *gradients)
+        return gradients
+
+    batches = range(len(parts))
+    if ranks is None or not need_dx:
+        gradients = _each(both, batches, rows.size)
+    else:
+        gradients = _each(sums, batches, rows.size)
+        dgammas, dbetas = np.stack(gradients, axis=1)  # (batches, C) each
+        P, Q, M = slopes_of_all(ranks, dbetas, dgammas, M)
+        _each(lambda i: write(i, Q[i], P[i]), batches, rows.size)
     dgamma, dbeta = (sum(each).astype(rows.dtype) if need_dw else None for each in zip(*gradients, strict=True))
     return _like(dx, dy) if need_dx else None, dgamma, dbeta
+
+
+def _moments_of_all(ranks, own, M, running_mean):
+    """(near, mean, var) of each batch over the rows of all ranks, and their number; ``own``: those of this rank's."""
+    near, means, variances = zip(*own, strict=True)
+    means, variances, M = moments_of_all(ranks, np.stack(means), np.stack(variances), M, near=running_mean)
+    return list(zip(near, means, variances, strict=True)), M
 
 
 def _each(work, batches, size):
@@ -93,17 +124,21 @@ def _each(work, batches, size):
     return [work(batch) for batch in batches]
 
 
-def _forward(rows, y, gamma, beta, eps, slope):
-    """Fill y (M, C); return the statistics that the backward needs, and mean and variance."""
-    near = None  # K, if it is not 0
-    first, second = _moments(rows, None)
+def _moments(rows):
+    """(near, mean, var) of rows (M, C): K, None where it is 0, and two vectors (C,) in float64."""
+    near = None
+    first, second = _means(rows, None)
     if not (first * first <= NEAR**2 * (second - first * first)).all() or not np.isfinite(second).all():
         near = first.astype(rows.dtype)
-        first, second = _moments(rows, near)
-    mean, var = first if near is None else near + first, np.maximum(second - first * first, 0)  # (C,), float64
+        first, second = _means(rows, near)
+    return near, first if near is None else near + first, np.maximum(second - first * first, 0)
 
+
+def _write(rows, y, gamma, beta, eps, slope, near, mean, var):
+    """Fill y (M, C); return what the backward needs of the statistics, and mean and variance."""
     inv_std = 1 / np.sqrt(var + eps)
-    rest = mean if near is None else first  # y = (x - K) * scale + shift: what is left of the mean goes into the shift
+    # y = (x - K) * scale + shift: what is left of the mean goes into the shift
+    rest = mean if near is None else mean - near
     scale = gamma * inv_std
     x, out = _wide(rows), _wide(y)
     scale, shift = (_repeated(v, x, rows) for v in (scale, beta - rest * scale))
@@ -122,13 +157,12 @@ def _forward(rows, y, gamma, beta, eps, slope):
     return (near, rest, inv_std), (mean, var)
 
 
-def _backward(dy, rows, y, dx, gamma, slope, near, rest, inv_std, need_dx):
-    """Fill dx (M, C) if it is needed; return dgamma, dbeta in float64."""
-    M = len(rows)
+def _sums(dy, rows, y, dx, slope, near, rest, inv_std):
+    """Return dgamma, dbeta in float64; fill dx (M, C) with dy times the slopes, if there is an activation."""
     x, y, dy, out = (_wide(array) for array in (rows, y, dy, dx))
 
     def sums(part):
-        totals = np.zeros((2, len(gamma)))
+        totals = np.zeros((2, rows.shape[1]))
         for chunk in _chunks(part, x):
             d = dy[chunk] if slope == NONE else times_slope(dy[chunk], y[chunk], slope, out=out[chunk])
             totals[0] += _channel_sum(d, totals[0])
@@ -137,9 +171,12 @@ def _backward(dy, rows, y, dx, gamma, slope, near, rest, inv_std, need_dx):
         return totals
 
     dbeta, of_centred = sum(threads.parallel(sums, _parts(x)))
-    dgamma = (of_centred - rest * dbeta) * inv_std
-    if not need_dx:
-        return dgamma, dbeta
+    return (of_centred - rest * dbeta) * inv_std, dbeta
+
+
+def _write_dx(dy, rows, dx, gamma, slope, near, rest, inv_std, dgamma, dbeta, M):
+    """Fill dx (m, C), which holds dy times the slopes; dgamma and dbeta are the sums over all M rows of the batch."""
+    x, dy, out = (_wide(array) for array in (rows, dy, dx))
     # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat)), xhat = (x - mean) * inv_std
     scale = gamma * inv_std
     of_x = -scale * inv_std * dgamma / M
@@ -154,13 +191,12 @@ def _backward(dy, rows, y, dx, gamma, slope, near, rest, inv_std, need_dx):
             d += constant
 
     threads.parallel(write, _parts(x))
-    return dgamma, dbeta
 
 
 # ----------------------------------------------------------------------------------------------- rows, wide and narrow
 
 
-def _moments(rows, near):
+def _means(rows, near):
     """The means of x - K and of (x - K)^2 for each channel of rows (M, C), in float64; K = 0 if ``near`` is None."""
     x = _wide(rows)
 

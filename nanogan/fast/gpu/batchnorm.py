@@ -20,12 +20,14 @@ LANES, ROWS = 32, 8  # of a block in batchnorm.cu
 LARGEST = 2**31 - 2**20  # numbers: the kernels count in 32 bits, one grid beyond the end
 
 
-def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5):
+def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, ranks=None):
     """Whether a batch in train mode is what the operation takes; eval mode and mistakes are left to it."""
     arrays = gamma, beta, running_mean, running_var
     right = x.ndim in (2, 4) and x.dtype.name in NUMBERS and x.size > x.shape[1] > 0
     alike = all(type(a) is type(x) and a.dtype == x.dtype and a.shape == (x.shape[1],) for a in arrays)
-    return train and right and x.size < LARGEST and alike and all(a.flags.c_contiguous for a in arrays)
+    return (
+        train and ranks is None and right and x.size < LARGEST and alike and all(a.flags.c_contiguous for a in arrays)
+    )
 
 
 def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, slope=NONE):

@@ -1,0 +1,225 @@
+"""What ranks do together: sums, means, and what one of them tells the others."""
+
+import sys
+import time
+
+import numpy as np
+
+from nanogan.backend import array_module
+from nanogan.errors import EndedElsewhere, UserError
+from nanogan.ranks import launch
+
+PATIENCE = 3.0  # seconds in which ranks that failed alike find each other
+POLL = 0.01  # seconds
+
+
+class Ranks:
+    """Processes of one size of batch each: ``rank`` of ``size``, counted from 0; ``local_rank`` of ``local_size`` here.
+
+    ``comm`` is mpi4py's communicator. All methods but :meth:`own` are for all ranks to call, in the same order.
+    """
+
+    def __init__(self, comm):
+        self.comm = comm
+        self.rank, self.size = comm.rank, comm.size
+        here = comm.Split_type(_mpi().COMM_TYPE_SHARED)
+        self.local_rank, self.local_size = here.rank, here.size
+        self._here, self._end = here, comm.Dup()  # of its own: a rank may end while the others wait elsewhere
+        self._cards = None
+
+    @classmethod
+    def of_the_launcher(cls, launched):
+        """Return the ranks that a launcher started. Raises UserError if MPI does not see the same."""
+        try:
+            MPI = _mpi()
+        except ImportError as error:
+            raise UserError(
+                f"this is process {launched.rank + 1} of {launched.size} that a launcher started, and mpi4py cannot be "
+                f'used ({error}): pip install "nanogan[mpi]", or start one process without the launcher'
+            ) from None
+        launch.check(launched, MPI.COMM_WORLD.size, MPI.Get_library_version().split("\n")[0].strip())
+        return cls(MPI.COMM_WORLD)
+
+    def __deepcopy__(self, memo):
+        return self  # a copied layer is one of the same ranks'
+
+    @property
+    def leads(self):
+        """Whether this is rank 0, which alone writes files and speaks."""
+        return self.rank == 0
+
+    def own(self, N):
+        """The slice of N things that belongs to this rank; N is a multiple of the number of ranks."""
+        return slice(N * self.rank // self.size, N * (self.rank + 1) // self.size)
+
+    # ----------------------------------------------------------------------------------------------- sums of arrays
+
+    def total(self, x):
+        """Replace the array x, of the same shape on each rank, by the sum over all ranks, and return it."""
+        dense, is_view = _dense(x)
+        if array_module(x) is np:
+            self.comm.Allreduce(_mpi().IN_PLACE, dense)
+        else:
+            self.cards.all_reduce(dense)
+        if not is_view:
+            x[...] = _undone(dense, x)
+        return x
+
+    def mean(self, x):
+        """Replace the array x by the mean over all ranks, and return it."""
+        x = self.total(x)
+        x *= 1 / self.size
+        return x
+
+    def gather(self, x):
+        """Return the arrays x (N, ...) of all ranks, of the same shape each, one after the other: (size * N, ...)."""
+        dense, _ = _dense(x)
+        together = array_module(x).empty((self.size * len(x), *dense.shape[1:]), x.dtype)
+        if array_module(x) is np:
+            self.comm.Allgather(dense, together)
+        else:
+            self.cards.all_gather(dense, together)
+        return _undone(together, x)
+
+    def broadcast(self, x):
+        """Replace the array x by rank 0's, and return it."""
+        dense, is_view = _dense(x)
+        if array_module(x) is np:
+            self.comm.Bcast(dense)
+        else:
+            self.cards.broadcast(dense)
+        if not is_view:
+            x[...] = _undone(dense, x)
+        return x
+
+    @property
+    def cards(self):
+        """What carries arrays from GPU to GPU; made when first needed, by all ranks at once."""
+        if self._cards is None:
+            from nanogan.ranks.cards import cards_of
+
+            self._cards = cards_of(self)
+        return self._cards
+
+    # --------------------------------------------------------------------------------------- what ranks tell each other
+
+    def highest(self, *numbers):
+        """Return the largest value of each number over all ranks, a list of floats."""
+        values = np.array(numbers, np.float64)
+        self.comm.Allreduce(_mpi().IN_PLACE, values, _mpi().MAX)
+        return values.tolist()
+
+    def told(self, thing=None):
+        """Return rank 0's ``thing``, whatever can be pickled, on every rank."""
+        return self.comm.bcast(thing)
+
+    def all_told(self, thing):
+        """Return what every rank has to say, a list."""
+        return self.comm.allgather(thing)
+
+    def led(self, function):
+        """Call ``function`` on rank 0 alone, and return its result there, None elsewhere.
+
+        If it raises, rank 0 raises that, and the others EndedElsewhere, in the same place.
+        """
+        result = error = None
+        if self.leads:
+            try:
+                result = function()
+            except BaseException as raised:
+                error = raised
+        self.check(error)
+        return result
+
+    def check(self, error=None):
+        """Raise ``error`` if there is one, and EndedElsewhere if another rank has one."""
+        (failed,) = self.highest(error is not None)
+        if error is not None:
+            raise error
+        if failed:
+            raise EndedElsewhere
+
+    def first_on_each_machine(self, function):
+        """Call ``function`` on one rank of each machine, then on the others, and return its result.
+
+        For what is downloaded or made once, and read by all. What it raises comes once all ranks have tried.
+        """
+        result = error = None
+        for turn in (self.local_rank == 0, self.local_rank > 0):
+            if turn:
+                try:
+                    result = function()
+                except BaseException as raised:
+                    error = raised
+            self._here.Barrier()
+        self.check(error)
+        return result
+
+    # --------------------------------------------------------------------------------------------------- the end
+
+    def leave(self, code, tell):
+        """End this process with an exit status, and all others with it. ``tell()`` prints what is to be said.
+
+        Ranks that fail alike, by an unknown option for instance, come here together: rank 0 speaks for all. A rank
+        that fails alone is not followed by those that wait for it in the middle of a step: it speaks for itself, and
+        ends them all.
+        """
+        if self.leads:
+            tell()
+        arrived = self._end.Ibarrier()
+        deadline = time.monotonic() + (PATIENCE if code else float("inf"))
+        while not arrived.Test():
+            if time.monotonic() > deadline:
+                if not self.leads:
+                    tell()
+                for stream in (sys.stdout, sys.stderr):
+                    stream.flush()
+                if self._cards is not None:
+                    self._cards.abort()  # a kernel of NCCL's may wait for ever
+                time.sleep(0.3)  # else the launcher would end before it has passed on what was printed
+                self.comm.Abort(code)
+            time.sleep(POLL)
+        codes = self._end.allgather(code)
+        sys.exit(codes[0] or max(codes))
+
+
+class _Alone:
+    """One process: what it does together with no others."""
+
+    rank, size, local_rank, local_size, leads = 0, 1, 0, 1, True
+
+    def own(self, N):
+        """All of them."""
+        return slice(0, N)
+
+    def led(self, function):
+        """Call it."""
+        return function()
+
+    def told(self, thing=None):
+        """Return it."""
+        return thing
+
+    def first_on_each_machine(self, function):
+        """Call it."""
+        return function()
+
+
+ALONE = _Alone()
+
+
+def _mpi():
+    from mpi4py import MPI
+
+    return MPI
+
+
+def _dense(x):
+    """x as an array without gaps in C's order, with the channels of 4 dimensions last; and whether that is a view."""
+    x = x.transpose(0, 2, 3, 1) if x.ndim == 4 else x
+    return (x, True) if x.flags.c_contiguous else (array_module(x).ascontiguousarray(x), False)
+
+
+def _undone(dense, like):
+    """What :func:`_dense` made of an array like ``like``, in that one's order of dimensions."""
+    return dense.transpose(0, 3, 1, 2) if like.ndim == 4 else dense
