@@ -8,7 +8,7 @@ of the weights are then added up by the matrix products themselves.
 import numpy as np
 
 from nanogan.dispatch import register
-from nanogan.fast.cpu import batchnorm, elementwise
+from nanogan.fast.cpu import batchnorm, elementwise, threads
 from nanogan.fast.with_activation import NONE, slope_of
 from nanogan.layers import losses
 from nanogan.layers.activations import LeakyReLU, ReLU, Tanh
@@ -19,6 +19,7 @@ from nanogan.layers.sequential import Sequential
 from nanogan.layers.shapes import Flatten
 
 LEAST = 16 * 1024  # numbers of a batch: with fewer the book is as fast
+LEAST_ALONE = 10 * 1024  # the same with one thread, where longer calls bring no more threads to work
 WITH_THE_ONE_BEFORE = "in the cache of the layer before"  # in place of a layer's own cache
 EACH_IMAGE = Conv2d, Linear, LeakyReLU, ReLU, Tanh, Flatten  # layers that see one image at a time
 
@@ -28,7 +29,7 @@ def serves(real, fake, d, loss, labels, dloss):
     alike = real.shape == fake.shape and real.dtype == fake.dtype and real.dtype in (np.float32, np.float64)
     if (
         not alike
-        or real.size < LEAST
+        or real.size < (LEAST if threads.count() > 1 else LEAST_ALONE)
         or real.ndim != 4
         or not isinstance(d, Sequential)
         or writes_its_own(d, Sequential)
