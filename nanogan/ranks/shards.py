@@ -51,6 +51,14 @@ class Shard:
         return self.__getattr__("__array__")
 
 
+def _refusing(name):
+    return lambda shard, *others: shard.__getattr__(name)
+
+
+for _operator in ("add", "radd", "sub", "rsub", "mul", "rmul", "truediv", "neg", "matmul"):
+    setattr(Shard, f"__{_operator}__", _refusing(_operator))
+
+
 def own_part(inputs, ranks):
     """Return step's ``inputs``, drawn for whole batches, as this rank's: of each array the rows of its own images.
 

@@ -1,0 +1,190 @@
+"""A run of several ranks: rank 0's folder is that of one process, and all end together."""
+
+import csv
+import re
+
+import numpy as np
+import pytest
+
+from nanogan import checkpoint, training
+from nanogan.data import Loader
+from nanogan.errors import EndedElsewhere, TrainingDiverged
+from nanogan.games.dcgan import DCGAN, DCGANOptions
+from nanogan.ranks import Ranks
+from nanogan.training import Run, parallel, train
+from tests.ranks.threads import play
+
+OPTIONS = DCGANOptions(image_size=8, latent=3, width=2, ema=0.9, instance_noise=0.2)
+
+
+def loader_of(N=20):
+    return Loader(np.random.default_rng(0).integers(0, 256, (N, 8, 8, 1), dtype=np.uint8), batch_size=8)
+
+
+def game_of(seed=0):
+    return DCGAN(OPTIONS, {"images": (1, 8, 8)}, "cpu", seed, np.float64)
+
+
+def trained(out, ranks=None, *, max_steps=None, change=None, resume=None, sync_bn=True, **settings):
+    """Train in float64; a follower starts from other weights, which do not count. Returns what train did."""
+    game, loader = game_of(0 if ranks is None or ranks.leads else 1), loader_of()
+    loader.dtype = np.dtype(np.float64)
+    if change is not None:
+        change(game, ranks)
+    if resume is not None and (ranks is None or ranks.leads):
+        resume = checkpoint.load_training(resume, game)
+    together = {} if ranks is None else {"ranks": ranks, "sync_bn": sync_bn}
+    options = {"ranks": 1 if ranks is None else ranks.size}
+    run = Run(out, options=options, **{"sample_every": 3, "checkpoint_minutes": 0, "keep": 0} | settings)
+    return train(game, loader, run, epochs=2, max_steps=max_steps, seed=3, resume=resume, **together)
+
+
+def numbers_of(out):
+    with open(out / "log.csv", newline="") as file:
+        return np.array([[float(value) for value in row[:-1]] for row in list(csv.reader(file))[1:]])
+
+
+def states_of(path):
+    arrays = checkpoint.read_training(path)[1]
+    return {name: array for name, array in arrays.items() if array.dtype.kind == "f"}
+
+
+def same(one, other, tolerance=1e-6):
+    assert one.keys() == other.keys()
+    for name, array in one.items():
+        np.testing.assert_allclose(array, other[name], rtol=0, atol=tolerance, err_msg=name)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_the_folder_is_that_of_one_process(tmp_path, size):
+    assert trained(tmp_path / "one")
+    assert play(size, lambda ranks: trained(tmp_path / "several", ranks)) == [True] * size
+    found = [{path.relative_to(tmp_path / run) for path in (tmp_path / run).rglob("*")} for run in ("one", "several")]
+    assert found[0] == found[1]
+    np.testing.assert_allclose(numbers_of(tmp_path / "several"), numbers_of(tmp_path / "one"), rtol=2e-7)
+    same(*(states_of(tmp_path / run / training.LAST) for run in ("one", "several")))
+
+
+@pytest.mark.parametrize(("before", "after"), [(1, 2), (2, 1), (4, 2), (2, 4)])
+def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, before, after):
+    def part(size, out, **settings):
+        return trained(out, **settings) if size == 1 else play(size, lambda ranks: trained(out, ranks, **settings))
+
+    part(1, tmp_path / "whole")
+    part(before, tmp_path / "run", max_steps=3)
+    part(after, tmp_path / "run", resume=tmp_path / "run" / training.LAST)
+    np.testing.assert_allclose(numbers_of(tmp_path / "run"), numbers_of(tmp_path / "whole"), rtol=2e-6)
+    same(*(states_of(tmp_path / run / training.LAST) for run in ("whole", "run")))
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_a_resumed_run_says_what_is_another_number(tmp_path):
+    trained(tmp_path, max_steps=1)
+    progress = checkpoint.read_training(tmp_path / training.LAST)[0]
+    said = play(2, lambda ranks: parallel.tell_resumed(progress, ranks))
+    assert said[0].startswith("it was saved by 1 process, this run has 2: the images and random numbers are the same")
+    assert play(1, lambda ranks: parallel.tell_resumed(progress, ranks)) == [None]
+
+
+def test_files_hold_the_mean_of_the_ranks_own_statistics_and_training_does_not(tmp_path):
+    """So when a checkpoint happens to be written changes nothing."""
+    own = {}
+
+    def change(game, ranks):
+        step = game.step
+
+        def noted(**inputs):
+            seen = step(**inputs)
+            own[ranks.rank] = game.g.state_dict()["main.1.running_mean"].copy()
+            return seen
+
+        game.step = noted
+
+    often = {"change": change, "sync_bn": False}
+    play(2, lambda ranks: trained(tmp_path / "often", ranks, **often))
+    of_two = [own[0], own[1]]
+    assert not np.array_equal(*of_two)
+    saved = states_of(tmp_path / "often" / training.LAST)["g.main.1.running_mean"]
+    np.testing.assert_allclose(saved, np.mean(of_two, axis=0), rtol=1e-12)
+    play(2, lambda ranks: trained(tmp_path / "rarely", ranks, sample_every=None, checkpoint_minutes=9, **often))
+    assert np.array_equal([own[0], own[1]], of_two)
+
+
+def each(ranks, function):
+    """What a rank raised."""
+    try:
+        function(ranks)
+    except Exception as error:
+        return error
+    return None
+
+
+def test_what_fails_on_rank_0_ends_all(tmp_path, monkeypatch):
+    def full(*arguments, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(training.saving.checkpoint, "save_training", full)
+    first, *others = play(4, lambda ranks: each(ranks, lambda ranks: trained(tmp_path, ranks)))
+    assert re.search(r"could not be written \(No space left on device\): training stopped at step 1", str(first))
+    assert all(isinstance(error, EndedElsewhere) for error in others)
+
+
+def test_a_loss_that_is_not_finite_ends_all_and_no_step_is_left_out_of_the_log(tmp_path):
+    def change(game, ranks):
+        step = game.step
+
+        def wrong(**inputs):
+            seen = step(**inputs)
+            return seen._replace(loss_d=np.float64("nan")) if game.opt_g.steps == 2 and ranks.rank == 1 else seen
+
+        game.step = wrong
+
+    first, *others = play(2, lambda ranks: each(ranks, lambda ranks: trained(tmp_path, ranks, change=change)))
+    assert isinstance(first, TrainingDiverged)
+    assert "at step 2" in str(first)
+    assert all(isinstance(error, EndedElsewhere) for error in others)
+
+
+def test_parameters_that_are_not_alike_are_noticed(tmp_path):
+    def change(game, ranks):
+        step = game.step
+
+        def wrong(**inputs):
+            seen = step(**inputs)
+            if game.opt_g.steps == 2 and ranks.rank == 1:
+                game.d.params_of_first = next(game.d.named_parameters())[1]
+                game.d.params_of_first.flat[0] += 1e-3
+            return seen
+
+        game.step = wrong
+
+    first, other = play(2, lambda ranks: each(ranks, lambda ranks: trained(tmp_path, ranks, change=change)))
+    assert isinstance(first, TrainingDiverged)
+    assert "after step 2 the parameters of rank 1 were not those of rank 0" in str(first)
+    assert "the checkpoint of step 1" in str(first)
+    assert isinstance(other, EndedElsewhere)
+
+
+def test_one_rank_that_is_told_to_stop_stops_all(tmp_path, monkeypatch):
+    steps = []
+
+    def is_last(self, at, stop, usual=parallel.Led.is_last):
+        steps.append((self.ranks.rank, at.step))
+        return usual(self, at, lambda: self.ranks.rank == 1 and at.step == 3)
+
+    monkeypatch.setattr(parallel.Led, "is_last", is_last)
+    assert play(2, lambda ranks: trained(tmp_path, ranks)) == [False, False]
+    assert sorted(steps) == [(rank, step) for rank in (0, 1) for step in (1, 2, 3)]
+    assert checkpoint.read_training(tmp_path / training.LAST)[0].step == 3
+
+
+def test_what_one_rank_does_alone_fails_for_all(monkeypatch):
+    def part(ranks: Ranks):
+        assert ranks.led(lambda: 5) == (5 if ranks.leads else None)
+        assert ranks.first_on_each_machine(lambda: ranks.rank) == ranks.rank
+        error = each(ranks, lambda ranks: ranks.led(lambda: 1 / 0))
+        late = each(ranks, lambda ranks: ranks.first_on_each_machine(lambda: 1 // (1 - ranks.rank)))
+        return type(error), type(late)
+
+    kinds = play(2, part)
+    assert kinds == [(ZeroDivisionError, EndedElsewhere), (EndedElsewhere, ZeroDivisionError)]
