@@ -76,7 +76,7 @@ def path(text):
 
 def command(*arguments):
     """Return the command line, quoted for the shell, that starts this script as it was started, with ``arguments``."""
-    words = [*_start(), *map(str, arguments)]
+    words = [*ranks.launcher(), *_start(), *map(str, arguments)]
     return subprocess.list2cmdline(words) if os.name == "nt" else " ".join(map(_shell_word, words))
 
 
@@ -141,7 +141,7 @@ def _outcome(main):
         status = main()
         if hasattr(sys.stdout, "flush"):  # print needs no more than write
             sys.stdout.flush()
-        return status, None
+        return 0 if status is None else status, None
     except UserError as error:
         return 2, f"error: {quoted(error)}"
     except TrainingDiverged as error:

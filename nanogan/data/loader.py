@@ -13,7 +13,7 @@ from nanogan.data.sets.captions import Captions
 from nanogan.errors import UserError, checked_count
 from nanogan.images import from_uint8
 from nanogan.ranks import ALONE
-from nanogan.ranks.shards import Shard
+from nanogan.ranks.shards import Shard, check_batch
 
 AHEAD = 3  # batches of a slow source that are made, or waiting, while the one before them is trained on
 
@@ -84,11 +84,7 @@ class Loader:
         UserError if a batch cannot be shared at all.
         """
         last = self._N % self.batch_size if not self.drop_last else 0
-        if self.batch_size % ranks.size:
-            raise UserError(
-                f"{ranks.size} processes cannot share batches of {self.batch_size} images equally: use a --batch-size "
-                f"that is a multiple of {ranks.size}, or another number of processes"
-            )
+        check_batch(self.batch_size, ranks)
         if 0 < last < ranks.size:
             raise UserError(
                 f"an epoch's last batch has {last} images, and {ranks.size} processes expected one each at least: use "

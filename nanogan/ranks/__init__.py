@@ -13,7 +13,7 @@ MPI (mpi4py) carries NumPy's arrays and what ranks tell each other; CuPy's array
 is installed, else through the host's memory. Neither is imported by a process that was started alone.
 """
 
-from nanogan.ranks.launch import launched, share_cores
+from nanogan.ranks.launch import launched, launcher, share_cores
 from nanogan.ranks.ranks import ALONE, Ranks
 
 _started = None
@@ -40,4 +40,4 @@ def current():
     return _started or ALONE
 
 
-__all__ = ["ALONE", "Ranks", "current", "launched", "start"]
+__all__ = ["ALONE", "Ranks", "current", "launched", "launcher", "start"]

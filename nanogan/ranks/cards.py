@@ -28,10 +28,7 @@ def device_of_rank(ranks, name):
 
 
 def _own_card(ranks):
-    import cupy
-
-    get_device("gpu")  # raises DeviceError, which says what is missing
-    count = cupy.cuda.runtime.getDeviceCount()
+    count = get_device("gpu").array_module.cuda.runtime.getDeviceCount()
     # a launcher may show each process its own card alone
     return get_device(Device("gpu", 0 if count == 1 else ranks.local_rank % count))
 

@@ -34,6 +34,15 @@ def launched():
     return Launched(0, 1, 1)
 
 
+def launcher():
+    """Return the words that start as many processes again, a list: ["mpiexec", "-n", "4"]; empty for one."""
+    size = launched().size
+    if size == 1:
+        return []
+    by_slurm = _number("SLURM_STEP_NUM_TASKS") == size
+    return ["srun" if by_slurm else "mpiexec", "-n", str(size)]
+
+
 def _number(name):
     text = os.environ.get(name, "")
     return int(text) if text.isascii() and text.isdecimal() else None

@@ -51,6 +51,15 @@ class Shard:
         return self.__getattr__("__array__")
 
 
+def check_batch(size, ranks):
+    """Raise UserError if ``ranks`` cannot share batches of ``size`` images equally."""
+    if size % ranks.size:
+        raise UserError(
+            f"{ranks.size} processes cannot share batches of {size} images equally: use a --batch-size that is a "
+            f"multiple of {ranks.size}, or another number of processes"
+        )
+
+
 def _refusing(name):
     return lambda shard, *others: shard.__getattr__(name)
 

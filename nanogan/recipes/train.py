@@ -13,12 +13,13 @@ from nanogan.data import Loader
 from nanogan.disk import Lock, provisional_folder, replacing, writable_folder
 from nanogan.errors import UserError
 from nanogan.ranks.cards import device_of_rank
+from nanogan.ranks.shards import check_batch
 from nanogan.recipes import resume
 from nanogan.recipes.flags import DRY_STEPS, NO_OPTIONS, apply_preset
 from nanogan.recipes.generate import generate
 from nanogan.text import quoted
 from nanogan.training.earlier import check_own, folder_of, same_folder
-from nanogan.training.parallel import described, tell_resumed
+from nanogan.training.parallel import described, other_ranks
 from nanogan.version import __version__
 
 SCORED = 2000  # images that --best-by compares after each epoch
@@ -68,6 +69,7 @@ def train(args, game, load_data, progress=None, measure=None):
     ``load_data`` and ``measure`` are those of :func:`run`.
     """
     together = ranks.current()
+    check_batch(args.batch_size, together)
     device = device_of_rank(together, args.device)
     _choose_precision(args, device)
     if args.best_by is not None and not game.generates:
@@ -92,6 +94,9 @@ def train(args, game, load_data, progress=None, measure=None):
         playing = game(options, loader.shapes, device, args.seed)
         _check_batches(args, playing, len(columns[game.real]), 1 if sync_bn else together.size)
 
+        normalised = args.batch_size if sync_bn else args.batch_size // together.size
+        facts_of_ranks = {"ranks": together.size, "normalised": normalised} if together.size > 1 else {}
+
         def prepared():
             """What rank 0 alone does: measures, words, and the run's folder."""
             metric = None if args.best_by is None else _metric(args, playing, columns[game.real], device)
@@ -102,8 +107,7 @@ def train(args, game, load_data, progress=None, measure=None):
             resumed = progress
             if progress is not None:
                 resumed = checkpoint.load_training(progress.path, playing)
-                _tell_resumed(resumed, together)
-            facts_of_ranks = {"ranks": together.size} if together.size > 1 else {}
+                _tell_resumed(resumed, facts_of_ranks)
             return resumed, _folder(args, metric, measure, columns, facts | facts_of_ranks, lock)
 
         progress, folder = together.led(prepared) or (None, _folder(args))
@@ -266,9 +270,9 @@ def _tell_start(name, loader, game, device):
         print("the first steps compile the GPU's kernels, which CuPy then keeps for the next run")
 
 
-def _tell_resumed(progress, together):
+def _tell_resumed(progress, facts):
     print(f"resumed at step {progress.step}, batch {progress.batch} of epoch {progress.epoch}: {progress.path}")
-    changed = tell_resumed(progress, together)
+    changed = other_ranks(progress.options, facts)
     if changed:
         print(changed)
     if (progress.nanogan, progress.numpy) != (__version__, np.__version__):

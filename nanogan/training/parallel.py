@@ -166,14 +166,21 @@ def described(ranks, batch_size, sync_bn):
     )
 
 
-def tell_resumed(progress, ranks):
-    """Return what to say of a checkpoint that another number of ranks wrote; None if there is nothing."""
-    before = progress.options.get("ranks", 1)
-    if before == ranks.size:
+def other_ranks(before, now):
+    """Return what to say of a run that goes on with other ranks than ``before``; None if there is nothing.
+
+    Both are a run's options: ``ranks``, 1 if not there, and ``normalised``, how many images BatchNorm's statistics are
+    of, those of the whole batch if not there.
+    """
+    if before.get("ranks", 1) == now.get("ranks", 1) and before.get("normalised") == now.get("normalised"):
         return None
+    whole = before["batch_size"]
+    old, new = (facts.get("normalised", whole) for facts in (before, now))
+    same = "the images and random numbers stay the same, and only the last digits may differ"
+    other = f"BatchNorm's statistics were those of {old} images, and are those of {new} now"
     return (
-        f"it was saved by {_processes(before)}, this run has {ranks.size}: the images and random numbers are the same, "
-        "the last digits differ, and without --sync-bn on BatchNorm's statistics are of other parts of a batch"
+        f"it was saved by {_processes(before.get('ranks', 1))}, this run has {_processes(now.get('ranks', 1))}: "
+        f"{same if old == new else other}"
     )
 
 

@@ -78,12 +78,18 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, before, after):
     assert (tmp_path / "run" / "report.html").exists()
 
 
-def test_a_resumed_run_says_what_is_another_number(tmp_path):
-    trained(tmp_path, max_steps=1)
-    progress = checkpoint.read_training(tmp_path / training.LAST)[0]
-    said = play(2, lambda ranks: parallel.tell_resumed(progress, ranks))
-    assert said[0].startswith("it was saved by 1 process, this run has 2: the images and random numbers are the same")
-    assert play(1, lambda ranks: parallel.tell_resumed(progress, ranks)) == [None]
+@pytest.mark.parametrize(("before", "now", "words"), [
+    ({}, {}, None),
+    ({"ranks": 4, "normalised": 64}, {"ranks": 4, "normalised": 64}, None),
+    ({}, {"ranks": 2, "normalised": 64}, "it was saved by 1 process, this run has 2 processes: the images and random "
+     "numbers stay the same, and only the last digits may differ"),
+    ({"ranks": 4, "normalised": 16}, {}, "it was saved by 4 processes, this run has 1 process: BatchNorm's statistics "
+     "were those of 16 images, and are those of 64 now"),
+    ({"ranks": 2, "normalised": 64}, {"ranks": 2, "normalised": 32}, "it was saved by 2 processes, this run has 2 "
+     "processes: BatchNorm's statistics were those of 64 images, and are those of 32 now"),
+])  # fmt: skip
+def test_a_resumed_run_says_what_changes(before, now, words):
+    assert parallel.other_ranks(before | {"batch_size": 64}, now) == words
 
 
 def test_files_hold_the_mean_of_the_ranks_own_statistics_and_training_does_not(tmp_path):
