@@ -1,6 +1,7 @@
 """Sums of arrays on GPUs over all ranks: by NCCL, from card to card, or through the host's memory."""
 
 import socket
+import warnings
 
 import numpy as np
 
@@ -42,17 +43,22 @@ def _bus_of(device):
 
 def cards_of(ranks):
     """Return what carries CuPy's arrays between ``ranks``: NCCL, or the host where it is not installed."""
-    from cupy.cuda import nccl
+    return ByNccl(ranks) if _nccl().available else ThroughTheHost(ranks)
 
-    return ByNccl(ranks) if nccl.available else ThroughTheHost(ranks)
+
+def _nccl():
+    """CuPy's module of NCCL, whose ``available`` says whether the library was found."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # where it was not found
+        from cupy.cuda import nccl
+    return nccl
 
 
 def what_carries():
     """Return in a few words what carries arrays between GPUs on this machine, for ``nanogan.info``."""
-    from cupy.cuda import nccl
-
+    nccl = _nccl()
     if not nccl.available:
-        return "through the host's memory: NCCL is not installed (pip install nvidia-nccl-cu13, or -cu12)"
+        return "the host's memory, as NCCL is not installed: pip install nvidia-nccl-cu13 (or -cu12, as CuPy is)"
     version = nccl.get_version()
     return f"NCCL {version // 10_000}.{version // 100 % 100}.{version % 100}"
 
@@ -66,9 +72,7 @@ class ByNccl:
     recordable = True  # in a CUDA graph
 
     def __init__(self, ranks):
-        from cupy.cuda import nccl
-
-        self.nccl = nccl
+        self.nccl = nccl = _nccl()
         name = ranks.told(nccl.get_unique_id() if ranks.leads else None)
         self.comm = nccl.NcclCommunicator(ranks.size, name, ranks.rank)  # waits for all
 
@@ -106,26 +110,27 @@ class ThroughTheHost:
 
     def all_reduce(self, x):
         """Replace x by the sum over all ranks."""
-        x.set(self.ranks.total(_on_host(x)))
+        x.set(self.ranks.total(_on_host(x)).reshape(x.shape))
 
     def all_gather(self, x, out):
         """Fill ``out`` with the arrays x of all ranks, one after the other."""
-        out.set(self.ranks.gather(_on_host(x)))
+        out.set(self.ranks.gather(_on_host(x)).reshape(out.shape))
 
     def broadcast(self, x):
         """Replace x by rank 0's."""
-        x.set(self.ranks.broadcast(_on_host(x)))
+        x.set(self.ranks.broadcast(_on_host(x)).reshape(x.shape))
 
     def abort(self):
         """Nothing of it waits."""
 
 
 def _on_host(x):
+    """A pinned copy of a C-contiguous array, in one dimension."""
     import cupyx
 
     host = cupyx.empty_pinned(x.shape, x.dtype)
     x.get(out=host)
-    return np.asarray(host)
+    return np.asarray(host).reshape(-1)
 
 
 def _stream():

@@ -5,7 +5,7 @@ import importlib
 import numpy as np
 import pytest
 
-from nanogan.backend import seeded_rng, to_numpy
+from nanogan.backend import seeded_rng, to_device, to_numpy
 from nanogan.folders import modules_in
 from nanogan.games.game import At
 from nanogan.games.pool import Pool
@@ -15,25 +15,26 @@ from nanogan.training.graph import steps_of
 from tests.ranks.threads import play
 
 IMAGES, STEPS = 8, 3
+DEVICE = "cpu"  # of the ranks
 GAMES = {
     name: example for module in modules_in("nanogan.games") for name, example in getattr(module, "EXAMPLES", {}).items()
 }
 
 
-def game_of(name):
+def game_of(name, device):
     """In float64, with larger weights than a DCGAN's first ones, so that a wrong gradient is seen."""
     kind, options, shapes = GAMES[name]
-    game, rng = kind(kind.Options.of(options), shapes, "cpu", 5, np.float64), np.random.default_rng(8)
+    game, rng = kind(kind.Options.of(options), shapes, device, 5, np.float64), np.random.default_rng(8)
     for network in game.networks().values():
         for _, parameter, _ in network.named_parameters():
-            parameter += rng.normal(0, 0.3, parameter.shape)
+            parameter += to_device(rng.normal(0, 0.3, parameter.shape), device)
     return game
 
 
-def batches_of(name, count, step):
+def batches_of(name, count, step, device):
     """Batches as the loader makes them."""
     rng, shapes = seeded_rng(6, f"batches of step {step}"), GAMES[name][2]
-    return [{column: _column(shape, rng) for column, shape in shapes.items()} for _ in range(count)]
+    return [{column: to_device(_column(shape, rng), device) for column, shape in shapes.items()} for _ in range(count)]
 
 
 def _column(shape, rng):
@@ -44,7 +45,8 @@ def _column(shape, rng):
 
 def trained(name, ranks=None, sync_bn=True):
     """The numbers of each step, and the state after the last."""
-    game = game_of(name)
+    device = "cpu" if ranks is None else DEVICE
+    game = game_of(name, device)
     if ranks is not None and not ranks.leads:
         for network in game.networks().values():  # rank 0's count
             for _, parameter, _ in network.named_parameters():
@@ -56,7 +58,7 @@ def trained(name, ranks=None, sync_bn=True):
         play_step = parallel.steps_of_rank(game, ranks)
     seen = []
     for step in range(1, STEPS + 1):
-        batches = batches_of(name, game.batches, step)
+        batches = batches_of(name, game.batches, step, device)
         if ranks is not None:
             batches = [
                 {column: Shard(x[ranks.own(IMAGES)], ranks) if x.ndim == 4 else x for column, x in batch.items()}

@@ -25,12 +25,12 @@ def serves(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.
     arrays = gamma, beta, running_mean, running_var
     right = x.ndim in (2, 4) and x.dtype.name in NUMBERS and x.size > x.shape[1] > 0
     alike = all(type(a) is type(x) and a.dtype == x.dtype and a.shape == (x.shape[1],) for a in arrays)
-    return (
-        train and ranks is None and right and x.size < LARGEST and alike and all(a.flags.c_contiguous for a in arrays)
-    )
+    return train and right and x.size < LARGEST and alike and all(a.flags.c_contiguous for a in arrays)
 
 
-def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, slope=NONE):
+def batchnorm_forward(
+    x, gamma, beta, running_mean, running_var, *, train=True, momentum=0.1, eps=1e-5, ranks=None, slope=NONE
+):
     """The same as :func:`nanogan.ops.batchnorm_forward` in train mode, then LeakyReLU of ``slope``.
 
     The cache holds x by reference.
@@ -41,18 +41,21 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
     grid, chunks = _chunks(M, C)
     partial, saved = cupy.empty((chunks, 2, C), rows.dtype), cupy.empty((3, C), rows.dtype)
     _run("moments", rows, grid, (rows, partial, *count))
-    running = running_mean, running_var
-    options = np.int32(chunks), *count, number(momentum), number(eps)
+    # with a momentum of 1 running statistics are those of this batch
+    running = (running_mean, running_var) if ranks is None else (cupy.zeros_like(gamma), cupy.zeros_like(gamma))
+    options = np.int32(chunks), *count, number(momentum if ranks is None else 1), number(eps)
     _run("statistics", rows, grid[:1], (rows, partial, *running, saved, *options))
+    if ranks is not None:
+        _statistics_of_all(ranks, saved, running[1], M, running_mean, running_var, float(momentum), float(eps))
     y = cupy.empty_like(rows)
     _each("normalise", y, (rows, saved, gamma, beta, y, *count, number(slope)))
-    return batchnorm._like(y, x), (rows, saved, gamma, beta, slope, x.shape)
+    return batchnorm._like(y, x), (ranks, rows, saved, gamma, beta, slope, x.shape)
 
 
 @adds_gradients
 def batchnorm_backward(dy, cache, need_dx=True, need_dw=True, into=None):
     """The same as :func:`nanogan.ops.batchnorm_backward`; with ``into``, dgamma and dbeta are added to its arrays."""
-    rows, saved, gamma, beta, slope, shape = cache
+    ranks, rows, saved, gamma, beta, slope, shape = cache
     check_dy("BatchNorm", dy, shape, rows.dtype)
     dy_rows = cupy.ascontiguousarray(to_rows(dy))  # (M, C)
     M, C = rows.shape
@@ -69,10 +72,25 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True, into=None):
     _run("slope_statistics", rows, grid[:1], (partial, means, dgamma, dbeta, *options))
     dx = None
     if need_dx:
+        if ranks is not None:  # of parts of one size, the mean of the means is that of all
+            ranks.mean(means)
         dx = cupy.empty_like(rows)
         _each("slopes", dx, (dy_rows, rows, saved, means, gamma, beta, dx, *count, slope))
         dx = batchnorm._like(dx, dy)
     return (dx, dgamma, dbeta) if keep == 1 else (dx, None, None)
+
+
+def _statistics_of_all(ranks, saved, unbiased, M, running_mean, running_var, momentum, eps):
+    """Put the statistics of the rows of all ranks into ``saved`` (3, C), which holds those of this rank's M rows.
+
+    unbiased (C,): the variance of this rank's rows, times M / (M - 1).
+    """
+    shift = saved[0].astype(np.float64)
+    mean, var, M = batchnorm.moments_of_all(ranks, shift + saved[1], unbiased * ((M - 1) / M), M, near=running_mean)
+    saved[1], saved[2] = mean - shift, 1 / cupy.sqrt(var + eps)
+    for running, newest in ((running_mean, mean), (running_var, M / (M - 1) * var)):
+        running *= 1 - momentum
+        running += (momentum * newest).astype(running.dtype)
 
 
 def _chunks(M, C):
