@@ -24,7 +24,7 @@ from pathlib import Path
 
 import numpy as np
 
-from nanogan import checkpoint, cli, images, recipes, training
+from nanogan import checkpoint, cli, images, ranks, recipes, training
 from nanogan.analysis.judges.several import train_attribute_judge
 from nanogan.backend import seeded_rng, to_device
 from nanogan.data.sets.captions import captioned_digits, encode, load_captioned, text_of
@@ -245,7 +245,7 @@ def train(stage, out, resume=None, stage1=None, defaults=None, aside=None, held=
         seen.append(args)  # which a checkpoint and the data that are found complete
 
     def load(args):
-        if held is not None:
+        if held is not None and ranks.current().leads:  # the first of several processes writes
             held.enter_context(Lock(out.parent))
         loaded = load_data(args)
         if aside is not None:

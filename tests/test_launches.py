@@ -93,6 +93,14 @@ def test_every_game_is_recorded_whole(precision):
     assert sum(games["mnist"]["replay"].values()) == 4
 
 
+@needs_the_fake_driver
+def test_every_game_of_two_ranks_is_recorded_whole():
+    """What BatchNorm, a pool and an optimiser compute for sums over ranks is no obstacle; NCCL has no part in it."""
+    games = json.loads(on_the_fake_driver("tests.fake_cuda.graph", "float32", "2"))
+    for name, seen in games.items():
+        assert (seen["plays"], seen["waits"]) == ("replay", {}), (name, seen["told"])
+
+
 # ------------------------------------------------------------------------------------------------------- without it
 
 

@@ -103,7 +103,7 @@ def train(args, game, load_data, progress=None, measure=None):
             _tell_start(name, loader, playing, device)
             tell_left_out(columns)
             if together.size > 1:
-                print(described(together, args.batch_size, sync_bn))
+                print(described(together, playing, args.batch_size, sync_bn))
             resumed = progress
             if progress is not None:
                 resumed = checkpoint.load_training(progress.path, playing)

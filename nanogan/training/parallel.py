@@ -155,14 +155,15 @@ class Led:
                 array[...] = before
 
 
-def described(ranks, batch_size, sync_bn):
+def described(ranks, game, batch_size, sync_bn):
     """Return in a line how ``ranks`` share the work."""
-    over = "the whole batch" if sync_bn else "each one's own images"
     dispatch.load("cpu")  # whose fast paths are what the threads are for
     threads = dispatch.settings["threads"]()
+    over = "the whole batch" if sync_bn else "each one's own images"
     return (
         f"{ranks.size} processes, {batch_size // ranks.size} images of every {batch_size} each, "
-        f"{threads} thread{'s' if threads > 1 else ''} each; BatchNorm's statistics are those of {over}"
+        f"{threads} thread{'s' if threads > 1 else ''} each"
+        + (f"; BatchNorm's statistics are those of {over}" if _norms(game) else "")
     )
 
 
