@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "data": {"images", "ranks", "backend", "disk"},
     "checkpoint": {"models", "optim", "layers", "backend", "disk"},
     "report": {"images", "disk", "cli"},
-    "info": {"data", "dispatch", "backend", "cli"},
+    "info": {"data", "dispatch", "ranks", "backend", "cli"},
     "training": {
         *("games", "checkpoint", "report", "info", "data", "images", "optim", "layers", "dispatch", "ranks"),
         *("backend", "disk"),

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -14,6 +15,7 @@ import pytest
 from nanogan import backend, dispatch, info
 from nanogan.info import machine
 from nanogan.info.__main__ import text
+from nanogan.ranks import cards
 from tests import starting
 from tests.test_backend import INSUFFICIENT, raise_
 
@@ -56,6 +58,21 @@ def test_every_gpu_is_told_with_what_keeps_it_from_use(monkeypatch, tmp_path):
     first, second = found["GPU"]["gpu:0"], found["GPU"]["gpu:1"]
     assert first == ["NVIDIA H200, compute capability 9.0, 139.0 GiB, 100.0 GiB free", "works"]
     assert second[1].startswith("gpu:1 has no memory left (Out of memory allocating 512 bytes)")
+
+
+def test_what_several_processes_would_use_is_told(monkeypatch, tmp_path):
+    pytest.importorskip("mpi4py")
+    library, launcher = info.report()["packages"]["MPI"]
+    assert re.fullmatch(r"\D+ \d+\.\d+.*, by mpi4py \d+\..*", library)
+    assert launcher == "no mpiexec was found" or os.access(launcher, os.X_OK)
+    fake_cupy(monkeypatch, tmp_path)
+    nccl = types.SimpleNamespace(available=True, get_version=lambda: 23203)
+    monkeypatch.setattr(cards, "_nccl", lambda: nccl)
+    assert info.report()["GPU"]["between GPUs"] == "NCCL 2.32.3"
+    nccl.available = False
+    assert info.report()["GPU"]["between GPUs"].startswith("the host's memory, as NCCL is not installed: pip install")
+    monkeypatch.setitem(sys.modules, "mpi4py", None)
+    assert info.report()["packages"]["MPI"].startswith("not installed; several processes need it: pip install")
 
 
 def test_no_gpu_is_told_as_get_device_tells_it(monkeypatch, tmp_path):

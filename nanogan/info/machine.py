@@ -4,17 +4,19 @@ import contextlib
 import importlib
 import os
 import platform
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import threadpoolctl
 
-from nanogan import backend, dispatch
+from nanogan import backend, dispatch, ranks
 from nanogan.backend import cublas, graphs
 from nanogan.backend.diagnosis import several_cupys
 from nanogan.data.sets.download import cache_dir, data_dir
 from nanogan.errors import DeviceError
+from nanogan.ranks.cards import what_carries
 from nanogan.version import __version__
 
 SETS_SHOWN = 20  # folders
@@ -36,6 +38,7 @@ def report():
             "safetensors": told(lambda: _package("safetensors")),
             "tqdm": told(lambda: _package("tqdm")),
             "CuPy": told(_cupy),
+            "MPI": told(_mpi),
         },
         "CPU": {"processor": told(_processor), "cores": told(_cores), "memory": told(_memory)},
         "GPU": told_all(_gpus),
@@ -64,6 +67,10 @@ def machine_of_a_run(device):
         "its BLAS": told(_blas),
         "fast paths": told(_fast),
     }
+    if ranks.current().size > 1:
+        together = ranks.current()
+        found["processes"] = f"{together.size}, {together.local_size} of them on the first machine"
+        found["MPI"] = told(_mpi)
     if device.kind == "gpu":
         found |= {
             "card": told(lambda: _card(device.index)),
@@ -177,6 +184,22 @@ def _gib(count):
 # --------------------------------------------------------------------------------------------------------------- GPU
 
 
+def _mpi():
+    """Say which MPI processes would talk by; it is not started for that."""
+    try:
+        import mpi4py
+    except ModuleNotFoundError:
+        return 'not installed; several processes need it: pip install "nanogan[mpi]"'
+    if "mpi4py.MPI" not in sys.modules:
+        mpi4py.rc.initialize = False
+    from mpi4py import MPI
+
+    library = MPI.Get_library_version().split("\n")[0].replace(" Version:", "")
+    beside = shutil.which("mpiexec", path=os.path.dirname(sys.executable))
+    return [f"{' '.join(library.split())}, by mpi4py {mpi4py.__version__}",
+            beside or shutil.which("mpiexec") or "no mpiexec was found"]  # fmt: skip
+
+
 def _gpus():
     """Return the driver, and what can be said of each GPU."""
     result = {"driver": told(driver)}
@@ -188,7 +211,9 @@ def _gpus():
         count = 0
     for index in range(count):
         result[f"gpu:{index}"] = [told(lambda index=index: _card(index)), usable(f"gpu:{index}")]
-    return result if count else result | {"gpu": usable("gpu")}
+    if count:
+        return result | {"between GPUs": told(what_carries)}
+    return result | {"gpu": usable("gpu")}
 
 
 def driver():

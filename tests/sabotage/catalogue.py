@@ -8,6 +8,7 @@ from tests.sabotage import (
     by_hand_book,
     by_hand_fast,
     by_hand_gpu,
+    by_hand_ranks,
     by_hand_rest,
     by_hand_runs,
     by_hand_translation,
@@ -31,6 +32,7 @@ BY_HAND = [
     *by_hand_fast.FAST,
     *by_hand_runs.RUNS,
     *by_hand_gpu.GPU,
+    *by_hand_ranks.RANKS,
     *by_hand_translation.TRANSLATION,
 ]
 

@@ -43,7 +43,10 @@ JUDGES = {
     "models.discogan": ["models:test_translators", "games:test_discogan"],
     "models": ["models:test_dcgan"],
     "checkpoint": ["test_ema", "test_checkpoint"],
+    "training.parallel": ["ranks:test_every_game", "ranks:test_training", "ranks:test_mpiexec"],
     "training": ["test_loop", "training:test_resume"],
+    "ranks.cards": ["test_cards"],
+    "ranks": ["ranks:test_every_game", "ranks:test_shards", "ranks:test_training", "ranks:test_mpiexec"],
 }
 ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
     "backend.arrays": ["test_backend"],
@@ -63,6 +66,9 @@ ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
 def judges(mistake):
     """Return the test files that judge ``mistake``; where JUDGES has no line, those that import its module."""
     place = mistake.place
+    if mistake.title.startswith("ranks: "):  # whatever part of nanogan it is in
+        names = ("test_cards",) if mistake.on_gpu else ("ranks:test_batchnorm", *JUDGES["ranks"])
+        return test_files(*names)
     outside = mistake.on_gpu and "fast" not in place.parts
     for part, names in (ON_GPU if outside else JUDGES).items():
         if not part or place.parts[1 : 1 + part.count(".") + 1] == tuple(part.split(".")):
