@@ -371,7 +371,7 @@ def main():
     lines += [f"- medians of {args.rounds} processes each, in alternation; float32; efficiency: to 1 rank of 1 thread"]
     print("\n".join(lines), flush=True)
     for name, network in chosen.items():
-        figures = figures_of(name, network, ranks.launch.cores(), args.rounds)
+        figures = figures_of(name, network, len(ranks.cores()), args.rounds)
         rows = rows_of(f"{network['image_size']} x {network['image_size']}, width {network['width']}", figures)
         if name in ("64", "tiny"):
             calls = measured(2, 1, "calls", network=network)

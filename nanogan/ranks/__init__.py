@@ -13,7 +13,7 @@ MPI (mpi4py) carries NumPy's arrays and what ranks tell each other; CuPy's array
 is installed, else through the host's memory. Neither is imported by a process that was started alone.
 """
 
-from nanogan.ranks.launch import launched, launcher, share_cores
+from nanogan.ranks.launch import core_count, cores, launched, launcher, share_cores
 from nanogan.ranks.ranks import ALONE, Ranks
 
 _started = None
@@ -27,11 +27,9 @@ def start():
     global _started
     if _started is None:
         told = launched()
-        if told.size > 1 and told.local_size:
-            share_cores(told.local_size)
         _started = Ranks.of_the_launcher(told) if told.size > 1 else ALONE
-        if _started.size > 1 and not told.local_size:
-            share_cores(_started.local_size)
+        if _started is not ALONE:
+            share_cores(_started.all_here(cores()))
     return _started
 
 
@@ -40,4 +38,4 @@ def current():
     return _started or ALONE
 
 
-__all__ = ["ALONE", "Ranks", "current", "launched", "launcher", "start"]
+__all__ = ["ALONE", "Ranks", "core_count", "cores", "current", "launched", "launcher", "start"]

@@ -5,33 +5,35 @@ from typing import NamedTuple
 
 from nanogan.errors import UserError
 
-# What launchers call the rank, the number of ranks, and the number of those on this machine
+# What launchers call the rank and the number of ranks
 NAMES = (
-    ("PMI_RANK", "PMI_SIZE", "MPI_LOCALNRANKS"),  # MPICH, Intel MPI, srun --mpi=pmi2
-    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE", "OMPI_COMM_WORLD_LOCAL_SIZE"),  # Open MPI
-    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_NTASKS_PER_NODE"),  # srun
+    ("PMI_RANK", "PMI_SIZE"),  # MPICH, Intel MPI, srun --mpi=pmi2
+    ("OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORLD_SIZE"),  # Open MPI
+    ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS"),  # srun
 )
 THREADS = ("NANOGAN_THREADS", "OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")  # any of them decides
 
 
+_sharing = 1  # processes, this one too, that share its cores
+
+
 class Launched(NamedTuple):
-    """A process among others: its ``rank``, the ``size`` of all, and how many are on this machine (None: not said)."""
+    """A process among others: its ``rank``, counted from 0, and the ``size`` of all."""
 
     rank: int
     size: int
-    local_size: int | None
 
 
 def launched():
-    """Return what the launcher says of this process; (0, 1, 1) where there is none, or where it started one alone.
+    """Return what the launcher says of this process; (0, 1) where there is none, or where it started one alone.
 
     MPI is not imported: without a launcher nothing of it is needed.
     """
-    for rank, size, local in NAMES:
-        found = [_number(name) for name in (rank, size, local)]
-        if found[0] is not None and (found[1] or 1) > 1:
-            return Launched(*found)
-    return Launched(0, 1, 1)
+    for names in NAMES:
+        rank, size = map(_number, names)
+        if rank is not None and (size or 1) > 1:
+            return Launched(rank, size)
+    return Launched(0, 1)
 
 
 def launcher():
@@ -48,21 +50,29 @@ def _number(name):
     return int(text) if text.isascii() and text.isdecimal() else None
 
 
-def share_cores(local_size):
-    """Give this process its share of the machine's cores, unless the user has set a number of threads.
+def share_cores(of_others):
+    """Give this process its share of the cores, unless the user has set a number of threads.
 
-    Waiting for other ranks takes a core, so more threads than cores are many times slower. Nothing may have computed
-    yet: see :func:`nanogan.fast.cpu.threads.count`.
+    of_others: the :func:`cores` of every rank of this machine, this one's too. A launcher may give each its own, or all
+    of them the same. Waiting for other ranks takes a core, so more threads than cores are many times slower. Nothing
+    may have computed yet: see :func:`nanogan.fast.cpu.threads.count`.
     """
+    global _sharing
+    _sharing = sum(not cores().isdisjoint(others) for others in of_others)
     if not any(os.environ.get(name, "").strip() for name in THREADS):
-        os.environ["NANOGAN_THREADS"] = str(max(1, cores() // local_size))
+        os.environ["NANOGAN_THREADS"] = str(core_count())
+
+
+def core_count():
+    """The number of cores that are this process's share."""
+    return max(1, len(cores()) // _sharing)
 
 
 def cores():
-    """The number of cores that this process may use."""
+    """The numbers of the cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
 
 
 def check(launched, size, library):

@@ -117,6 +117,10 @@ class Ranks:
         """Return what every rank has to say, a list."""
         return self.comm.allgather(thing)
 
+    def all_here(self, thing):
+        """The same of the ranks on this machine."""
+        return self._here.allgather(thing)
+
     def led(self, function):
         """Call ``function`` on rank 0 alone, and return its result there, None elsewhere.
 

@@ -222,7 +222,7 @@ def test_threads_are_shared_out(tmp_path):
         encoding="utf-8",
     )
     unset = dict.fromkeys(launch.THREADS, "")
-    half = max(1, launch.cores() // 2)
+    half = max(1, len(launch.cores()) // 2)
     assert ran(2, "script.py", folder=tmp_path, **unset) == (0, f"{half} {half}\n", "")
     assert ran(2, "script.py", folder=tmp_path, **unset | {"NANOGAN_THREADS": "3"}) == (0, "3 3\n", "")
 

@@ -12,7 +12,7 @@ from nanogan.errors import EndedElsewhere, TrainingDiverged
 from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.ranks import Ranks
 from nanogan.training import Run, parallel, train
-from tests.ranks.threads import play
+from tests.ranks.threads import Aborted, play
 
 OPTIONS = DCGANOptions(image_size=8, latent=3, width=2, ema=0.9, instance_noise=0.2)
 
@@ -182,6 +182,38 @@ def test_one_rank_that_is_told_to_stop_stops_all(tmp_path, monkeypatch):
     assert play(2, lambda ranks: trained(tmp_path, ranks)) == [False, False]
     assert sorted(steps) == [(rank, step) for rank in (0, 1) for step in (1, 2, 3)]
     assert checkpoint.read_training(tmp_path / training.LAST)[0].step == 3
+
+
+@pytest.fixture
+def leaving(monkeypatch):
+    """A function of {rank: exit status}: what each of two ranks says, and how it ends; ranks not named never leave."""
+    monkeypatch.setattr("nanogan.ranks.ranks.PATIENCE", 0.05)
+
+    def leave(codes):
+        def part(ranks):
+            said = []
+            if ranks.rank not in codes:
+                return said, None
+            try:
+                ranks.leave(codes[ranks.rank], lambda: said.append("why"))
+            except (SystemExit, Aborted) as end:
+                return said, (type(end).__name__, end.args[0])
+
+        return play(2, part)
+
+    return leave
+
+
+def test_ranks_that_fail_alike_leave_together_and_the_first_says_why(leaving):
+    assert leaving({0: 2, 1: 2}) == [(["why"], ("SystemExit", 2)), ([], ("SystemExit", 2))]
+    assert leaving({0: 0, 1: 0}) == [(["why"], ("SystemExit", 0)), ([], ("SystemExit", 0))]
+    assert leaving({0: 1, 1: 130})[1] == ([], ("SystemExit", 1)), "all with the first one's status"
+    assert leaving({0: 0, 1: 3})[0] == (["why"], ("SystemExit", 3)), "a failure is one of all"
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_rank_that_fails_alone_says_why_and_ends_the_others(leaving, rank):
+    assert leaving({rank: 3})[rank] == (["why"], ("Aborted", 3))
 
 
 def test_what_one_rank_does_alone_fails_for_all(monkeypatch):

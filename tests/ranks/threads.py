@@ -23,6 +23,11 @@ class World:
 
     def __init__(self, size):
         self.size, self.barrier, self.board = size, threading.Barrier(size, timeout=PATIENCE), [None] * size
+        self.arrived = set()  # at the non-blocking barrier, of which there is one
+
+
+class Aborted(Exception):
+    """What MPI's Abort does to all, it does here to the rank that calls it. ``args[0]`` is the exit status."""
 
 
 class Comm:
@@ -61,6 +66,13 @@ class Comm:
 
     def Barrier(self):
         self._exchanged("Barrier", None)
+
+    def Ibarrier(self):
+        self.world.arrived.add(self.rank)
+        return SimpleNamespace(Test=lambda: len(self.world.arrived) == self.size)
+
+    def Abort(self, code):
+        raise Aborted(code)
 
     def Split_type(self, kind):
         return self

@@ -71,7 +71,9 @@ RANKS: list[Mistake] = [
     of_ranks("resume: nothing is said of other ranks", "parallel:other_ranks", "same if old == new else other", "same"),
     of_ranks("leave: each goes when it likes", "Ranks.leave", "self.comm.Abort(code)", "pass"),
     of_ranks("leave: a rank that fails alone says nothing", "Ranks.leave", "not self.leads", "False"),
-    of_ranks("launch: every rank takes all cores", "share_cores", "cores() // local_size", "cores()"),
+    of_ranks("launch: every rank takes all cores", "core_count", "len(cores()) // _sharing", "len(cores())"),
+    of_ranks("launch: cores that a rank has for itself are shared", "share_cores",
+             "not cores().isdisjoint(others)", "True"),
     of_ranks("launch: the user's number of threads is replaced", "share_cores",
              "any(os.environ.get(name, '').strip() for name in THREADS)", "False"),
     of_ranks("cli: every rank speaks", "cli:run", "if rank:\n"

@@ -46,7 +46,13 @@ JUDGES = {
     "training.parallel": ["ranks:test_every_game", "ranks:test_training", "ranks:test_mpiexec"],
     "training": ["test_loop", "training:test_resume"],
     "ranks.cards": ["test_cards"],
-    "ranks": ["ranks:test_every_game", "ranks:test_shards", "ranks:test_training", "ranks:test_mpiexec"],
+    "ranks": [
+        "ranks:test_launch",
+        "ranks:test_every_game",
+        "ranks:test_shards",
+        "ranks:test_training",
+        "ranks:test_mpiexec",
+    ],
 }
 ON_GPU = {  # the same for mistakes that only a GPU shows, outside fast/gpu
     "backend.arrays": ["test_backend"],

@@ -15,6 +15,7 @@ from nanogan.data.formats.image_files import MAX_BYTES, MAX_PIXELS, decode
 from nanogan.data.formats.listing import Listing
 from nanogan.disk import replacing
 from nanogan.errors import DataNotFound, UserError
+from nanogan.ranks import core_count
 from nanogan.text import one_line
 
 MAX_NOTE = 1 << 20  # bytes of a cache's note that are looked at
@@ -32,7 +33,7 @@ class PictureFolder:
     (grey); what is transparent is laid on ``background``, 0 to 255 (white if not given).
 
     ``folder[i]`` is a picture, ``folder[indices]`` (1-D array or slice) a batch (B, size, size, channels). They are
-    decoded by then and not kept, in ``workers`` threads (as many as there are cores, 16 at most, if not given).
+    decoded by then and not kept, in ``workers`` threads (as many as this process has cores, 16 at most, if not given).
 
     If all images lie in class subfolders (photos/cats/1.jpg, photos/dogs/old/2.jpg), ``folder.classes`` is the names of
     those, a tuple, sorted as torchvision's ImageFolder sorts them, and ``folder.labels``, int64 (N,), says for each
@@ -62,7 +63,7 @@ class PictureFolder:
         if workers is not None and workers < 1:
             raise UserError(f"expected at least 1 worker, got {workers}")
         self.path, self.size, self.channels, self.background = Path(path), size, channels, background
-        self.workers = workers or min(16, _usable_cores())
+        self.workers = workers or min(16, core_count())
         self.cache = None if cache is None else Path(cache)
         self._bad = {}  # index of a picture, or path of a folder -> why it is left out; only ever added to
         self._pool = self._pool_owner = self._packed = None
@@ -286,7 +287,3 @@ def _opened_array(path):
 
 def _is_packed(array):
     return array is not None and array.ndim == 4 and array.dtype == np.uint8 and array.shape[3] in (1, 3)
-
-
-def _usable_cores():
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
