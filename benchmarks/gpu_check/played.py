@@ -18,13 +18,17 @@ RECORDED = 1e-5  # the largest difference of an array between a replay and the s
 class Played:
     """A game of which a step is recorded, the fourth of ``steps``, and the states between which its steps lead.
 
+    prepare: a function of the game, called before its first step.
+
     Attributes: game; play (Graphed); notes, what that has said; inputs, of a step.
     """
 
-    def __init__(self, cls, options, shapes, device, *, precision="float32", batch=None, steps=5):
+    def __init__(self, cls, options, shapes, device, *, precision="float32", batch=None, steps=5, prepare=None):
         backend.set_matmul_precision(precision)
         self.device, self.shapes, self.batch, self.notes = device, shapes, batch, []
         self.game = cls(cls.Options.of(options), shapes, device, 0, np.float32)
+        if prepare is not None:
+            prepare(self.game)
         self.play = Graphed(self.game, self.notes.append)
         self.rng = np.random.default_rng(12)
         self.inputs = self.drawn(1)
@@ -95,11 +99,12 @@ class Played:
         return alike(got, expected)
 
 
-def played_dcgan(device, label, options=None, precision="float32", steps=5):
+def played_dcgan(device, label, options=None, precision="float32", steps=5, prepare=None):
     network = SIZES[label]
     options, shapes = training_of(network, options)
     batch = network["batch_size"]
-    return Played(DCGAN, options, shapes, device, precision=precision, batch=batch, steps=steps)
+    how = {"precision": precision, "batch": batch, "steps": steps, "prepare": prepare}
+    return Played(DCGAN, options, shapes, device, **how)
 
 
 def training_of(network, options=None):

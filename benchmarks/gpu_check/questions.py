@@ -8,6 +8,7 @@ from benchmarks.gpu_check.compare import Wrong
 from benchmarks.gpu_check.graph import games, graph, variants
 from benchmarks.gpu_check.layers import all_layers, networks
 from benchmarks.gpu_check.long import long
+from benchmarks.gpu_check.nccl import nccl
 from benchmarks.gpu_check.operations import operations
 from benchmarks.gpu_check.products import products
 from benchmarks.tables import reason
@@ -22,6 +23,7 @@ GROUPS = {
     "graph": graph,
     "variants": variants,
     "games": games,
+    "nccl": nccl,
     "long": long,
 }
 

@@ -164,22 +164,25 @@ class OfWholeBatch(np.random.Generator):
     """A generator that draws for the images of all ranks, and returns the numbers of this rank's.
 
     For layers that draw as they compute, as Dropout does: the first dimension of what they ask for is that of the
-    rank's images.
+    rank's images. Other methods than random and standard_normal give numbers of each rank's own.
     """
 
     def __init__(self, rng, ranks):
-        super().__init__(rng.bit_generator)
-        self.ranks = ranks
+        super().__init__(rng.bit_generator.jumped(ranks.rank + 1))
+        self.of_all, self.ranks = rng, ranks
 
     def random(self, size=None, **options):
-        return self._own(super().random, size, options)
+        return self._own(self.of_all.random, size, options)
 
     def standard_normal(self, size=None, **options):
-        return self._own(super().standard_normal, size, options)
+        return self._own(self.of_all.standard_normal, size, options)
 
     def _own(self, draw, size, options):
-        N = size[0] * self.ranks.size
-        return draw((N, *size[1:]), **options)[self.ranks.own(N)]
+        if size is None:
+            return draw(**options)
+        first, *rest = np.atleast_1d(size).tolist()
+        N = first * self.ranks.size
+        return draw((N, *rest), **options)[self.ranks.own(N)]
 
 
 class Game:

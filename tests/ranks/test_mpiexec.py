@@ -109,6 +109,7 @@ def test_ctrl_c_stops_all_after_the_same_step_and_saves(images):
     assert f"resumed at step {progress.step}" in out
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize(("size", "after"), [(2, 2), (2, 1), (4, 2)])
 def test_a_rank_that_is_killed_ends_all_and_the_last_checkpoint_is_whole(images, size, after):
     process = train(size, "--epochs=5000", "--checkpoint-every=0", folder=images)
@@ -118,7 +119,7 @@ def test_a_rank_that_is_killed_ends_all_and_the_last_checkpoint_is_whole(images,
     assert len(ranks) == size
     os.kill(ranks[-1 if size == 2 else 0], signal.SIGKILL)
     code, _, _ = done(process)
-    assert code == 9
+    assert code in (9, 137, 255)  # MPICH, Open MPI, Intel MPI
     assert not [pid for pid in ranks if is_running(pid)]
     step = checkpoint.read_training(images / "run" / training.LAST)[0].step
     code, out, err = done(train(after, "--resume", f"--epochs={step // 8 + 2}", folder=images))

@@ -111,6 +111,14 @@ def test_a_layer_draws_its_part_of_what_one_process_draws(method):
     assert np.array_equal(np.concatenate(parts), whole)
 
 
+def test_what_else_a_layer_draws_is_each_ranks_own():
+    drawn = play(4, lambda ranks: OfWholeBatch(seeded_rng(3, "dropout"), ranks).integers(0, 1 << 60, 5).tolist())
+    assert len({tuple(numbers) for numbers in drawn}) == 4
+    assert len(set(play(4, lambda ranks: OfWholeBatch(seeded_rng(3, "dropout"), ranks).random()))) == 1
+    parts = play(2, lambda ranks: OfWholeBatch(seeded_rng(3, "dropout"), ranks).random(3))
+    assert np.array_equal(np.concatenate(parts), seeded_rng(3, "dropout").random(6))
+
+
 def test_a_bucket_holds_all_gradients_as_they_lie():
     rng = np.random.default_rng(4)
     network = Sequential(Conv2d(3, 4, 4, 2, 1, rng=rng), Conv2d(4, 2, 3, rng=rng))

@@ -45,7 +45,7 @@ RANKS: list[Mistake] = [
     of_ranks("dropout: each rank draws the same", "Game.reseed",
              "rng if self.ranks is None else OfWholeBatch(rng, self.ranks)", "rng"),
     of_ranks("draws: the first rank's for all", "OfWholeBatch._own",
-             "draw((N, *size[1:]), **options)[self.ranks.own(N)]", "draw((N, *size[1:]), **options)[:size[0]]"),
+             "draw((N, *rest), **options)[self.ranks.own(N)]", "draw((N, *rest), **options)[:first]"),
     of_ranks("loader: every rank makes all images", "Loader._own", "indices[self.ranks.own(len(indices))]", "indices"),
     of_ranks("loader: a rank's images are not of the batch", "Loader._host_batches",
              "min(self.batch_size, self._N - first) // self.ranks.size * self.ranks.size", "self.batch_size"),
