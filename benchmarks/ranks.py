@@ -201,7 +201,7 @@ def mpiexec():
     """The launcher beside this Python, or the one on the path. Raises UserError if there is none."""
     found = shutil.which("mpiexec", path=os.path.dirname(sys.executable)) or shutil.which("mpiexec")
     if found is None:
-        raise UserError('no mpiexec was found: pip install "nanogan[mpi]"')
+        raise UserError("no mpiexec was found: pip install mpich")
     return found
 
 

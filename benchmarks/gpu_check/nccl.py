@@ -1,7 +1,7 @@
 """Sums over ranks on a card: NCCL by one rank alone, in kernels launched one by one and in a recorded step.
 
-That several cards add up right, one card cannot show; that each call is made as NCCL expects it, and can be recorded, it
-can.
+One card cannot show that several add up right. It can show that each call is made as NCCL expects it, and that it can
+be recorded.
 """
 
 import numpy as np

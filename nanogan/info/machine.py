@@ -189,7 +189,7 @@ def _mpi():
     try:
         import mpi4py
     except ModuleNotFoundError:
-        return 'not installed; several processes need it: pip install "nanogan[mpi]"'
+        return "not installed; several processes need it: pip install mpi4py mpich"
     if "mpi4py.MPI" not in sys.modules:
         mpi4py.rc.initialize = False
     from mpi4py import MPI

@@ -80,6 +80,6 @@ def check(launched, size, library):
     if launched.size != size:
         raise UserError(
             f"the launcher started {launched.size} processes, but mpi4py's MPI ({library}) sees {size}, so it is "
-            "another MPI's launcher: use the mpiexec of that MPI (in this environment's bin folder, if it was "
-            'installed by pip install ".[mpi]"), or install mpi4py for the launcher\'s MPI'
+            "another MPI's launcher: use the mpiexec of that MPI (in this environment's bin folder, if pip installed "
+            "it), or install mpi4py for the launcher's MPI"
         )

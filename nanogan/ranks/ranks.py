@@ -35,7 +35,7 @@ class Ranks:
         except ImportError as error:
             raise UserError(
                 f"this is process {launched.rank + 1} of {launched.size} that a launcher started, and mpi4py cannot be "
-                f'used ({error}): pip install "nanogan[mpi]", or start one process without the launcher'
+                f"used ({error}): pip install mpi4py mpich, or start one process without the launcher"
             ) from None
         launch.check(launched, MPI.COMM_WORLD.size, MPI.Get_library_version().split("\n")[0].strip())
         return cls(MPI.COMM_WORLD)
