@@ -28,16 +28,15 @@ def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None, ran
     UserError if another run writes into the folder.
     """
     plan = Plan(loader, game.batches, epochs, max_steps)
-    shared, play = loader, steps_of(game)
-    if ranks is not ALONE:
-        shared, run = loader.shared(ranks), parallel.Led(run, ranks)
-        parallel.join(game, ranks, sync_bn=sync_bn)
-        play = parallel.steps_of_rank(game, ranks)
+    if ranks is ALONE:
+        own, play = loader, steps_of(game)
+    else:
+        own, play, run = parallel.together(game, loader, run, ranks, sync_bn)
     with run.reserved():
         if not run.begin(game, loader, plan, seed, resume):
             return True
         with stop_between_steps() as stop, np.errstate(over="ignore", invalid="ignore"), run.errors_told():
-            for at, batches in plan.steps(shared, after=run.progress.step):
+            for at, batches in plan.steps(own, after=run.progress.step):
                 game.reseed(seed, at.step)
                 inputs = game.draw(batches, seeded_rng(seed, f"step {at.step}"), at)
                 run.note(at, play(inputs))

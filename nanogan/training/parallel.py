@@ -19,6 +19,13 @@ from nanogan.ranks.shards import own_part
 from nanogan.training.graph import steps_of
 
 
+def together(game, loader, run, ranks, sync_bn):
+    """Return what :func:`nanogan.training.train` takes in place of loader, step and run, on one of several ranks."""
+    own = loader.shared(ranks)
+    join(game, ranks, sync_bn=sync_bn)
+    return own, steps_of_rank(game, ranks), Led(run, ranks)
+
+
 def join(game, ranks, *, sync_bn=True):
     """Let ``game`` be played by ``ranks``: each has one that was made alike, and gets the state of rank 0's.
 
