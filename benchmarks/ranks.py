@@ -24,7 +24,7 @@ import numpy as np
 
 from benchmarks import machine, processes, tables
 from benchmarks.networks import NETWORKS, TINY
-from nanogan import cli, ranks
+from nanogan import cli, dispatch, ranks
 from nanogan.cli import at_least
 from nanogan.errors import UserError
 
@@ -99,6 +99,7 @@ def of_torch(together, network, threads, seconds=1.5, port=None, **_):
     from benchmarks.contenders import Form, torch_pair
     from benchmarks.networks import pair_of
 
+    dispatch.load("cpu")  # which has malloc keep its memory: torch gains from that as well, and here it is at its best
     torch.set_num_threads(threads)
     g, d, opt_g, opt_d = torch_pair(Form(), *pair_of(network), Target("cpu"))
     own = together.own(network["batch_size"])

@@ -23,7 +23,7 @@ def parser(description, *, out, together=False):
     they may not.
     """
     if not together and ranks.launched().size > 1:
-        raise UserError(f"{_program()} runs in one process, and training alone in several: start it without mpiexec")
+        raise UserError("this script runs in one process: start it without mpiexec")
     result = argparse.ArgumentParser(description=description, formatter_class=_HelpFormatter, allow_abbrev=False)
     result.add_argument("--device", default="cpu", help="cpu, gpu, or gpu:N for one of several")
     result.add_argument("--seed", type=at_least(int, 0), default=0, help="same seed, same machine: same result")
@@ -102,12 +102,15 @@ def _bytes_of(letter):
     return "".join(f"\\x{byte:02x}" for byte in os.fsencode(letter))
 
 
-def run(main):
+def run(main, *, alone=False):
     """Call ``main()`` and exit: 0 if it returns, 2 for a user's mistake, 1 for other failures, 130 after Ctrl-C.
 
     Errors that a user can mend, full disks and exhausted memory are reported in one sentence, without a traceback.
-    Of processes that a launcher started together, the first speaks for all, and they exit together.
+    Of processes that a launcher started together, the first speaks for all, and they exit together. alone: of them the
+    first calls ``main``, and the others do nothing.
     """
+    if alone and ranks.launched().rank:
+        sys.exit(0)
     name, stderr = _program(), sys.stderr
     _prepare_streams()
     warnings.filterwarnings("ignore", "Image size .* exceeds limit")  # Pillow's: too large ones are left out and named
@@ -116,21 +119,25 @@ def run(main):
         stderr, sys.stdout, sys.stderr = sys.stderr, _Nowhere(), _Nowhere()
 
     def start():
-        ranks.start()
+        if not alone:
+            ranks.start()
         _warn_of_another_nanogan(name)
         return main()
 
-    code, message = _outcome(start)
-    whose = f"rank {rank}: " if rank else ""
+    by_itself = True
+    try:
+        code, message = _outcome(start)
+    except EndedElsewhere:
+        code, message, by_itself = 1, None, False
 
     def tell():
-        if message is not None:
-            _tell(f"{name}: {whose}{message}", stderr if rank else sys.stderr)
+        whose = f"rank {rank}: " if rank else ""
+        _tell(f"{name}: {whose}{message}", stderr if rank else sys.stderr)
 
     together = ranks.current()
     if together is not ranks.ALONE:
-        together.leave(code, tell)
-    if not rank:
+        together.leave(code or 0, None if message is None else tell, by_itself=by_itself)
+    if message is not None and not rank:
         tell()
     sys.exit(code)
 
@@ -141,13 +148,13 @@ def _outcome(main):
         status = main()
         if hasattr(sys.stdout, "flush"):  # print needs no more than write
             sys.stdout.flush()
-        return 0 if status is None else status, None
+        return status, None
     except UserError as error:
         return 2, f"error: {quoted(error)}"
     except TrainingDiverged as error:
         return 1, f"error: {quoted(error)}"
     except EndedElsewhere:
-        return 1, None
+        raise
     except BrokenPipeError:  # the reader of our output, such as head, has gone
         _abandon(sys.stdout)
         return 1, "error: nobody reads the output any more: stopped"
@@ -160,7 +167,7 @@ def _outcome(main):
     except SystemExit as end:
         if ranks.current() is ranks.ALONE:
             raise
-        return end.code if isinstance(end.code, int) else bool(end.code), None
+        return (1, end.code) if isinstance(end.code, str) else (int(end.code or 0), None)
     except Exception as error:
         if type(error).__module__.startswith(("cupy", "cupy_backends")):
             return 1, quoted(_gpu_failed(error))

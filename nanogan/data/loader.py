@@ -83,16 +83,20 @@ class Loader:
         All ranks have equally many: of an epoch's last batch, as many images are left out as they cannot share. Raises
         UserError if a batch cannot be shared at all.
         """
-        last = self._N % self.batch_size if not self.drop_last else 0
         check_batch(self.batch_size, ranks)
-        if 0 < last < ranks.size:
+        if self.last_batch < ranks.size:
             raise UserError(
-                f"an epoch's last batch has {last} images, and {ranks.size} processes expected one each at least: use "
-                "--drop-last, or another --batch-size"
+                f"the last batch of an epoch has {self.last_batch} of the {self._N} images, too few for {ranks.size} "
+                f"processes: use {self.last_batch} at most, --drop-last, or another --batch-size"
             )
         shared = copy.copy(self)
         shared.ranks = ranks
         return shared
+
+    @property
+    def last_batch(self):
+        """The number of samples in an epoch's last batch."""
+        return self.batch_size if self.drop_last else self._N % self.batch_size or self.batch_size
 
     def __len__(self):
         whole, rest = divmod(self._N, self.batch_size)

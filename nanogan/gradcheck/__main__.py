@@ -185,4 +185,4 @@ def print_table(rows):
 
 
 if __name__ == "__main__":
-    cli.run(main)
+    cli.run(main, alone=True)

@@ -66,12 +66,13 @@ def batchnorm_forward(x, gamma, beta, running_mean, running_var, *, train=True, 
         # A mean rounded to float32 is off by up to 1e-7 of itself, which matters where the mean is large beside the
         # spread; what is left of it in ``centred`` is small, and so is known precisely.
         rest = column_sum(centred) / M
-        mean += rest
         centred -= rest
         var = column_sum(centred * centred) / M  # (C,)
-        if ranks is not None:
-            own = mean
-            mean, var, M = moments_of_all(ranks, mean, var, M, near=running_mean)
+        if ranks is None:
+            mean += rest
+        else:  # ``mean`` and ``var`` so far are those of this rank's rows
+            own = mean.astype("float64") + rest
+            mean, var, M = moments_of_all(ranks, own, var, M, near=running_mean)
             centred += (own - mean).astype(x.dtype)
             mean, var = mean.astype(x.dtype), var.astype(x.dtype)
         running_mean *= 1 - momentum
@@ -104,7 +105,9 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
     if need_dx:
         if train:
             # dx = gamma * inv_std * (dy - mean(dy) - xhat * mean(dy * xhat))
-            P, Q, M = (dbeta, dgamma, M) if ranks is None else slopes_of_all(ranks, dbeta, dgamma, M)
+            P, Q = dbeta, dgamma
+            if ranks is not None:
+                P, Q, M = slopes_of_all(ranks, dbeta, dgamma, M)
             dx = xhat * (-Q / M)
             dx += dy_rows
             dx -= P / M
@@ -120,10 +123,12 @@ def batchnorm_backward(dy, cache, need_dx=True, need_dw=True):
 def moments_of_all(ranks, mean, var, M, near):
     """Return mean (C,), variance (C,) and number of the rows of all ranks, from those of this rank's M rows.
 
+    mean: in float64, since a mean rounded to float32 may be off by more than the rows' spread.
+
     near (C,) is K, the same on all ranks. Around it, sum (x - K) = M (mean - K), and sum (x - K)^2 is
     M (var + (mean - K)^2). In float64, in which little is lost even where K is far from the mean.
     """
-    away = mean.astype("float64") - near  # (C,)
+    away = mean - near  # (C,)
     sums = ranks.total(array_module(mean).stack([M * away, M * (var + away * away)]))  # (2, C): S1, S2
     M = M * ranks.size
     first, second = sums / M

@@ -1,5 +1,7 @@
 """What ranks do together: sums, means, and what one of them tells the others."""
 
+import contextlib
+import signal
 import sys
 import time
 
@@ -150,41 +152,56 @@ class Ranks:
         """
         result = error = None
         for turn in (self.local_rank == 0, self.local_rank > 0):
-            if turn:
-                try:
+            try:
+                if turn:
                     result = function()
-                except BaseException as raised:
-                    error = raised
+            except BaseException as raised:
+                error = raised
             self._here.Barrier()
         self.check(error)
         return result
 
     # --------------------------------------------------------------------------------------------------- the end
 
-    def leave(self, code, tell):
-        """End this process with an exit status, and all others with it. ``tell()`` prints what is to be said.
+    def leave(self, code, tell=None, *, by_itself=True):
+        """End this process with an exit status, and all others with it.
 
-        Ranks that fail alike, by an unknown option for instance, come here together: rank 0 speaks for all. A rank
-        that fails alone is not followed by those that wait for it in the middle of a step: it speaks for itself, and
-        ends them all.
+        tell: a function that prints what is to be said; None: nothing is. by_itself: whether the status is of this
+        rank's own doing, and not EndedElsewhere.
+
+        Ranks that fail alike, by an unknown option for instance, come here together, and one speaks for all: rank 0, or
+        the first that has something to say. A rank that fails alone is not followed by those that wait for it in the
+        middle of a step: after PATIENCE it speaks for itself, and ends them all.
         """
-        if self.leads:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            with contextlib.suppress(ValueError):  # outside the main thread
+                signal.signal(number, signal.SIG_IGN)  # this is the end already
+        if self.leads and tell is not None:
             tell()
         arrived = self._end.Ibarrier()
-        deadline = time.monotonic() + (PATIENCE if code else float("inf"))
+        deadline = time.monotonic() + (PATIENCE if code and by_itself else float("inf"))
         while not arrived.Test():
             if time.monotonic() > deadline:
-                if not self.leads:
-                    tell()
-                for stream in (sys.stdout, sys.stderr):
-                    stream.flush()
-                if self._cards is not None:
-                    self._cards.abort()  # a kernel of NCCL's may wait for ever
-                time.sleep(0.3)  # else the launcher would end before it has passed on what was printed
-                self.comm.Abort(code)
+                self._end_all(code, tell)
             time.sleep(POLL)
-        codes = self._end.allgather(code)
-        sys.exit(codes[0] or max(codes))
+        reports = self._end.allgather((code, tell is not None, by_itself))
+        speaks = [rank for rank, (_, has_words, _) in enumerate(reports) if has_words]
+        if speaks and speaks[0] == self.rank > 0:
+            tell()
+        causes = [code for code, _, by_itself in reports if code and by_itself]
+        sys.exit(causes[0] if causes else max(code for code, *_ in reports))
+
+    def _end_all(self, code, tell):
+        """End all processes, whatever the others do."""
+        if not self.leads and tell is not None:
+            tell()
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):  # its reader has gone
+                stream.flush()
+        if self._cards is not None:
+            self._cards.abort()  # a kernel of NCCL's may wait for ever
+        time.sleep(0.3)  # else the launcher would end before it has passed on what was printed
+        self.comm.Abort(code)
 
 
 class _Alone:
@@ -203,6 +220,10 @@ class _Alone:
     def told(self, thing=None):
         """Return it."""
         return thing
+
+    def all_told(self, thing):
+        """Return a list of it."""
+        return [thing]
 
     def first_on_each_machine(self, function):
         """Call it."""

@@ -22,7 +22,7 @@ PATHS = (*DATA, *FILES, "cache", "stage1")
 FOLDER = "working_folder"  # from which relative paths count
 FACTS = (  # of a run's options, what no flag says
     "pictures", "pictures_crc32", "labels_crc32", "captions_crc32", "judge_crc32", "best_by_crc32", FOLDER, "nanogan",
-    "numpy", "ranks", "normalised",
+    "numpy", "processes", "batchnorm_images", "left_out",
 )  # fmt: skip
 
 

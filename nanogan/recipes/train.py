@@ -79,6 +79,8 @@ def train(args, game, load_data, progress=None, measure=None):
     args.named_anew = getattr(args, "named_anew", [])
     args.when_begun = []  # functions that write what load_data and measure leave in the run's folder
     sync_bn = together.local_size == together.size if args.sync_bn == "auto" else args.sync_bn == "on"
+    if together.size > 1:
+        args.sync_bn = "on" if sync_bn else "off"  # a resumed run takes the same, wherever its processes are
     if progress is not None and progress.step >= _last_step(args, progress.steps_per_epoch):
         return together.told(together.led(lambda: _nothing_left(args, game, progress)))
     with _reserved(args, game, progress, together) as lock:  # a second run is refused before it reads anything
@@ -91,11 +93,12 @@ def train(args, game, load_data, progress=None, measure=None):
             device=device,
             unpaired=game.unpaired,
         )
+        if together.size > 1:
+            loader.shared(together)  # raises UserError before anything is measured or written
         playing = game(options, loader.shapes, device, args.seed)
         _check_batches(args, playing, len(columns[game.real]), 1 if sync_bn else together.size)
 
-        normalised = args.batch_size if sync_bn else args.batch_size // together.size
-        facts_of_ranks = {"ranks": together.size, "normalised": normalised} if together.size > 1 else {}
+        facts |= _facts_of_ranks(together, loader, sync_bn)
 
         def prepared():
             """What rank 0 alone does: measures, words, and the run's folder."""
@@ -103,24 +106,35 @@ def train(args, game, load_data, progress=None, measure=None):
             _tell_start(name, loader, playing, device)
             tell_left_out(columns)
             if together.size > 1:
-                print(described(together, playing, args.batch_size, sync_bn))
+                print(described(together, playing, loader, sync_bn))
             resumed = progress
             if progress is not None:
                 resumed = checkpoint.load_training(progress.path, playing)
-                _tell_resumed(resumed, facts_of_ranks)
-            return resumed, _folder(args, metric, measure, columns, facts | facts_of_ranks, lock)
+                _tell_resumed(resumed, facts)
+            return resumed, _folder(args, metric, measure, columns, facts, lock)
 
         progress, folder = together.led(prepared) or (None, _folder(args))
         epochs, max_steps = _duration(args)
         duration = {"epochs": epochs, "seed": args.seed, "max_steps": max_steps}
+        skipped = None
         try:
             completed = training.train(
                 playing, loader, folder, resume=progress, ranks=together, sync_bn=sync_bn, **duration
             )
+            skipped = dict(item for each in together.all_told(skipped_of(columns)) for item in each.items())
         finally:
             if together.leads:
-                tell_skipped(columns, Path(args.out))
+                tell_skipped(skipped_of(columns) if skipped is None else skipped, Path(args.out))
         return _tell_end(args, Path(args.out), playing, progress, completed)
+
+
+def _facts_of_ranks(together, loader, sync_bn):
+    """What a run of several processes notes: see :func:`nanogan.training.parallel.other_ranks`."""
+    if together.size == 1:
+        return {}
+    images = loader.batch_size if sync_bn else loader.batch_size // together.size
+    left_out = loader.last_batch % together.size
+    return {"processes": together.size, "batchnorm_images": images, "left_out": left_out}
 
 
 @contextmanager
@@ -307,11 +321,13 @@ def tell_left_out(columns):
             print(f"left out of {column.path}: {'; '.join(column.left_out)}", file=sys.stderr)
 
 
-def tell_skipped(columns, out):
-    """Say which images could not be used; all of them are listed in ``out``/skipped.txt, a line each."""
-    skipped = {}
-    for column in columns.values():
-        skipped |= getattr(column, "skipped", {})
+def skipped_of(columns):
+    """Return {path: why it could not be used} of the images that were asked for so far."""
+    return {path: why for column in columns.values() for path, why in getattr(column, "skipped", {}).items()}
+
+
+def tell_skipped(skipped, out):
+    """Say which images could not be used, :func:`skipped_of`; all are listed in ``out``/skipped.txt, a line each."""
     if not skipped:
         return
     lines = [f"{quoted(path)}: {reason}" for path, reason in skipped.items()]

@@ -19,7 +19,7 @@ from nanogan.errors import UserError
 from nanogan.recipes.datasets import add_data, load_data, load_test
 from nanogan.recipes.flags import images_needed, progress_bar
 from nanogan.recipes.judging import IMAGES, add_judge, can_judge, judge
-from nanogan.recipes.train import run, tell_left_out, tell_skipped
+from nanogan.recipes.train import run, skipped_of, tell_left_out, tell_skipped
 from nanogan.text import quoted
 
 MEASURED = 1000  # test images of each domain
@@ -123,7 +123,7 @@ def load_domains(args):
     digits, count = columns["images"], args.count if needed is None else needed
     mixed = seeded_rng(args.seed, "domains").permutation(len(digits))[: 2 * count]  # a set may be sorted by class
     a, b = (digits[chosen] for chosen in _halves(mixed))
-    args.when_begun.append(lambda: tell_skipped({"images": digits}, Path(args.out)))
+    args.when_begun.append(lambda: tell_skipped(skipped_of({"images": digits}), Path(args.out)))
     change, _ = PAIRS[args.pair]
     return f"{name}, and {args.pair} ones", {"a": a, "b": change(b, seeded_rng(args.seed, "domain b"))}
 

@@ -22,7 +22,8 @@ def train(game, loader, run, *, epochs, seed=0, max_steps=None, resume=None, ran
 
     ranks: what :func:`nanogan.ranks.start` returned, if processes train the game together. Each calls this with a game,
     a loader and a run that were made alike; rank 0's state counts, and only rank 0 writes. With ``sync_bn`` the result
-    is that of one process but for rounding; without, BatchNorm's statistics are those of each rank's own images.
+    is that of one process but for rounding; without, BatchNorm's statistics are those of each rank's own images, and a
+    resumed run starts from their mean, not to the bit.
 
     Raises TrainingDiverged if a loss or a parameter is not finite, OSError for what cannot be written (see Run), and
     UserError if another run writes into the folder.

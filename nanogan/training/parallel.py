@@ -1,8 +1,11 @@
 """One game on several ranks: what is shared before the first step, and a run whose folder rank 0 writes.
 
-join(game, ranks)                       the same parameters everywhere, and hooks where sums over the batch are taken
-play = steps_of_rank(game, ranks)       a step on this rank's part of its inputs
-run = Led(run, ranks)                   a Run: rank 0 does what it asks for, the others hear how it went
+    own = loader.shared(ranks)              batches of which a rank makes its own images
+    join(game, ranks)                       the same parameters everywhere; sums over the batch are those of all ranks
+    play = steps_of_rank(game, ranks)       a step on this rank's part of its inputs
+    run = Led(run, ranks)                   a Run: rank 0 does what it asks for, the others hear how it went
+
+Each function is for all ranks to call, in the same order.
 """
 
 import contextlib
@@ -12,18 +15,37 @@ from collections.abc import Mapping
 import numpy as np
 
 from nanogan import dispatch
-from nanogan.backend import array_module, to_numpy
-from nanogan.errors import TrainingDiverged
+from nanogan.backend import array_module, matmul_precision, to_numpy
+from nanogan.errors import TrainingDiverged, UserError
 from nanogan.layers.norm import BatchNorm2d
 from nanogan.ranks.shards import own_part
 from nanogan.training.graph import steps_of
+from nanogan.version import __version__
 
 
 def together(game, loader, run, ranks, sync_bn):
     """Return what :func:`nanogan.training.train` takes in place of loader, step and run, on one of several ranks."""
+    _compare_settings(ranks)
     own = loader.shared(ranks)
     join(game, ranks, sync_bn=sync_bn)
     return own, steps_of_rank(game, ranks), Led(run, ranks)
+
+
+def _compare_settings(ranks):
+    """Raise UserError if ranks would take other paths, or other versions, which make other calls than their peers."""
+    dispatch.load("cpu")  # whose fast paths are what the threads are for
+    threads, fast = dispatch.settings["threads"](), "on" if dispatch.FAST else "off"
+    every = ranks.all_told(
+        {"threads": threads, "fast paths": fast, "products": matmul_precision(), "nanogan": __version__,
+         "NumPy": np.__version__}
+    )  # fmt: skip
+    for name, value in every[0].items():
+        rank = next((rank for rank, each in enumerate(every) if each[name] != value), None)
+        if rank is not None:
+            raise UserError(
+                f"all processes expected the same {name}, got {value} in rank 0 and {every[rank][name]} in rank "
+                f"{rank}: give them the same environment, or set NANOGAN_THREADS for all"
+            )
 
 
 def join(game, ranks, *, sync_bn=True):
@@ -90,6 +112,7 @@ class Led:
 
     def note(self, at, seen):
         """See Run. What fails is raised by :meth:`is_last`, which is called next."""
+        self.due = False
         if self.ranks.leads:
             try:
                 self.run.note(at, seen)
@@ -162,33 +185,39 @@ class Led:
                 array[...] = before
 
 
-def described(ranks, game, batch_size, sync_bn):
+def described(ranks, game, loader, sync_bn):
     """Return in a line how ``ranks`` share the work."""
     dispatch.load("cpu")  # whose fast paths are what the threads are for
-    threads = dispatch.settings["threads"]()
-    over = "the whole batch" if sync_bn else "each one's own images"
+    threads, batch = dispatch.settings["threads"](), loader.batch_size
+    over = "the whole batch" if sync_bn else "each process's own images"
+    left_out = loader.last_batch % ranks.size
     return (
-        f"{ranks.size} processes, {batch_size // ranks.size} images of every {batch_size} each, "
-        f"{threads} thread{'s' if threads > 1 else ''} each"
-        + (f"; BatchNorm's statistics are those of {over}" if _norms(game) else "")
+        f"{ranks.size} processes, each with {batch // ranks.size} of a batch's {batch} images and "
+        f"{threads} thread{'s' if threads > 1 else ''}"
+        + (f"; BatchNorm over {over}" if _norms(game) else "")
+        + (f"; {left_out} of the {loader.last_batch} images of an epoch's last batch are left out" if left_out else "")
     )
 
 
 def other_ranks(before, now):
     """Return what to say of a run that goes on with other ranks than ``before``; None if there is nothing.
 
-    Both are a run's options: ``ranks``, 1 if not there, and ``normalised``, how many images BatchNorm's statistics are
-    of, those of the whole batch if not there.
+    Both are a run's options: ``processes``, 1 if not there; ``batchnorm_images``, how many images BatchNorm's statistics
+    are of, a whole batch if not there; ``left_out``, images of an epoch's last batch, 0 if not there.
     """
-    if before.get("ranks", 1) == now.get("ranks", 1) and before.get("normalised") == now.get("normalised"):
+    facts = {"processes": 1, "batchnorm_images": before["batch_size"], "left_out": 0}
+    old, new = ({name: options.get(name, usual) for name, usual in facts.items()} for options in (before, now))
+    if old == new:
         return None
-    whole = before["batch_size"]
-    old, new = (facts.get("normalised", whole) for facts in (before, now))
-    same = "the images and random numbers stay the same, and only the last digits may differ"
-    other = f"BatchNorm's statistics were those of {old} images, and are those of {new} now"
-    return (
-        f"it was saved by {_processes(before.get('ranks', 1))}, this run has {_processes(now.get('ranks', 1))}: "
-        f"{same if old == new else other}"
+    changes = []
+    if old["batchnorm_images"] != new["batchnorm_images"]:
+        changes.append("BatchNorm's statistics are of {batchnorm_images} images".format(**new)
+                       + ", and were of {batchnorm_images}".format(**old))  # fmt: skip
+    if old["left_out"] != new["left_out"]:
+        changes.append("an epoch's last batch leaves out {left_out} images".format(**new)
+                       + ", and left out {left_out}".format(**old))  # fmt: skip
+    return f"it was saved by {_processes(old['processes'])}, this run has {_processes(new['processes'])}: " + (
+        "; ".join(changes) or "the images and random numbers stay the same, and only the last digits may differ"
     )
 
 

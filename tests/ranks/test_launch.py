@@ -99,7 +99,7 @@ def test_the_first_of_several_processes_speaks_for_all(told, monkeypatch, capfd,
 
 def test_a_script_that_does_not_train_is_refused(told):
     told(PMI_RANK="0", PMI_SIZE="2")
-    with pytest.raises(UserError, match="runs in one process, and training alone in several: start it without mpiexec"):
+    with pytest.raises(UserError, match="this script runs in one process: start it without mpiexec"):
         cli.parser("", out="x")
     cli.parser("", out="x", together=True)
     told()

@@ -87,7 +87,9 @@ def test_a_run_is_that_of_one_process(images, size):
     expected = losses_of(images)
     code, out, err = done(train(size, "--epochs=1", folder=images))
     assert (code, err) == (0, "")
-    assert f"{size} processes, {16 // size} images of every 16 each, 1 thread each; BatchNorm's statistics are" in out
+    assert (
+        f"{size} processes, each with {16 // size} of a batch's 16 images and 1 thread; BatchNorm over the whole" in out
+    )
     assert out.count("done: run holds report.html") == 1
     assert f"mpiexec -n {size} " in out, "the command that goes on starts as many"
     np.testing.assert_allclose(losses_of(images), expected, rtol=2e-4)
@@ -191,7 +193,7 @@ def test_a_full_disk_ends_all_with_one_message(images):
 def test_what_does_not_train_is_refused(tmp_path):
     code, out, err = ran(2, EXAMPLES / "latent_walk.py", folder=tmp_path)
     assert (code, out) == (2, "")
-    assert err.startswith("latent_walk.py: error: latent_walk.py runs in one process")
+    assert err.startswith("latent_walk.py: error: this script runs in one process: start it without mpiexec")
     assert err.count("\n") == 1
 
 

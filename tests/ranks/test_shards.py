@@ -57,7 +57,7 @@ def test_only_the_own_images_are_made():
 
 @pytest.mark.parametrize(("size", "options", "words"), [
     (3, {}, "3 processes cannot share batches of 8 images equally: use a --batch-size that is a multiple of 3"),
-    (4, {"N": 19}, "an epoch's last batch has 3 images, and 4 processes expected one each at least: use --drop-last"),
+    (4, {"N": 19}, "the last batch of an epoch has 3 of the 19 images, too few for 4 processes: use 3 at most"),
 ])  # fmt: skip
 def test_batches_that_cannot_be_shared_are_refused(size, options, words):
     with pytest.raises(UserError, match=re.escape(words)):

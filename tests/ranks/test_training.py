@@ -2,13 +2,16 @@
 
 import csv
 import re
+import threading
+import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
-from nanogan import checkpoint, training
+from nanogan import checkpoint, dispatch, training
 from nanogan.data import Loader
-from nanogan.errors import EndedElsewhere, TrainingDiverged
+from nanogan.errors import EndedElsewhere, TrainingDiverged, UserError
 from nanogan.games.dcgan import DCGAN, DCGANOptions
 from nanogan.ranks import Ranks
 from nanogan.training import Run, parallel, train
@@ -34,8 +37,7 @@ def trained(out, ranks=None, *, max_steps=None, change=None, resume=None, sync_b
     if resume is not None and (ranks is None or ranks.leads):
         resume = checkpoint.load_training(resume, game)
     together = {} if ranks is None else {"ranks": ranks, "sync_bn": sync_bn}
-    options = {"ranks": 1 if ranks is None else ranks.size}
-    run = Run(out, options=options, **{"sample_every": 3, "checkpoint_minutes": 0, "keep": 0} | settings)
+    run = Run(out, **{"sample_every": 3, "checkpoint_minutes": 0, "keep": 0} | settings)
     return train(game, loader, run, epochs=2, max_steps=max_steps, seed=3, resume=resume, **together)
 
 
@@ -80,13 +82,13 @@ def test_a_run_goes_on_with_another_number_of_ranks(tmp_path, before, after):
 
 @pytest.mark.parametrize(("before", "now", "words"), [
     ({}, {}, None),
-    ({"ranks": 4, "normalised": 64}, {"ranks": 4, "normalised": 64}, None),
-    ({}, {"ranks": 2, "normalised": 64}, "it was saved by 1 process, this run has 2 processes: the images and random "
-     "numbers stay the same, and only the last digits may differ"),
-    ({"ranks": 4, "normalised": 16}, {}, "it was saved by 4 processes, this run has 1 process: BatchNorm's statistics "
-     "were those of 16 images, and are those of 64 now"),
-    ({"ranks": 2, "normalised": 64}, {"ranks": 2, "normalised": 32}, "it was saved by 2 processes, this run has 2 "
-     "processes: BatchNorm's statistics were those of 64 images, and are those of 32 now"),
+    ({"processes": 4, "batchnorm_images": 64}, {"processes": 4, "batchnorm_images": 64}, None),
+    ({}, {"processes": 2, "batchnorm_images": 64}, "it was saved by 1 process, this run has 2 processes: the images "
+     "and random numbers stay the same, and only the last digits may differ"),
+    ({"processes": 4, "batchnorm_images": 16}, {}, "it was saved by 4 processes, this run has 1 process: BatchNorm's "
+     "statistics are of 64 images, and were of 16"),
+    ({"processes": 2, "left_out": 1}, {"processes": 4, "left_out": 3}, "it was saved by 2 processes, this run has 4 "
+     "processes: an epoch's last batch leaves out 3 images, and left out 1"),
 ])  # fmt: skip
 def test_a_resumed_run_says_what_changes(before, now, words):
     assert parallel.other_ranks(before | {"batch_size": 64}, now) == words
@@ -186,16 +188,20 @@ def test_one_rank_that_is_told_to_stop_stops_all(tmp_path, monkeypatch):
 
 @pytest.fixture
 def leaving(monkeypatch):
-    """A function of {rank: exit status}: what each of two ranks says, and how it ends; ranks not named never leave."""
+    """A function of {rank: (exit status, words, by itself)}: what two ranks say, and how they end.
+
+    A rank that is not named never leaves.
+    """
     monkeypatch.setattr("nanogan.ranks.ranks.PATIENCE", 0.05)
 
-    def leave(codes):
+    def leave(how):
         def part(ranks):
             said = []
-            if ranks.rank not in codes:
+            if ranks.rank not in how:
                 return said, None
+            code, words, by_itself = how[ranks.rank]
             try:
-                ranks.leave(codes[ranks.rank], lambda: said.append("why"))
+                ranks.leave(code, words and (lambda: said.append(words)), by_itself=by_itself)
             except (SystemExit, Aborted) as end:
                 return said, (type(end).__name__, end.args[0])
 
@@ -204,16 +210,61 @@ def leaving(monkeypatch):
     return leave
 
 
+HEARD = 1, None, False  # of another's failure
+
+
 def test_ranks_that_fail_alike_leave_together_and_the_first_says_why(leaving):
-    assert leaving({0: 2, 1: 2}) == [(["why"], ("SystemExit", 2)), ([], ("SystemExit", 2))]
-    assert leaving({0: 0, 1: 0}) == [(["why"], ("SystemExit", 0)), ([], ("SystemExit", 0))]
-    assert leaving({0: 1, 1: 130})[1] == ([], ("SystemExit", 1)), "all with the first one's status"
-    assert leaving({0: 0, 1: 3})[0] == (["why"], ("SystemExit", 3)), "a failure is one of all"
+    assert leaving({0: (2, "why", True), 1: (2, "why", True)}) == [
+        (["why"], ("SystemExit", 2)),
+        ([], ("SystemExit", 2)),
+    ]
+    assert leaving({0: (0, None, True), 1: (0, None, True)}) == [([], ("SystemExit", 0))] * 2
+
+
+def test_the_rank_that_failed_says_why_if_the_first_only_heard_of_it(leaving):
+    assert leaving({0: HEARD, 1: (2, "no such file", True)}) == [
+        ([], ("SystemExit", 2)), (["no such file"], ("SystemExit", 2)),
+    ]  # fmt: skip
+    assert leaving({0: (0, None, True), 1: (3, "after the end", True)}) == [
+        ([], ("SystemExit", 3)), (["after the end"], ("SystemExit", 3)),
+    ]  # fmt: skip
+    assert leaving({0: (130, None, True), 1: HEARD}) == [([], ("SystemExit", 130))] * 2
 
 
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_rank_that_fails_alone_says_why_and_ends_the_others(leaving, rank):
-    assert leaving({rank: 3})[rank] == (["why"], ("Aborted", 3))
+    assert leaving({rank: (3, "why", True)})[rank] == (["why"], ("Aborted", 3))
+
+
+def test_a_rank_that_heard_of_a_failure_waits_for_the_one_that_failed(leaving, monkeypatch):
+    """Which may have much to save and to draw first."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        if len(slept) > 20:
+            raise Aborted("it waits")
+        time.sleep(seconds)
+
+    monkeypatch.setattr("nanogan.ranks.ranks.time", SimpleNamespace(sleep=sleep, monotonic=time.monotonic))
+    assert leaving({1: HEARD})[1] == ([], ("Aborted", "it waits"))
+    assert sum(slept) > 2 * 0.05
+
+
+def test_a_checkpoint_is_due_once_by_the_first_ones_clock(tmp_path, monkeypatch):
+    compared, due = [], iter([False, True, False, False, False, False])
+    monkeypatch.setattr(Run, "checkpoint_is_due", lambda run: next(due))
+    monkeypatch.setattr(parallel.Led, "_compare", lambda led, at: compared.append((led.ranks.rank, at.step)))
+    play(2, lambda ranks: trained(tmp_path, ranks))
+    assert sorted(compared) == [(rank, step) for rank in (0, 1) for step in (2, 3, 6)]  # 3 and 6 end an epoch
+
+
+def test_ranks_of_different_settings_are_refused(tmp_path, monkeypatch):
+    counts = {}
+    monkeypatch.setitem(dispatch.settings, "threads", lambda: counts.setdefault(threading.get_ident(), len(counts) + 1))
+    words = "all processes expected the same threads, got . in rank 0 and . in rank 1: give them the same environment"
+    with pytest.raises(UserError, match=words):
+        play(2, lambda ranks: trained(tmp_path, ranks))
 
 
 def test_what_one_rank_does_alone_fails_for_all(monkeypatch):

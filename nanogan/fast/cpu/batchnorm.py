@@ -53,7 +53,7 @@ def batchnorm_forward(
     check_input("BatchNorm", x, gamma, (None, len(gamma), None, None)[: 2 if x.ndim == 2 else 4])
     rows = _rows(x)  # (M, C)
     y, M = threads.empty(rows.shape, x.dtype), len(rows) // batches
-    if M < 2:
+    if M < 2 and ranks is None:
         shape = len(x) // batches, *x.shape[1:]
         raise UserError(f"BatchNorm expected more than one value per channel to train, got x of shape {shape}")
     parts = [slice(i * M, (i + 1) * M) for i in range(batches)]
