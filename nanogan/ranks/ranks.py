@@ -22,9 +22,9 @@ class Ranks:
     """
 
     def __init__(self, comm):
-        self.comm = comm
+        self.comm, self._mpi = comm, _mpi()
         self.rank, self.size = comm.rank, comm.size
-        here = comm.Split_type(_mpi().COMM_TYPE_SHARED)
+        here = comm.Split_type(self._mpi.COMM_TYPE_SHARED)
         self.local_rank, self.local_size = here.rank, here.size
         self._here, self._end = here, comm.Dup()  # of its own: a rank may end while the others wait elsewhere
         self._cards = None
@@ -60,7 +60,7 @@ class Ranks:
         """Replace the array x, of the same shape on each rank, by the sum over all ranks, and return it."""
         dense, is_view = _dense(x)
         if array_module(x) is np:
-            self.comm.Allreduce(_mpi().IN_PLACE, dense)
+            self.comm.Allreduce(self._mpi.IN_PLACE, dense)
         else:
             self.cards.all_reduce(dense)
         if not is_view:
@@ -108,7 +108,7 @@ class Ranks:
     def highest(self, *numbers):
         """Return the largest value of each number over all ranks, a list of floats."""
         values = np.array(numbers, np.float64)
-        self.comm.Allreduce(_mpi().IN_PLACE, values, _mpi().MAX)
+        self.comm.Allreduce(self._mpi.IN_PLACE, values, self._mpi.MAX)
         return values.tolist()
 
     def told(self, thing=None):

@@ -202,8 +202,8 @@ def described(ranks, game, loader, sync_bn):
 def other_ranks(before, now):
     """Return what to say of a run that goes on with other ranks than ``before``; None if there is nothing.
 
-    Both are a run's options: ``processes``, 1 if not there; ``batchnorm_images``, how many images BatchNorm's statistics
-    are of, a whole batch if not there; ``left_out``, images of an epoch's last batch, 0 if not there.
+    Both are a run's options: ``processes``, 1 if not there; ``batchnorm_images``, the number of images that BatchNorm's
+    statistics are of, a whole batch if not there; ``left_out``, images of an epoch's last batch, 0 if not there.
     """
     facts = {"processes": 1, "batchnorm_images": before["batch_size"], "left_out": 0}
     old, new = ({name: options.get(name, usual) for name, usual in facts.items()} for options in (before, now))
