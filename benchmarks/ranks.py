@@ -4,7 +4,8 @@
 
 Each measurement is a new ``mpiexec -n RANKS``, whose ranks have the threads that are named and no more; the settings
 take turns. torch's DistributedDataParallel runs over gloo under the same mpiexec, in channels_last and with D frozen in
-G's step, its best form here; its BatchNorm sees a rank's own images, as SyncBatchNorm takes no CPU tensors.
+G's step, its best form here; its BatchNorm sees a rank's own images, as SyncBatchNorm takes no CPU tensors. torch is
+measured twice: with a malloc that keeps freed memory, as nanogan sets it for its process, and with malloc as it is.
 
 Then what the ranks told each other in a step, call by call, and the time of such calls on this machine, make a model of
 the cost, which is held against the steps measured here before it is asked about networks that are not here.
@@ -90,8 +91,12 @@ class Watched:
         return getattr(self._comm, name)
 
 
-def of_torch(together, network, threads, seconds=1.5, port=None, **_):
-    """Return the seconds of a step of torch's, with DistributedDataParallel if there are several ranks."""
+def of_torch(together, network, threads, seconds=1.5, port=None, keeps_memory=True, **_):
+    """Return the seconds of a step of torch's, with DistributedDataParallel if there are several ranks.
+
+    keeps_memory: whether malloc is set as nanogan sets it, to keep freed memory for the next arrays; torch gains from
+    that as well, as it does where both are measured in one process (:mod:`benchmarks.step`).
+    """
     import torch
 
     from benchmarks import torch_dcgan
@@ -99,7 +104,8 @@ def of_torch(together, network, threads, seconds=1.5, port=None, **_):
     from benchmarks.contenders import Form, torch_pair
     from benchmarks.networks import pair_of
 
-    dispatch.load("cpu")  # which has malloc keep its memory: torch gains from that as well, and here it is at its best
+    if keeps_memory:
+        dispatch.load("cpu")
     torch.set_num_threads(threads)
     g, d, opt_g, opt_d = torch_pair(Form(), *pair_of(network), Target("cpu"))
     own = together.own(network["batch_size"])
@@ -223,7 +229,9 @@ def settings_of(network, cores):
         threads = max(1, cores // n)
         found.append((f"batch {batch}", n, threads, "nanogan", strong | {"sync_bn": True}))
         found.append((f"batch {batch}", n, threads, "nanogan", strong | {"sync_bn": False}))
-    found += [(f"batch {batch}", n, max(1, cores // n), "torch", strong) for n in (1, 2)]
+    for keeps_memory in (True, False):
+        torch = strong | {"keeps_memory": keeps_memory}
+        found += [(f"batch {batch}", n, max(1, cores // n), "torch", torch) for n in (1, 2)]
     for n in [1, *several]:
         weak = {"network": network | {"batch_size": batch * n}, "sync_bn": True}
         found.append((f"{batch} images a rank", n, 1, "nanogan", weak))
@@ -267,6 +275,7 @@ def rows_of(name, figures):
         gain = alone.get(words, math.nan) / step / (size * threads) if strong else alone_of_weak(figures) / step
         over = "-" if size == 1 else "all" if options.get("sync_bn") and who == "nanogan" else "own"
         label = f"{'nanogan' if who == 'nanogan' else 'torch' + (' DDP' if size > 1 else '')}, {words}"
+        label += "" if options.get("keeps_memory", True) else ", malloc as it is"
         lines.append(tables.row((
             label, f"{size} x {threads}", over, f"{step * 1e3:.1f}", "-" if share is None else f"{share:.0%}",
             f"{gain:.2f}" if who == "nanogan" else "-", f"{best_torch / step:.2f}" if strong else "-",

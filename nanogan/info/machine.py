@@ -17,6 +17,7 @@ from nanogan.backend.diagnosis import several_cupys
 from nanogan.data.sets.download import cache_dir, data_dir
 from nanogan.errors import DeviceError
 from nanogan.ranks.cards import what_carries
+from nanogan.ranks.ranks import library_of
 from nanogan.version import __version__
 
 SETS_SHOWN = 20  # folders
@@ -69,7 +70,8 @@ def machine_of_a_run(device):
     }
     if ranks.current().size > 1:
         together = ranks.current()
-        found["processes"] = f"{together.size}, {together.local_size} of them on the first machine"
+        several = together.local_size < together.size
+        found["processes"] = f"{together.size}, {together.local_size} of them here" if several else str(together.size)
         found["MPI"] = told(_mpi)
     if device.kind == "gpu":
         found |= {
@@ -194,9 +196,8 @@ def _mpi():
         mpi4py.rc.initialize = False
     from mpi4py import MPI
 
-    library = MPI.Get_library_version().split("\n")[0].replace(" Version:", "")
     beside = shutil.which("mpiexec", path=os.path.dirname(sys.executable))
-    return [f"{' '.join(library.split())}, by mpi4py {mpi4py.__version__}",
+    return [f"{library_of(MPI)}, by mpi4py {mpi4py.__version__}",
             beside or shutil.which("mpiexec") or "no mpiexec was found"]  # fmt: skip
 
 

@@ -13,7 +13,7 @@ MPI (mpi4py) carries NumPy's arrays and what ranks tell each other; CuPy's array
 is installed, else through the host's memory. Neither is imported by a process that was started alone.
 """
 
-from nanogan.ranks.launch import core_count, cores, launched, launcher, share_cores
+from nanogan.ranks.launch import core_count, cores, launched, launcher, share_cores, use_threads
 from nanogan.ranks.ranks import ALONE, Ranks
 
 _started = None
@@ -30,6 +30,7 @@ def start():
         _started = Ranks.of_the_launcher(told) if told.size > 1 else ALONE
         if _started is not ALONE:
             share_cores(_started.all_here(cores()))
+            use_threads(min(_started.all_told(core_count())))  # the same for all: it decides which paths compute
     return _started
 
 

@@ -121,7 +121,7 @@ class ThroughTheHost:
         x.set(self.ranks.broadcast(_on_host(x)).reshape(x.shape))
 
     def abort(self):
-        """Nothing of it waits."""
+        """Nothing to abort: MPI ends all by itself."""
 
 
 def _on_host(x):

@@ -51,16 +51,22 @@ def _number(name):
 
 
 def share_cores(of_others):
-    """Give this process its share of the cores, unless the user has set a number of threads.
+    """Note how many processes share this one's cores.
 
     of_others: the :func:`cores` of every rank of this machine, this one's too. A launcher may give each its own, or all
-    of them the same. Waiting for other ranks takes a core, so more threads than cores are many times slower. Nothing
-    may have computed yet: see :func:`nanogan.fast.cpu.threads.count`.
+    of them the same.
     """
     global _sharing
     _sharing = sum(not cores().isdisjoint(others) for others in of_others)
+
+
+def use_threads(count):
+    """Compute with so many threads, unless the user has set a number. Nothing may have computed yet.
+
+    Waiting for other ranks takes a core, so more threads than cores are many times slower.
+    """
     if not any(os.environ.get(name, "").strip() for name in THREADS):
-        os.environ["NANOGAN_THREADS"] = str(core_count())
+        os.environ["NANOGAN_THREADS"] = str(count)
 
 
 def core_count():
@@ -79,7 +85,7 @@ def check(launched, size, library):
     """Raise UserError if MPI, ``library``, sees other processes than the launcher started."""
     if launched.size != size:
         raise UserError(
-            f"the launcher started {launched.size} processes, but mpi4py's MPI ({library}) sees {size}, so it is "
-            "another MPI's launcher: use the mpiexec of that MPI (in this environment's bin folder, if pip installed "
-            "it), or install mpi4py for the launcher's MPI"
+            f"mpi4py uses {library}, which sees {size} of the {launched.size} processes that the launcher started: "
+            f"start with that MPI's own mpiexec (in this environment's bin folder, if pip installed it), or install "
+            "mpi4py for the launcher's MPI"
         )

@@ -36,14 +36,14 @@ class Ranks:
             MPI = _mpi()
         except ImportError as error:
             raise UserError(
-                f"this is process {launched.rank + 1} of {launched.size} that a launcher started, and mpi4py cannot be "
-                f"used ({error}): pip install mpi4py mpich, or start one process without the launcher"
+                f"the launcher started {launched.size} processes, and mpi4py, by which they talk, cannot be used "
+                f"({error}): pip install mpi4py mpich, or start one process without the launcher"
             ) from None
-        launch.check(launched, MPI.COMM_WORLD.size, MPI.Get_library_version().split("\n")[0].strip())
+        launch.check(launched, MPI.COMM_WORLD.size, library_of(MPI))
         return cls(MPI.COMM_WORLD)
 
     def __deepcopy__(self, memo):
-        return self  # a copied layer is one of the same ranks'
+        return self  # copies share the ranks
 
     @property
     def leads(self):
@@ -231,6 +231,11 @@ class _Alone:
 
 
 ALONE = _Alone()
+
+
+def library_of(MPI):
+    """Return the name and version of mpi4py's MPI: "MPICH 5.0.2"."""
+    return " ".join(MPI.Get_library_version().split("\n")[0].replace("Version:", "").split())
 
 
 def _mpi():

@@ -81,8 +81,8 @@ def add_training(parser, epochs, batch_size):
         "--sync-bn",
         choices=("auto", "on", "off"),
         default="auto",
-        help="of several processes (mpiexec -n N python ...): on, BatchNorm's statistics are those of the whole batch, "
-        "as in one process; off, those of a process's own images, for slow networks; auto: on, on one machine",
+        help="with mpiexec -n N python ...: BatchNorm over the whole batch (on), as in one process, or over each "
+        "process's images (off), for slow networks; auto: on if all processes are on one machine",
     )
     group.add_argument("--log-every", type=count, default=100, metavar="STEPS", help="print a line")
     group.add_argument("--sample-every", type=count, default=200, metavar="STEPS", help="save a grid of samples")

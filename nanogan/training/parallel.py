@@ -87,7 +87,7 @@ def steps_of_rank(game, ranks):
 class Led:
     """A :class:`nanogan.training.Run` that rank 0 writes. Each method is for all ranks to call, at the same time.
 
-    What fails on rank 0 it raises there, and EndedElsewhere on the others: nobody waits for one who is gone.
+    What fails on rank 0 it raises there, and EndedElsewhere on the others: no rank waits for one that has ended.
     """
 
     def __init__(self, run, ranks):
@@ -242,7 +242,7 @@ def _arrays(state):
 
 
 def _numbers(state):
-    """A state without its arrays: what can be told."""
+    """A state without its arrays."""
     return {
         name: _numbers(value) if isinstance(value, Mapping) else value
         for name, value in state.items()

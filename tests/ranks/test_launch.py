@@ -1,5 +1,6 @@
 """What a process makes of what its launcher told it."""
 
+import os
 import sys
 
 import pytest
@@ -41,7 +42,7 @@ def test_every_launcher_is_understood(told, variables, rank, size):
 
 def test_another_mpis_launcher_is_refused():
     """Else each process would think that it is alone, and write the same files."""
-    words = r"the launcher started 4 processes, but mpi4py's MPI \(Open MPI v5.0.11\) sees 1, so it is another MPI's"
+    words = r"mpi4py uses Open MPI v5.0.11, which sees 1 of the 4 processes that the launcher started: start with that"
     with pytest.raises(UserError, match=words):
         launch.check(launch.Launched(0, 4), 1, "Open MPI v5.0.11")
     launch.check(launch.Launched(0, 4), 4, "Open MPI v5.0.11")
@@ -59,12 +60,16 @@ def test_cores_are_shared_by_those_who_may_use_them(told, monkeypatch, own, othe
     monkeypatch.setattr(launch, "_sharing", 1)
     assert launch.core_count() == len(own)
     launch.share_cores(others)
-    assert launch.os.environ["NANOGAN_THREADS"] == str(threads)
     assert launch.core_count() == threads
-    monkeypatch.delenv("NANOGAN_THREADS")
-    monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    launch.share_cores(others)
-    assert "NANOGAN_THREADS" not in launch.os.environ
+
+
+def test_the_users_number_of_threads_stays(told):
+    told(NANOGAN_THREADS="")
+    launch.use_threads(3)
+    assert os.environ["NANOGAN_THREADS"] == "3"
+    told(NANOGAN_THREADS="", OMP_NUM_THREADS="5")
+    launch.use_threads(3)
+    assert os.environ["NANOGAN_THREADS"] == ""
 
 
 @pytest.mark.parametrize(("variables", "words"), [

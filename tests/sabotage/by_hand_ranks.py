@@ -81,7 +81,7 @@ RANKS: list[Mistake] = [
     of_ranks("launch: every rank takes all cores", "core_count", "len(cores()) // _sharing", "len(cores())"),
     of_ranks("launch: cores that a rank has for itself are shared", "share_cores",
              "not cores().isdisjoint(others)", "True"),
-    of_ranks("launch: the user's number of threads is replaced", "share_cores",
+    of_ranks("launch: the user's number of threads is replaced", "use_threads",
              "any(os.environ.get(name, '').strip() for name in THREADS)", "False"),
     of_ranks("cli: every rank speaks", "cli:run", "if rank:\n"
              "    stderr, sys.stdout, sys.stderr = (sys.stderr, _Nowhere(), _Nowhere())", "pass"),
