@@ -97,35 +97,44 @@ def train(args, game, load_data, progress=None, measure=None):
             loader.shared(together)  # raises UserError before anything is measured or written
         playing = game(options, loader.shapes, device, args.seed)
         _check_batches(args, playing, len(columns[game.real]), 1 if sync_bn else together.size)
-
         facts |= _facts_of_ranks(together, loader, sync_bn)
 
-        def prepared():
-            """What rank 0 alone does: measures, words, and the run's folder."""
+        def begin():
+            """Rank 0's part: what is measured, what is printed, and the run's folder."""
             metric = None if args.best_by is None else _metric(args, playing, columns[game.real], device)
             _tell_start(name, loader, playing, device)
             tell_left_out(columns)
             if together.size > 1:
                 print(described(together, playing, loader, sync_bn))
-            resumed = progress
-            if progress is not None:
-                resumed = checkpoint.load_training(progress.path, playing)
-                _tell_resumed(resumed, facts)
+            resumed = None if progress is None else _resumed(progress, playing, facts)
             return resumed, _folder(args, metric, measure, columns, facts, lock)
 
-        progress, folder = together.led(prepared) or (None, _folder(args))
-        epochs, max_steps = _duration(args)
-        duration = {"epochs": epochs, "seed": args.seed, "max_steps": max_steps}
-        skipped = None
-        try:
-            completed = training.train(
-                playing, loader, folder, resume=progress, ranks=together, sync_bn=sync_bn, **duration
-            )
-            skipped = dict(item for each in together.all_told(skipped_of(columns)) for item in each.items())
-        finally:
-            if together.leads:
-                tell_skipped(skipped_of(columns) if skipped is None else skipped, Path(args.out))
+        progress, folder = together.led(begin) or (None, _folder(args))
+        completed = _play(args, playing, loader, folder, progress, together, sync_bn)
         return _tell_end(args, Path(args.out), playing, progress, completed)
+
+
+def _resumed(progress, playing, facts):
+    """Load a checkpoint into the game, say so, and return its Progress."""
+    progress = checkpoint.load_training(progress.path, playing)
+    _tell_resumed(progress, facts)
+    return progress
+
+
+def _play(args, playing, loader, folder, progress, together, sync_bn):
+    """Train; whatever comes of it, say which images could not be used. Return whether the run was completed."""
+    epochs, max_steps = _duration(args)
+    how = {"epochs": epochs, "seed": args.seed, "max_steps": max_steps, "ranks": together, "sync_bn": sync_bn}
+    try:
+        completed = training.train(playing, loader, folder, resume=progress, **how)
+        skipped = together.all_told(skipped_of(loader.columns))
+        return completed
+    except BaseException:
+        skipped = [skipped_of(loader.columns)]
+        raise
+    finally:
+        if together.leads:
+            tell_skipped({path: why for each in skipped for path, why in each.items()}, Path(args.out))
 
 
 def _facts_of_ranks(together, loader, sync_bn):
