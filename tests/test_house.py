@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "optim": {"layers", "ops", "dispatch", "backend"},
     "fast": {"layers", "ops", "dispatch", "backend"},
     "models": {"layers", "ops", "backend"},
-    "games": {"models", "optim", "layers", "ops", "backend"},
+    "games": {"models", "optim", "layers", "ops", "ranks", "backend"},
     "images": {"backend", "disk"},
     "data": {"images", "ranks", "backend", "disk"},
     "checkpoint": {"models", "optim", "layers", "backend", "disk"},

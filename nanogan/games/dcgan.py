@@ -224,7 +224,7 @@ class DCGAN(FromZ):
     shown_g = averaged_g
 
     def draw(self, batches, rng, at):
-        options, there = self.options, {"device": self.device, "dtype": self.dtype}
+        options, there = self.options, {"device": self.device, "dtype": self.dtype, "ranks": self.ranks}
         sigma = options.instance_noise * max(0.0, 1 - at.done)
         decay = lr_factor(options, at)
         reals = [batch["images"] for batch in batches]

@@ -4,6 +4,9 @@ import numpy as np
 
 from nanogan.backend import array_module, channels_last, to_device
 from nanogan.errors import UserError
+from nanogan.ranks.shards import Shard
+
+BLOCK = 64  # images whose noise one generator draws
 
 
 def with_noise(pictures, noise):
@@ -25,12 +28,26 @@ def draw_z(rng, count, latent, kind="normal", device="cpu", dtype=np.float32):
     return to_device(z.astype(dtype, copy=False), device)
 
 
-def draw_noise(rng, shape, sigma, device="cpu", dtype=np.float32):
-    """Return noise from N(0, sigma^2) for images of ``shape`` (N, C, H, W), channels-last, on ``device``."""
+def draw_noise(rng, shape, sigma, device="cpu", dtype=np.float32, ranks=None):
+    """Return noise from N(0, sigma^2) for images of ``shape`` (N, C, H, W), channels-last, on ``device``.
+
+    ranks: those that share the images; then a Shard of this rank's. More than BLOCK images are drawn in blocks, each by
+    a generator of its own, so that a rank draws no more than the blocks that its images are in.
+    """
     N, C, H, W = shape
-    noise = rng.standard_normal((N, H, W, C), dtype=np.float32)
+    own = slice(0, N) if ranks is None else ranks.own(N)
+    starts = range(0, N, BLOCK)
+    generators = [rng] if len(starts) == 1 else rng.spawn(len(starts))
+    parts = []
+    for start, generator in zip(starts, generators, strict=True):
+        size = min(BLOCK, N - start)
+        if start < own.stop and own.start < start + size:
+            block = generator.standard_normal((size, H, W, C), dtype=np.float32)
+            parts.append(block[max(0, own.start - start) : own.stop - start])
+    noise = parts[0] if len(parts) == 1 else np.concatenate(parts)
     noise *= sigma
-    return to_device(noise.astype(dtype, copy=False).transpose(0, 3, 1, 2), device)
+    noise = to_device(noise.astype(dtype, copy=False).transpose(0, 3, 1, 2), device)
+    return noise if ranks is None else Shard(noise, ranks)
 
 
 def sample(g, z, *, batch_size=64):

@@ -8,6 +8,7 @@ import pytest
 from nanogan.backend import seeded_rng
 from nanogan.data import Loader
 from nanogan.errors import UserError
+from nanogan.games.drawing import draw_noise
 from nanogan.games.game import OfWholeBatch
 from nanogan.layers import Conv2d, Sequential
 from nanogan.layers.flat import Bucket
@@ -109,6 +110,36 @@ def test_a_layer_draws_its_part_of_what_one_process_draws(method):
         4, lambda ranks: getattr(OfWholeBatch(seeded_rng(3, "dropout"), ranks), method)((2, 2, 5), dtype=np.float32)
     )
     assert np.array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("N", [8, 64, 256, 260])
+def test_a_rank_draws_the_noise_of_its_own_images(N):
+    def drawn(ranks=None):
+        rng = seeded_rng(3, "noise")
+        noises = [draw_noise(rng, (n, 2, 3, 3), 0.5, ranks=ranks) for n in (N, N, 4)]
+        return [noise if ranks is None else noise.own for noise in noises]
+
+    whole, parts = drawn(), play(4, drawn)
+    for i, noise in enumerate(whole):
+        assert np.array_equal(np.concatenate([part[i] for part in parts]), noise)
+        assert abs(noise.std() - 0.5) < 0.2
+        assert len(np.unique(noise)) > 0.99 * noise.size, "no block is another one's"
+    assert not np.array_equal(whole[0], whole[1])
+
+
+def test_a_rank_draws_no_more_blocks_than_its_images_are_in():
+    class Counting(np.random.Generator):
+        drawn = []
+
+        def spawn(self, count):
+            return [Counting(generator.bit_generator) for generator in super().spawn(count)]
+
+        def standard_normal(self, size, dtype):
+            self.drawn.append(size[0])
+            return super().standard_normal(size, dtype=dtype)
+
+    play(4, lambda ranks: draw_noise(Counting(seeded_rng(3, "noise").bit_generator), (256, 1, 2, 2), 1.0, ranks=ranks))
+    assert Counting.drawn == [64] * 4
 
 
 def test_what_else_a_layer_draws_is_each_ranks_own():
