@@ -267,6 +267,20 @@ def test_ranks_of_different_settings_are_refused(tmp_path, monkeypatch):
         play(2, lambda ranks: trained(tmp_path, ranks))
 
 
+def test_one_rank_of_a_machine_goes_first():
+    """It downloads, or writes a cache, that the others read."""
+    events = []
+
+    def work(rank):
+        events.append((rank, "begins"))
+        time.sleep(0.05)
+        events.append((rank, "ends"))
+
+    play(3, lambda ranks: ranks.first_on_each_machine(lambda: work(ranks.rank)))
+    assert events[:2] == [(0, "begins"), (0, "ends")]
+    assert len(events) == 6
+
+
 def test_what_one_rank_does_alone_fails_for_all(monkeypatch):
     def part(ranks: Ranks):
         assert ranks.led(lambda: 5) == (5 if ranks.leads else None)
